@@ -1,0 +1,88 @@
+"""Settings, and the only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from corral.errors import InvalidConfig
+
+BLOCK_SIZE = 16  # tokens in a KV block
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 11434
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of one loaded model.
+
+    Args:
+        max_model_len: longest context in tokens; None is the model's own limit, capped by memory.
+        max_num_seqs: sequences that run at once; more wait.
+        max_num_batched_tokens: most tokens one step computes.
+        max_step_ms: while somebody streams, a step's token budget aims below this.
+        max_queue: waiting requests beyond which new ones are refused.
+        kv_cache_bytes: size of the KV pool (virtual; touched when used); None derives it from free memory.
+        kv_idle_release_s: seconds without work after which the pool's memory, cached prefixes too, is given back.
+        enable_prefix_caching: share full blocks among live and past requests.
+        num_threads: worker threads of the core; None is the number of usable CPUs.
+        isa: forces "scalar", "avx2" or "avx512"; None takes the best the CPU has.
+    """
+
+    max_model_len: int | None = None
+    max_num_seqs: int = 128
+    max_num_batched_tokens: int = 512
+    max_step_ms: float = 150.0
+    max_queue: int = 512
+    kv_cache_bytes: int | None = None
+    kv_idle_release_s: float = 60.0
+    enable_prefix_caching: bool = True
+    num_threads: int | None = None
+    isa: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens", "max_queue"):
+            _check_positive(name, getattr(self, name))
+        for name in ("max_model_len", "kv_cache_bytes", "num_threads"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
+        _check_positive("max_step_ms", self.max_step_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Settings of the front process."""
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    api_keys: tuple[str, ...] = ()
+    no_auth: bool = False
+    max_body_bytes: int = 32 << 20
+    drain_timeout_s: float = 300.0
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise InvalidConfig(f"{name} is {value!r}; it must be above 0")
+
+
+def data_home() -> Path:
+    """Folder of Corral's own models: CORRAL_HOME, else the platform's data folder."""
+    if home := os.environ.get("CORRAL_HOME"):
+        return Path(home).expanduser()
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "corral"
+
+
+def cache_home() -> Path:
+    """Folder of what can be made again: CORRAL_CACHE, else the platform's cache folder."""
+    if home := os.environ.get("CORRAL_CACHE"):
+        return Path(home).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "corral"
+
+
+def forced_isa() -> str | None:
+    """CORRAL_ISA: scalar, avx2 or avx512, for tests and comparisons."""
+    return os.environ.get("CORRAL_ISA") or None

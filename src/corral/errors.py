@@ -1,0 +1,89 @@
+"""Every error Corral raises on purpose.
+
+CorralError
+├── InvalidModelFile        a model file is damaged or hostile: path, byte offset, fault
+├── UnsupportedModel        a sound file of a family or tensor type that Corral does not know
+├── ModelNotFound           no catalog entry, local file or running model of that name
+├── DownloadError           a source could not be reached or broke off
+│   └── DigestMismatch      what arrived is not what was promised
+├── InsufficientMemory      the plan does not fit this machine
+├── InvalidConfig           a setting that cannot be obeyed
+├── InvalidRequest          the client's mistake: 400, names the field
+│   └── ContextLengthExceeded
+├── QueueFull               the bounded queue is full: 503 with Retry-After
+├── ServerDraining          the server finishes what it has and takes nothing new: 503
+└── EngineDead              the engine or its worker has died; every waiter gets this
+"""
+
+from __future__ import annotations
+
+
+class CorralError(Exception):
+    """Base of all errors raised on purpose; its text is fit to show to a user."""
+
+
+class InvalidModelFile(CorralError):
+    """A model file that is damaged or hostile."""
+
+    def __init__(self, path: object, offset: int, fault: str) -> None:
+        super().__init__(f"{path}: at byte {offset}: {fault}")
+        self.path = str(path)
+        self.offset = offset
+        self.fault = fault
+
+
+class UnsupportedModel(CorralError):
+    """A sound model file of a family or tensor type that Corral does not know."""
+
+
+class ModelNotFound(CorralError):
+    """No catalog entry, local file or running model has the given name."""
+
+
+class DownloadError(CorralError):
+    """A source could not be reached, refused, or broke off."""
+
+
+class DigestMismatch(DownloadError):
+    """What arrived is not what was promised."""
+
+
+class InsufficientMemory(CorralError):
+    """Weights and KV cache do not fit into the memory that is free."""
+
+
+class InvalidConfig(CorralError):
+    """A setting that cannot be obeyed."""
+
+
+class InvalidRequest(CorralError):
+    """The client's mistake; `param` names the field, `code` is machine-readable."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt, or prompt plus max_tokens, is longer than the context."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message, param=param, code="context_length_exceeded")
+
+
+class QueueFull(CorralError):
+    """The bounded queue is full; the client may try again after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ServerDraining(CorralError):
+    """The server finishes the streams in flight and takes nothing new."""
+
+
+class EngineDead(CorralError):
+    """The engine or its worker process has died; every waiter gets this."""

@@ -1,0 +1,100 @@
+"""How the next token is chosen, as the user asked for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from corral.errors import InvalidRequest
+
+MAX_N = 64
+MAX_STOP_STRINGS = 16
+MAX_LOGIT_BIAS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """Sampling settings of one request; names and meanings are those of OpenAI and vLLM.
+
+    Args:
+        n: answers to the same prompt.
+        temperature: 0 is greedy.
+        top_k: keep the k likeliest tokens; 0 or -1 keeps all.
+        top_p: keep the smallest set of tokens whose probability reaches top_p.
+        min_p: drop tokens less likely than min_p times the likeliest.
+        repetition_penalty: divides (multiplies, if negative) the logits of tokens in prompt and answer.
+        presence_penalty: subtracted once from the logits of tokens in the answer.
+        frequency_penalty: subtracted for each occurrence in the answer.
+        seed: makes sampling repeatable; None draws a fresh one.
+        stop: strings that end the answer; they are not part of it.
+        stop_token_ids: tokens that end the answer, besides the model's own.
+        max_tokens: longest answer; None is whatever the context leaves.
+        min_tokens: end-of-text tokens are not sampled before this many.
+        logit_bias: token id -> value added to its logit.
+        ignore_eos: the model's end-of-text tokens do not end the answer.
+
+    Raises:
+        InvalidRequest: names the field, the value given and what is allowed.
+    """
+
+    n: int = 1
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        _check_int("n", self.n, 1, MAX_N)
+        _check_float("temperature", self.temperature, 0.0, 2.0)
+        _check_int("top_k", self.top_k, -1, 1 << 20)
+        _check_float("top_p", self.top_p, 0.0, 1.0, exclusive_low=True)
+        _check_float("min_p", self.min_p, 0.0, 1.0)
+        _check_float("repetition_penalty", self.repetition_penalty, 0.0, 10.0, exclusive_low=True)
+        _check_float("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _check_float("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        if self.seed is not None:
+            _check_int("seed", self.seed, -(1 << 63), (1 << 64) - 1)
+        if self.max_tokens is not None:
+            _check_int("max_tokens", self.max_tokens, 1, 1 << 31)
+        _check_int("min_tokens", self.min_tokens, 0, 1 << 31)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise InvalidRequest(
+                f"min_tokens is {self.min_tokens}; it may be at most max_tokens, {self.max_tokens}", param="min_tokens"
+            )
+        if len(self.stop) > MAX_STOP_STRINGS:
+            raise InvalidRequest(f"stop has {len(self.stop)} strings; at most {MAX_STOP_STRINGS} are allowed", param="stop")
+        if any(not isinstance(s, str) or not s for s in self.stop):
+            raise InvalidRequest("stop must hold non-empty strings", param="stop")
+        if len(self.logit_bias) > MAX_LOGIT_BIAS:
+            raise InvalidRequest(
+                f"logit_bias has {len(self.logit_bias)} entries; at most {MAX_LOGIT_BIAS} are allowed", param="logit_bias"
+            )
+        for token_id, bias in self.logit_bias.items():
+            _check_int("logit_bias", token_id, 0, 1 << 31)
+            _check_float("logit_bias", bias, -100.0, 100.0)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature == 0.0
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidRequest(f"{name} is {value!r}; it must be a whole number from {low} to {high}", param=name)
+
+
+def _check_float(name: str, value: object, low: float, high: float, *, exclusive_low: bool = False) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high or (exclusive_low and value == low):  # type: ignore[arg-type, operator]
+        above = f"above {low:g} and at most {high:g}" if exclusive_low else f"from {low:g} to {high:g}"
+        raise InvalidRequest(f"{name} is {value!r}; it must be a number {above}", param=name)

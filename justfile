@@ -1,0 +1,61 @@
+# The tasks that CI runs (.ci/run calls these). `pip install '.[dev]'` brings `just` and the tools.
+
+# List the tasks
+default:
+    @just --list
+
+# Make this checkout ready for work: editable install, hooks
+setup:
+    pip install nanobind scikit-build-core
+    pip install --no-build-isolation -e '.[dev]'
+    pre-commit install
+
+# Format, lint, types, generated pages: everything but tests
+check: lint types docs-fresh
+
+# Formatting and lint of Python and C++
+lint:
+    ruff format --check .
+    ruff check .
+    git ls-files '*.cc' '*.h' '*.inl' | xargs clang-format --dry-run --Werror
+
+# Strict types
+types:
+    mypy
+
+# Rewrite everything that a tool can rewrite
+fmt:
+    ruff format .
+    ruff check --fix .
+    git ls-files '*.cc' '*.h' '*.inl' | xargs clang-format -i
+
+# The tests that need no model
+test:
+    pytest -m "not e2e"
+
+# All tests; the models are fetched once
+test-all:
+    pytest
+    pytest -m slow
+
+# The C++ tests; `just native build/asan address,undefined` adds sanitizers
+native dir="build/native" sanitize="":
+    cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON -DCORRAL_SANITIZE={{sanitize}}
+    cmake --build {{dir}}
+    ctest --test-dir {{dir}} --output-on-failure
+
+# Fuzz the GGUF reader for a bounded time
+fuzz seconds="30":
+    python -m tests.support.fuzz_gguf --seconds {{seconds}}
+
+# Write the generated pages
+docs:
+    python docs/generate.py
+
+# Fail if a generated page is stale
+docs-fresh:
+    python docs/generate.py --check
+
+# Speed beside llama.cpp on a GGUF file
+bench model:
+    python -m benchmarks.compare_llama_cpp --model {{model}}

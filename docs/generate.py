@@ -52,9 +52,8 @@ def config_page() -> str:
     """The settings as the code knows them, and the environment that is read."""
     parts = [MARK, "# Configuration\n", "## Environment\n", "| variable | meaning |\n|---|---|"]
     for function in (config.data_home, config.cache_home, config.forced_isa):
-        doc = inspect.getdoc(function) or ""
-        for name in re.findall(r"CORRAL_[A-Z_]+", doc):
-            parts.append(f"| `{name}` | {re.sub(r'\s+', ' ', doc)} |")
+        doc = re.sub(r"\s+", " ", inspect.getdoc(function) or "")
+        parts += [f"| `{name}` | {doc} |" for name in re.findall(r"CORRAL_[A-Z_]+", doc)]
     parts.append("\nEvery flag of `corral serve` has an environment twin too: see the [command line](cli.md).\n")
     for owner, title in (
         (config.EngineConfig, "Engine"),

@@ -36,6 +36,10 @@ void pack_groups(TensorType type, int64_t rows, int64_t cols, const uint8_t* src
 // Writes row `row` of a packed matrix as floats: out[cols]. Equal, bit for bit, to dequantising the GGUF row.
 void unpack_row(const PackedMatrix& matrix, int64_t row, float* out);
 
+// The same for weights [begin, begin + length) of the row; begin is a multiple of 256, and so is length unless the
+// range ends with the row.
+void unpack_range(const PackedMatrix& matrix, int64_t row, int64_t begin, int64_t length, float* out);
+
 // Dequantises a GGUF row in file layout (the scalar oracle of every unpacker): out[cols].
 void dequantize_row(TensorType type, const uint8_t* src, int64_t cols, float* out);
 

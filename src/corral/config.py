@@ -86,3 +86,8 @@ def cache_home() -> Path:
 def forced_isa() -> str | None:
     """CORRAL_ISA: scalar, avx2 or avx512, for tests and comparisons."""
     return os.environ.get("CORRAL_ISA") or None
+
+
+def ca_bundle() -> str | None:
+    """File of certificate authorities that requests and curl are told to trust; ours is to trust it too."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None

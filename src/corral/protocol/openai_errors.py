@@ -1,0 +1,101 @@
+"""OpenAI's error object, and which HTTP status each error of ours has. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from corral.errors import (
+    CorralError,
+    EngineDead,
+    InsufficientMemory,
+    InvalidRequest,
+    ModelNotFound,
+    QueueFull,
+    ServerDraining,
+)
+from corral.protocol.sse import encode_event
+
+INVALID_REQUEST = "invalid_request_error"
+SERVER_ERROR = "server_error"
+DRAINING_RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """An HTTP error: status, OpenAI's error fields, and headers such as Retry-After."""
+
+    status: int
+    message: str
+    type: str = INVALID_REQUEST
+    param: str | None = None
+    code: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def body(self) -> bytes:
+        return msgspec.json.encode(self._payload())
+
+    def event(self) -> bytes:
+        """The same object as a server-sent event, for a stream that fails half-way."""
+        return encode_event(self._payload())
+
+    def _payload(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def reply_to(error: Exception) -> ErrorReply:
+    """The reply that an error deserves; an error not raised on purpose says nothing about our insides."""
+    match error:
+        case InvalidRequest():
+            return ErrorReply(400, error.message, param=error.param, code=error.code)
+        case ModelNotFound():
+            return ErrorReply(404, str(error), param="model", code="model_not_found")
+        case QueueFull():
+            headers = {"Retry-After": str(error.retry_after_s)}
+            return ErrorReply(503, str(error), SERVER_ERROR, code="queue_full", headers=headers)
+        case ServerDraining():
+            headers = {"Retry-After": str(DRAINING_RETRY_AFTER_S)}
+            return ErrorReply(503, str(error), SERVER_ERROR, code="server_draining", headers=headers)
+        case EngineDead():
+            # Its text holds a signal and lines of the worker's log, which are the operator's, not the client's.
+            headers = {"Retry-After": str(DRAINING_RETRY_AFTER_S)}
+            message = "the model's worker process has died; the server's log says why"
+            return ErrorReply(503, message, SERVER_ERROR, code="engine_dead", headers=headers)
+        case InsufficientMemory():
+            return ErrorReply(503, str(error), SERVER_ERROR, code="insufficient_memory")
+        case CorralError():
+            message = "the server could not do this; its log says why"
+            return ErrorReply(500, message, SERVER_ERROR, code="internal_error")
+    return ErrorReply(500, "internal error; the server's log says more", SERVER_ERROR, code="internal_error")
+
+
+def unauthorized(message: str) -> ErrorReply:
+    return ErrorReply(401, message, code="invalid_api_key", headers={"WWW-Authenticate": 'Bearer realm="corral"'})
+
+
+def not_found(path: str) -> ErrorReply:
+    return ErrorReply(404, f"there is no route {path[:200]}", code="not_found")
+
+
+def method_not_allowed(method: str, path: str, allow: str) -> ErrorReply:
+    message = f"{method[:20]} is not allowed on {path[:200]}; allowed: {allow}"
+    return ErrorReply(405, message, code="method_not_allowed", headers={"Allow": allow})
+
+
+def request_timeout(seconds: float) -> ErrorReply:
+    return ErrorReply(408, f"the body did not arrive within {seconds:g} s", code="request_timeout")
+
+
+def body_too_large(max_body_bytes: int) -> ErrorReply:
+    return ErrorReply(413, f"the body is larger than {max_body_bytes} bytes", code="body_too_large")
+
+
+def unsupported_media_type(given: str) -> ErrorReply:
+    message = f"the content type is {given[:100]!r}; it must be application/json"
+    return ErrorReply(415, message, code="unsupported_media_type")
+
+
+def headers_too_large(max_header_bytes: int) -> ErrorReply:
+    return ErrorReply(431, f"the request's head is larger than {max_header_bytes} bytes", code="headers_too_large")

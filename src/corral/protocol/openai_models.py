@@ -1,0 +1,30 @@
+"""OpenAI's /v1/models. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a client may know of a served model."""
+
+    name: str
+    created: int  # Unix seconds
+    max_model_len: int  # tokens
+
+
+def encode_model(card: ModelCard) -> dict[str, Any]:
+    return {
+        "id": card.name,
+        "object": "model",
+        "created": card.created,
+        "owned_by": "corral",
+        "max_model_len": card.max_model_len,
+    }
+
+
+def encode_model_list(cards: Iterable[ModelCard]) -> dict[str, Any]:
+    return {"object": "list", "data": [encode_model(card) for card in cards]}

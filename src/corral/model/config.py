@@ -1,0 +1,80 @@
+"""What a model is, apart from its weights: the numbers that drive the one decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corral.model.tensors import TensorRole
+
+KV_ELEMENT_BYTES = 2  # K and V are kept as f16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModelConfig:
+    """A checked model description; made by `corral.model.architectures.read_config`.
+
+    The fields from `num_layers` on are those of _native.DecoderConfig.
+
+    Args:
+        architecture: the family, `general.architecture`.
+        name: for people, `general.name` or the file's.
+        context_length: longest context the model was made for, in tokens.
+        tensor_roles: tensor name -> what it is to the decoder; names outside are not loaded.
+        head_dim: of queries, keys and values alike.
+        activation: "silu" or "gelu_tanh", of the gated feed-forward.
+        rope_style: "interleaved" rotates pairs (2i, 2i + 1), "half" pairs (i, i + rope_dim / 2).
+        inv_freq: f32[rope_dim / 2], radians per position, scaling included.
+        local_inv_freq: the same for the layers with a sliding window, if they differ.
+        rope_attn_factor: multiplies the rotated queries and keys (YaRN).
+        attn_scale: multiplies q.k before the softmax.
+        embedding_scale: multiplies the token embedding.
+        sliding_window: key j is visible to query i of a local layer iff i - j < sliding_window; 0 is none.
+        layer_is_local: num_layers claims, true where the window holds.
+        attn_softcap, logit_softcap: x -> c tanh(x / c); 0 is none.
+    """
+
+    architecture: str
+    name: str
+    context_length: int
+    tensor_roles: dict[str, TensorRole]
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    norm_eps: float
+    rope_style: str
+    rope_dim: int
+    inv_freq: npt.NDArray[np.float32]
+    attn_scale: float
+    activation: str = "silu"
+    local_inv_freq: npt.NDArray[np.float32] | None = None
+    rope_attn_factor: float = 1.0
+    embedding_scale: float = 1.0
+    sliding_window: int = 0
+    layer_is_local: tuple[bool, ...] = ()
+    attn_softcap: float = 0.0
+    logit_softcap: float = 0.0
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of K and V that one token takes in all layers."""
+        return self.num_layers * self.num_kv_heads * self.head_dim * 2 * KV_ELEMENT_BYTES
+
+    @property
+    def is_tied(self) -> bool:
+        """The head is the token embedding."""
+        return "output.weight" not in self.tensor_roles
+
+    def decoder_fields(self) -> dict[str, Any]:
+        """The keyword arguments of _native.DecoderConfig."""
+        own = {"architecture", "name", "context_length", "tensor_roles", "layer_is_local"}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in own}
+        fields["layer_is_local"] = list(self.layer_is_local) or [False] * self.num_layers
+        return fields

@@ -1,0 +1,38 @@
+"""What a worker tells about its model and its load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A loaded model, as far as a server or a user may ask."""
+
+    name: str
+    architecture: str
+    context_length: int  # tokens, what the model was trained for
+    max_model_len: int  # tokens, what this worker serves
+    vocab_size: int
+    isa: str
+    num_threads: int
+    weights_bytes: int
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """A snapshot. `num_used_blocks` are those that live requests hold; cached prefixes count as free."""
+
+    num_requests: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_used_blocks: int = 0
+    num_cached_blocks: int = 0
+    kv_resident_bytes: int = 0
+    num_steps: int = 0
+    num_preemptions: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0

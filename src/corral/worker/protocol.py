@@ -1,0 +1,189 @@
+"""Frames between the front process and a worker: msgpack behind a 4-byte big-endian length. Pure.
+
+The front sends Load, Submit, Abort, Drain, Ping and GetStats; the worker sends the rest.
+Decoding builds only the types named here, so a frame can do no more than its fields say.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+from corral import errors
+from corral.config import EngineConfig
+from corral.request import Request, RequestOutput
+from corral.worker.info import ModelInfo, WorkerStats
+
+MAX_FRAME_BYTES: Final = 256 << 20
+LENGTH_BYTES: Final = 4
+
+_length = struct.Struct(">I")
+
+
+class Load(msgspec.Struct, tag=True, frozen=True):
+    """The first frame: which model, and how."""
+
+    path: str
+    config: EngineConfig
+
+
+class Submit(msgspec.Struct, tag=True, frozen=True):
+    request: Request
+
+
+class Abort(msgspec.Struct, tag=True, frozen=True):
+    """Idempotent; an unknown or finished id is no error."""
+
+    request_id: str
+
+
+class Drain(msgspec.Struct, tag=True, frozen=True):
+    """Take nothing new; answer Drained when the last request has finished."""
+
+
+class Ping(msgspec.Struct, tag=True, frozen=True):
+    call_id: int
+
+
+class GetStats(msgspec.Struct, tag=True, frozen=True):
+    call_id: int
+
+
+class Planned(msgspec.Struct, tag=True, frozen=True):
+    """The memory plan as a table, before any weight is loaded."""
+
+    text: str
+
+
+class Progress(msgspec.Struct, tag=True, frozen=True):
+    done_bytes: int
+    total_bytes: int
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    info: ModelInfo
+    plan: str
+
+
+class Outputs(msgspec.Struct, tag=True, frozen=True):
+    """What the requests gained since the last frame; an output without deltas says: accepted."""
+
+    outputs: list[RequestOutput]
+
+
+class Failure(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
+    """A typed error: of one request, or of the load when `request_id` is empty."""
+
+    request_id: str
+    kind: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: int = 1
+    path: str = ""
+    offset: int = 0
+
+
+class Drained(msgspec.Struct, tag=True, frozen=True):
+    pass
+
+
+class Pong(msgspec.Struct, tag=True, frozen=True):
+    call_id: int
+
+
+class Stats(msgspec.Struct, tag=True, frozen=True):
+    call_id: int
+    stats: WorkerStats
+
+
+ToWorker = Load | Submit | Abort | Drain | Ping | GetStats
+FromWorker = Planned | Progress | Ready | Outputs | Failure | Drained | Pong | Stats
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+_from_worker = msgspec.msgpack.Decoder(FromWorker)
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame: the other side is broken or is not ours, so the connection ends."""
+
+
+def encode_frame(frame: ToWorker | FromWorker) -> bytes:
+    """Length and payload.
+
+    Raises:
+        FrameError: larger than MAX_FRAME_BYTES.
+    """
+    payload = _encoder.encode(frame)
+    if len(payload) > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame of {len(payload)} bytes; at most {MAX_FRAME_BYTES} are allowed")
+    return _length.pack(len(payload)) + payload
+
+
+def decode_length(prefix: bytes) -> int:
+    """The payload's size in bytes.
+
+    Raises:
+        FrameError: larger than MAX_FRAME_BYTES, checked before anything is read.
+    """
+    num_bytes: int = _length.unpack(prefix)[0]
+    if num_bytes > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame of {num_bytes} bytes; at most {MAX_FRAME_BYTES} are allowed")
+    return num_bytes
+
+
+def decode_to_worker(payload: bytes) -> ToWorker:
+    """Raises FrameError for bytes that are no frame, and the nouns' own errors for fields out of range."""
+    try:
+        frame: ToWorker = _to_worker.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(f"not a frame for a worker: {error}") from error
+    return frame
+
+
+def decode_from_worker(payload: bytes) -> FromWorker:
+    """Raises FrameError for bytes that are no frame."""
+    try:
+        frame: FromWorker = _from_worker.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FrameError(f"not a frame from a worker: {error}") from error
+    return frame
+
+
+def _error_kinds() -> dict[str, type[errors.CorralError]]:
+    classes = (value for value in vars(errors).values() if isinstance(value, type))
+    return {cls.__name__: cls for cls in classes if issubclass(cls, errors.CorralError)}
+
+
+_KINDS = _error_kinds()
+
+
+def failure_of(request_id: str, error: errors.CorralError) -> Failure:
+    """The frame that carries `error` across."""
+    return Failure(
+        request_id=request_id,
+        kind=type(error).__name__,
+        message=error.fault if isinstance(error, errors.InvalidModelFile) else str(error),
+        param=getattr(error, "param", None),
+        code=getattr(error, "code", None),
+        retry_after_s=getattr(error, "retry_after_s", 1),
+        path=getattr(error, "path", ""),
+        offset=getattr(error, "offset", 0),
+    )
+
+
+def error_of(failure: Failure) -> errors.CorralError:
+    """The error that a frame carried, of the class it was raised with."""
+    kind = _KINDS.get(failure.kind, errors.CorralError)
+    if issubclass(kind, errors.InvalidModelFile):
+        return kind(failure.path, failure.offset, failure.message)
+    if issubclass(kind, errors.ContextLengthExceeded):
+        return kind(failure.message, param=failure.param)
+    if issubclass(kind, errors.InvalidRequest):
+        return kind(failure.message, param=failure.param, code=failure.code)
+    if issubclass(kind, errors.QueueFull):
+        return kind(failure.message, retry_after_s=failure.retry_after_s)
+    return kind(failure.message)

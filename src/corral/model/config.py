@@ -11,6 +11,7 @@ import numpy.typing as npt
 from corral.model.tensors import TensorRole
 
 KV_ELEMENT_BYTES = 2  # K and V are kept as f16
+KV_HEAD_PADDING = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,8 +65,9 @@ class ModelConfig:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of K and V that one token takes in all layers."""
-        return self.num_layers * self.num_kv_heads * self.head_dim * 2 * KV_ELEMENT_BYTES
+        """Bytes of K and V that one token takes in all layers; the cache pads heads to KV_HEAD_PADDING."""
+        padded_head_dim = -(-self.head_dim // KV_HEAD_PADDING) * KV_HEAD_PADDING
+        return self.num_layers * self.num_kv_heads * padded_head_dim * 2 * KV_ELEMENT_BYTES
 
     @property
     def is_tied(self) -> bool:

@@ -15,7 +15,6 @@ import httpx
 from corral.errors import DigestMismatch, DownloadError
 from corral.store.http_client import Patience, describe, shown
 
-_CHUNK_BYTES = 1 << 18
 _READ_BYTES = 1 << 22
 _MAX_WAIT_S = 30.0
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -148,7 +147,7 @@ class _Transfer:
                 self._check_answer(response, file)
                 total = self._total(response)
                 self.on_progress(self.done, total, self.remote.label)
-                for piece in response.iter_raw(_CHUNK_BYTES):
+                for piece in response.iter_raw():  # as it comes: a piece size would hold back what a break then loses
                     self._take(file, piece)
                     self.on_progress(self.done, total, self.remote.label)
         except httpx.TransportError as error:

@@ -1,0 +1,53 @@
+"""The flat arrays of one forward, as `_native.Decoder.forward` takes them."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from corral.engine.output import SequenceOutput, StepOutput
+from corral.engine.scheduler import ScheduledRow
+
+__all__ = ["Batch", "SequenceOutput", "StepOutput", "build_batch"]
+
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """T tokens of S sequences, R of them with logits, tables of up to B blocks. All arrays are int32.
+
+    Token t of sequence s, t in [seq_offsets[s], seq_offsets[s + 1]), has position
+    start_positions[s] + t - seq_offsets[s]. Table entries behind a sequence's last block are 0 and not read.
+    """
+
+    token_ids: Int32Array  # [T]
+    seq_offsets: Int32Array  # [S + 1]
+    start_positions: Int32Array  # [S]
+    block_tables: Int32Array  # [S, B]
+    logit_rows: Int32Array  # [R], rows in [0, T)
+
+
+def build_batch(rows: list[ScheduledRow]) -> Batch:
+    """Flatten scheduled rows; the copies of long tables and prompts run in C."""
+    token_ids: array[int] = array("i")
+    offsets = [0]
+    logit_rows = []
+    tables = np.zeros((len(rows), max((len(r.sequence.block_table) for r in rows), default=0)), dtype=np.int32)
+    for at, row in enumerate(rows):
+        table = row.sequence.block_table
+        tables[at, : len(table)] = np.frombuffer(table, dtype=np.int32)
+        token_ids.extend(row.sequence.token_ids[row.start : row.start + row.num_tokens])
+        offsets.append(len(token_ids))
+        if row.is_last:
+            logit_rows.append(len(token_ids) - 1)
+    return Batch(
+        token_ids=np.frombuffer(token_ids, dtype=np.int32) if token_ids else np.empty(0, dtype=np.int32),
+        seq_offsets=np.array(offsets, dtype=np.int32),
+        start_positions=np.array([row.start for row in rows], dtype=np.int32),
+        block_tables=tables,
+        logit_rows=np.array(logit_rows, dtype=np.int32),
+    )

@@ -1,0 +1,182 @@
+"""The engine as a state machine: add and abort requests, take steps. One thread, ids only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from corral.config import BLOCK_SIZE, EngineConfig
+from corral.engine.block_pool import BlockPool, IntegrityError
+from corral.engine.budget import StepBudget
+from corral.engine.output import SequenceOutput, StepOutput
+from corral.engine.scheduler import ScheduledBatch, Scheduler
+from corral.engine.sequence import SequenceGroup, SequenceGroupSpec, SequenceStatus
+from corral.engine.stats import EngineStats, StepTimes
+from corral.errors import ContextLengthExceeded, InvalidConfig, InvalidRequest
+from corral.request import FinishReason
+
+
+class Runner(Protocol):
+    """What computes a batch: ModelRunner, or a scripted one in tests."""
+
+    @property
+    def num_blocks(self) -> int: ...
+
+    def execute(self, scheduled: ScheduledBatch) -> list[int]: ...
+
+    def release_blocks(self, block_ids: list[int]) -> None: ...
+
+
+class EngineCore:
+    """Not thread-safe; EngineLoop drives it.
+
+    Args:
+        runner: computes batches; has the KV blocks.
+        config: limits of a step.
+        max_model_len: longest context in tokens; fits into the runner's blocks.
+        vocab_size: token ids are in [0, vocab_size).
+        clock: seconds; it sizes steps and never changes a token.
+
+    Raises:
+        InvalidConfig: one sequence of max_model_len tokens would not fit into the blocks.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        config: EngineConfig,
+        *,
+        max_model_len: int,
+        vocab_size: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        capacity = runner.num_blocks * BLOCK_SIZE
+        if not 2 <= max_model_len <= capacity:
+            raise InvalidConfig(
+                f"max_model_len is {max_model_len}; it must be from 2 to the {capacity} tokens of the KV pool"
+            )
+        max_tokens = config.max_num_batched_tokens
+        self.max_model_len = max_model_len
+        self.vocab_size = vocab_size
+        self.max_running = min(config.max_num_seqs, max_tokens)
+        self.times = StepTimes()
+        self._runner = runner
+        self._clock = clock
+        self._budget = StepBudget(max_tokens, config.max_step_ms)
+        self._pool = BlockPool(runner.num_blocks, enable_prefix_caching=config.enable_prefix_caching)
+        self._scheduler = Scheduler(self._pool, self._budget, self.max_running)
+        self._next_seq_id = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._scheduler.groups)
+
+    def step(self) -> StepOutput:
+        """Schedule, forward, sample, update. There is work."""
+        started = self._clock()
+        batch = self._scheduler.schedule()
+        if not batch.rows:
+            raise IntegrityError(f"{self._scheduler.num_waiting} sequences wait, none runs and none can start")
+        sampled = self._runner.execute(batch)
+        result = self._scheduler.update(batch, sampled)
+        elapsed_ms = 1000.0 * (self._clock() - started)
+        self._budget.observe(batch.num_prefill_tokens, batch.num_decode_rows, elapsed_ms)
+        self.times.add(elapsed_ms)
+        return result
+
+    def check(self, spec: SequenceGroupSpec) -> None:
+        """Refuse what could never run. Reads constants only, so any thread may call it.
+
+        Raises:
+            ContextLengthExceeded: the prompt leaves no room for an answer.
+            InvalidRequest: an empty prompt, or a token id outside of the vocabulary; names the field.
+        """
+        num_tokens = len(spec.prompt_ids)
+        if num_tokens == 0:
+            raise InvalidRequest("the prompt has no tokens; it needs at least one", param="prompt")
+        if num_tokens >= self.max_model_len:
+            raise ContextLengthExceeded(
+                f"the prompt has {num_tokens} tokens; the context holds {self.max_model_len}, of which one at least "
+                "is for the answer",
+                param="prompt",
+            )
+        self._check_ids("prompt", min(spec.prompt_ids), max(spec.prompt_ids))
+        self._check_ids("stop_token_ids", *spec.sampling.stop_token_ids)
+        self._check_ids("logit_bias", *spec.sampling.logit_bias)
+
+    def _check_ids(self, param: str, *token_ids: int) -> None:
+        for token_id in token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise InvalidRequest(
+                    f"{param} has token id {token_id}; ids go from 0 to {self.vocab_size - 1}", param=param
+                )
+
+    def add(self, spec: SequenceGroupSpec) -> None:
+        """Queue a request.
+
+        Raises:
+            InvalidRequest: as `check` says, or the request id is in use. Nothing was added.
+        """
+        self.check(spec)
+        if spec.request_id in self._scheduler.groups:
+            raise InvalidRequest(f"request id {spec.request_id!r} is in use", param="request_id")
+        group = SequenceGroup(
+            spec, first_seq_id=self._next_seq_id, max_model_len=self.max_model_len, vocab_size=self.vocab_size
+        )
+        self._next_seq_id += len(group.sequences)
+        self._scheduler.add(group)
+
+    def abort(self, request_id: str) -> list[SequenceOutput]:
+        """End what is left of a request; the last outputs, none if it is unknown or finished. Its blocks are free."""
+        return [s.make_output(finish_reason=FinishReason.ABORT) for s in self._scheduler.abort(request_id)]
+
+    def finish(self, request_id: str, index: int) -> list[SequenceOutput]:
+        """End one answer because of its text (a stop string); its last output, none if it has ended already."""
+        group = self._scheduler.groups.get(request_id)
+        if group is None or not 0 <= index < len(group.sequences):
+            return []
+        sequence = group.sequences[index]
+        if sequence.status is SequenceStatus.FINISHED:
+            return []
+        self._scheduler.end(sequence, FinishReason.STOP)
+        return [sequence.make_output(finish_reason=FinishReason.STOP)]
+
+    def release_unused(self) -> None:
+        """Give the memory of free blocks without cached tokens back."""
+        self._release(self._pool.take_unused())
+
+    def release_all_free(self) -> None:
+        """Give the memory of all free blocks back; prefixes that nobody holds are forgotten."""
+        self._release(self._pool.take_all_free())
+
+    def _release(self, block_ids: list[int]) -> None:
+        if block_ids:
+            self._runner.release_blocks(block_ids)
+
+    def check_idle(self) -> None:
+        """Without work nobody holds a block. O(1). Raises IntegrityError."""
+        self._pool.check_all_free()
+
+    def check_integrity(self) -> None:
+        """Compare all books. O(everything). Raises IntegrityError."""
+        self._scheduler.check_integrity()
+
+    def stats(self) -> EngineStats:
+        """Figures of this moment; any thread may call it, a step under way may move some of them."""
+        counts = self._scheduler.counts
+        return EngineStats(
+            num_running=len(self._scheduler.running),
+            num_waiting=self._scheduler.num_waiting,
+            num_blocks=self._pool.num_blocks,
+            num_free_blocks=self._pool.num_free,
+            num_cached_blocks=self._pool.num_cached,
+            prompt_tokens=counts.prompt_tokens,
+            generated_tokens=counts.generated_tokens,
+            prefix_hit_tokens=counts.prefix_hit_tokens,
+            preemptions=counts.preemptions,
+            num_steps=self.times.num_steps,
+            total_step_ms=self.times.total_ms,
+            last_step_ms=self.times.last_ms,
+            mean_step_ms=self.times.mean_ms,
+        )

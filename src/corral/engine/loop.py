@@ -1,0 +1,245 @@
+"""The engine on a thread of its own: a bounded queue in, callbacks out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from corral.config import EngineConfig
+from corral.engine.core import EngineCore
+from corral.engine.output import SequenceOutput, StepOutput
+from corral.engine.sequence import SequenceGroupSpec
+from corral.engine.stats import EngineStats
+from corral.errors import CorralError, EngineDead, InvalidRequest, QueueFull, ServerDraining
+
+_log = logging.getLogger(__name__)
+
+StepResult = tuple[SequenceOutput, ...] | CorralError
+OnStep = Callable[[StepResult], None]
+
+_MAX_RETRY_S = 60
+_RATE_WINDOW = 64  # ends of requests by which the rate is judged
+
+
+class _Live:
+    """A submitted request that has not had its last callback."""
+
+    __slots__ = ("num_unfinished", "on_step")
+
+    def __init__(self, on_step: OnStep, num_sequences: int) -> None:
+        self.on_step = on_step
+        self.num_unfinished = num_sequences
+
+
+class EngineLoop:
+    """Runs an EngineCore. All methods may be called from any thread, from callbacks too.
+
+    `on_step` of a request is called on the engine thread, at most once a step, with that step's outputs of the request,
+    or once with a CorralError that ends it. Every request gets exactly one end: each of its n sequences an output with
+    a finish_reason, or one error. A callback must not block (hand over to a queue and return): all streams wait for it.
+    One that raises costs its own request only.
+
+    Args:
+        core: nobody else touches it from now on.
+        config: `max_queue` and `kv_idle_release_s`.
+        clock: seconds, for the Retry-After estimate.
+    """
+
+    def __init__(self, core: EngineCore, config: EngineConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._core = core
+        self._capacity = core.max_running + config.max_queue
+        self._idle_release_s = config.kv_idle_release_s
+        self._clock = clock
+        self._changed = threading.Condition()  # guards everything below
+        self._commands: deque[Callable[[], None]] = deque()
+        self._live: dict[str, _Live] = {}
+        self._num_unfinished = 0
+        self._ends: deque[float] = deque(maxlen=_RATE_WINDOW)
+        self._is_draining = False
+        self._is_closing = False
+        self._death: EngineDead | None = None
+        self._num_lost = 0  # requests that the death ended
+        self._thread = threading.Thread(target=self._run, name="corral-engine", daemon=True)
+        self._thread.start()
+
+    # ---- any thread -------------------------------------------------------------------------------------------
+
+    def submit(self, spec: SequenceGroupSpec, on_step: OnStep) -> None:
+        """Queue a request; its sequences count as n.
+
+        A request is taken while fewer than max_num_seqs + max_queue sequences are unfinished.
+
+        Raises:
+            InvalidRequest: it can never run (as EngineCore.check says), or its id is in use.
+            QueueFull: the queue is full; `retry_after_s` is judged by the recent rate.
+            ServerDraining: `drain` was called.
+            EngineDead: the engine has died or is closed.
+            In all cases `on_step` is never called.
+        """
+        self._core.check(spec)
+        with self._changed:
+            if self._death is not None:
+                raise EngineDead(str(self._death))
+            if self._is_draining or self._is_closing:
+                raise ServerDraining("the engine finishes what it has and takes no new requests")
+            if self._num_unfinished >= self._capacity:
+                raise self._queue_full()
+            if spec.request_id in self._live:
+                raise InvalidRequest(f"request id {spec.request_id!r} is in use", param="request_id")
+            self._live[spec.request_id] = _Live(on_step, spec.sampling.n)
+            self._num_unfinished += spec.sampling.n
+            self._send(lambda: self._core.add(spec))
+
+    def abort(self, request_id: str) -> None:
+        """End a request before the next step; its blocks are free then. Unknown and finished ids are ignored."""
+        with self._changed:
+            if request_id in self._live:
+                self._send(lambda: self._deliver(self._core.abort(request_id)))
+
+    def finish(self, request_id: str, index: int) -> None:
+        """End one of a request's sequences with STOP before the next step: its text has met a stop string."""
+        with self._changed:
+            if request_id in self._live:
+                self._send(lambda: self._deliver(self._core.finish(request_id, index)))
+
+    def stats(self) -> EngineStats:
+        """Figures of this moment."""
+        return self._core.stats()
+
+    def drain(self, timeout_s: float | None = None) -> bool:
+        """Refuse new requests and wait until those in flight have ended; False when the time ran out first.
+
+        Raises:
+            EngineDead: the engine died before they had.
+        """
+        with self._changed:
+            self._is_draining = True
+            done = self._changed.wait_for(lambda: self._death is not None or not self._live, timeout_s)
+            if self._num_lost:
+                raise EngineDead(str(self._death))
+            return done
+
+    def close(self) -> None:
+        """Abort what is left, stop the thread and wait for it. Idempotent."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._death is None and not self._is_closing
+
+    def _send(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._changed.notify_all()
+
+    def _queue_full(self) -> QueueFull:
+        surplus = self._num_unfinished - self._capacity + 1
+        retry_after_s = 1
+        if self._ends:
+            per_end_s = max(0.0, self._clock() - self._ends[0]) / len(self._ends)
+            retry_after_s = min(_MAX_RETRY_S, max(1, math.ceil(surplus * per_end_s)))
+        return QueueFull(
+            f"{self._num_unfinished} sequences run or wait; new requests are taken below {self._capacity}; "
+            f"try again in {retry_after_s} s",
+            retry_after_s=retry_after_s,
+        )
+
+    # ---- the engine thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._await_work():
+                self._apply_commands()
+                if self._core.has_work:
+                    self._deliver_step(self._core.step())
+            self._abort_all()
+            self._die(EngineDead("the engine is closed"))
+        except BaseException as error:  # noqa: BLE001 - whatever ends this thread must wake every waiter
+            _log.exception("the engine has died")
+            self._die(EngineDead(f"the engine has died: {type(error).__name__}: {error}"))
+
+    def _await_work(self) -> bool:
+        """Block until there is something to do; False when the loop is to close. Costs no CPU while it blocks."""
+        if not self._core.has_work and not self._has_commands():
+            self._core.check_idle()
+            self._core.release_unused()
+            if not self._wait_for_command(min(max(0.0, self._idle_release_s), threading.TIMEOUT_MAX)):
+                self._core.release_all_free()
+                self._wait_for_command(None)
+        return not self._is_closing
+
+    def _has_commands(self) -> bool:
+        return bool(self._commands) or self._is_closing
+
+    def _wait_for_command(self, timeout_s: float | None) -> bool:
+        with self._changed:
+            return self._changed.wait_for(self._has_commands, timeout_s)
+
+    def _apply_commands(self) -> None:
+        with self._changed:
+            commands, self._commands = self._commands, deque()
+        for command in commands:
+            command()
+
+    def _deliver_step(self, result: StepOutput) -> None:
+        self._deliver(result.outputs)
+        for request_id, error in result.failures.items():
+            _log.error("%s", error)
+            self._end_with(request_id, error)
+
+    def _deliver(self, outputs: list[SequenceOutput]) -> None:
+        by_request: dict[str, list[SequenceOutput]] = {}
+        for output in outputs:
+            by_request.setdefault(output.request_id, []).append(output)
+        for request_id, its_outputs in by_request.items():
+            live = self._live[request_id]
+            num_ended = sum(output.finish_reason is not None for output in its_outputs)
+            if num_ended:
+                self._book_ends(request_id, live, num_ended)
+            self._call(request_id, live, tuple(its_outputs))
+
+    def _book_ends(self, request_id: str, live: _Live, count: int) -> None:
+        with self._changed:
+            live.num_unfinished -= count
+            self._num_unfinished -= count
+            self._ends.extend([self._clock()] * count)
+            if live.num_unfinished == 0:
+                del self._live[request_id]
+                self._changed.notify_all()
+
+    def _end_with(self, request_id: str, error: CorralError) -> None:
+        live = self._live[request_id]
+        self._book_ends(request_id, live, live.num_unfinished)
+        self._call(request_id, live, error)
+
+    def _call(self, request_id: str, live: _Live, result: StepResult) -> None:
+        try:
+            live.on_step(result)
+        except Exception:  # noqa: BLE001 - a caller's fault must not end the other streams
+            _log.exception("the callback of request %s failed; the request is aborted", request_id)
+            self.abort(request_id)
+
+    def _abort_all(self) -> None:
+        self._apply_commands()
+        for request_id in list(self._live):
+            self._deliver(self._core.abort(request_id))
+
+    def _die(self, death: EngineDead) -> None:
+        """Wake every waiter with the error and fail all later calls at once."""
+        with self._changed:
+            self._death = death
+            waiters = list(self._live.items())
+            self._num_lost = len(waiters)
+            self._live.clear()
+            self._commands.clear()
+            self._num_unfinished = 0
+            self._changed.notify_all()
+        for request_id, live in waiters:
+            self._call(request_id, live, EngineDead(str(death)))

@@ -1,0 +1,102 @@
+"""SamplingParams of the rows to draw from -> the arrays of `_native.Decoder.sample`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from corral.engine.sequence import Sequence
+
+if TYPE_CHECKING:
+    from corral._native import Decoder
+
+_Floats = npt.NDArray[np.float32]
+_Ints = npt.NDArray[np.int32]
+_SUPPRESSED = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingArrays:
+    """One entry per drawn row, in the order of `Decoder.sample`'s parameters; R rows."""
+
+    temperature: _Floats  # [R]
+    top_k: _Ints  # [R], 0 keeps all
+    top_p: _Floats  # [R]
+    min_p: _Floats  # [R]
+    repetition_penalty: _Floats  # [R]
+    presence_penalty: _Floats  # [R]
+    frequency_penalty: _Floats  # [R]
+    seeds: npt.NDArray[np.uint64]  # [R]
+    positions: npt.NDArray[np.int64]  # [R], position of the token drawn, in its own sequence
+    history_offsets: _Ints  # [R + 1]
+    history_ids: _Ints  # [H], prompt and output where a penalty is set, nothing elsewhere
+    output_starts: _Ints  # [R], where the output begins in the row's history
+    bias_offsets: _Ints  # [R + 1]
+    bias_ids: _Ints
+    bias_values: _Floats
+
+
+def build_sampling_arrays(sequences: list[Sequence]) -> SamplingArrays:
+    """What the next token of each sequence is drawn with.
+
+    It depends on nothing but the sequence itself (params, seed, known tokens): not on the batch, the chunking or the
+    blocks, so a recomputed sequence draws the same tokens again.
+    """
+    params = [sequence.group.params for sequence in sequences]
+    histories = [_history(sequence) for sequence in sequences]
+    biases = [_biases(sequence) for sequence in sequences]
+    return SamplingArrays(
+        temperature=np.array([p.temperature for p in params], dtype=np.float32),
+        top_k=np.array([max(p.top_k, 0) for p in params], dtype=np.int32),
+        top_p=np.array([p.top_p for p in params], dtype=np.float32),
+        min_p=np.array([p.min_p for p in params], dtype=np.float32),
+        repetition_penalty=np.array([p.repetition_penalty for p in params], dtype=np.float32),
+        presence_penalty=np.array([p.presence_penalty for p in params], dtype=np.float32),
+        frequency_penalty=np.array([p.frequency_penalty for p in params], dtype=np.float32),
+        seeds=np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
+        positions=np.array([sequence.num_tokens for sequence in sequences], dtype=np.int64),
+        history_offsets=_offsets([len(history) for history in histories]),
+        history_ids=np.concatenate([_EMPTY, *histories]),
+        output_starts=np.array(
+            [s.group.num_prompt_tokens if len(h) else 0 for s, h in zip(sequences, histories, strict=True)],
+            dtype=np.int32,
+        ),
+        bias_offsets=_offsets([len(bias) for bias in biases]),
+        bias_ids=np.array([token_id for bias in biases for token_id, _ in bias], dtype=np.int32),
+        bias_values=np.array([value for bias in biases for _, value in bias], dtype=np.float32),
+    )
+
+
+def sample(decoder: Decoder, sequences: list[Sequence]) -> list[int]:
+    """Draw one token per logit row of the last forward; -1 where the logits were not finite."""
+    if not sequences:
+        return []
+    arrays = build_sampling_arrays(sequences)
+    return decoder.sample(*(getattr(arrays, field.name) for field in fields(arrays)), None).tolist()
+
+
+_EMPTY: _Ints = np.empty(0, dtype=np.int32)
+
+
+def _history(sequence: Sequence) -> _Ints:
+    params = sequence.group.params
+    is_penalised = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
+    # A copy: a view would forbid the token list to grow.
+    return np.array(sequence.token_ids, dtype=np.int32) if is_penalised else _EMPTY
+
+
+def _biases(sequence: Sequence) -> list[tuple[int, float]]:
+    params = sequence.group.params
+    if sequence.num_output_tokens >= params.min_tokens:
+        return list(params.logit_bias.items()) if params.logit_bias else []
+    biases = params.logit_bias | dict.fromkeys(sorted(sequence.group.stop_ids), _SUPPRESSED)
+    return list(biases.items())
+
+
+def _offsets(lengths: list[int]) -> _Ints:
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets

@@ -1,0 +1,47 @@
+"""Figures of a running engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SMOOTHING = 0.05  # weight of the newest step in the running mean
+
+
+@dataclass(slots=True)
+class StepTimes:
+    """How long steps take."""
+
+    num_steps: int = 0
+    total_ms: float = 0.0
+    last_ms: float = 0.0
+    mean_ms: float = 0.0  # of about the last twenty
+
+    def add(self, elapsed_ms: float) -> None:
+        weight = max(_SMOOTHING, 1 / (self.num_steps + 1))
+        self.mean_ms += weight * (elapsed_ms - self.mean_ms)
+        self.num_steps += 1
+        self.total_ms += elapsed_ms
+        self.last_ms = elapsed_ms
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot. Totals count from the start; `num_cached_blocks` can be free or held."""
+
+    num_running: int
+    num_waiting: int
+    num_blocks: int
+    num_free_blocks: int
+    num_cached_blocks: int
+    prompt_tokens: int
+    generated_tokens: int
+    prefix_hit_tokens: int
+    preemptions: int
+    num_steps: int
+    total_step_ms: float
+    last_step_ms: float
+    mean_step_ms: float
+
+    @property
+    def num_used_blocks(self) -> int:
+        return self.num_blocks - self.num_free_blocks

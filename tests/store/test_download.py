@@ -232,7 +232,7 @@ def test_a_disk_that_fills_up_is_a_clear_error_and_the_part_stays(
         if _done:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with open_client(PATIENCE) as client, pytest.raises(DiskFull, match="no room in .* MB are free"):
+    with open_client(PATIENCE) as client, pytest.raises(DiskFull, match=r"no room in .* MB are free"):
         download(client, remote(server), tmp_path / "f", PATIENCE, full)
     assert DATA.startswith((tmp_path / "f").read_bytes())
     fetch(remote(server), tmp_path / "f")

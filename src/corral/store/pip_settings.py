@@ -58,11 +58,8 @@ def read_pip_settings() -> PipSettings:
     Raises:
         DownloadError: there is no pip to ask, or it does not say.
     """
-    pip = _find_pip()
-    listing = pip.run("config", "list", "--disable-pip-version-check")
-    if listing.returncode:
-        raise DownloadError(f"`pip config list` failed: {listing.stderr.strip()}")
-    options = parse_config_list(listing.stdout)
+    pip, listing = _ask_a_pip()
+    options = parse_config_list(listing)
     index_urls: list[str] = []
     if options.get("no-index", "").lower() not in ("1", "true", "yes", "on"):
         index_urls = [options.get("index-url") or _default_index(pip), *options.get("extra-index-url", "").split()]
@@ -102,12 +99,16 @@ def _candidates() -> Iterator[Pip]:
         yield Pip(str(base))
 
 
-def _find_pip() -> Pip:
+def _ask_a_pip() -> tuple[Pip, str]:
+    """The first pip that answers, and its settings."""
+    complaint = ""
     for pip in _candidates():
-        if pip.run("--version").returncode == 0:
-            return pip
+        answer = pip.run("config", "list", "--disable-pip-version-check")
+        if answer.returncode == 0:
+            return pip, answer.stdout
+        complaint = answer.stderr.strip()
     raise DownloadError(
-        f"no pip found to ask for the package index ({sys.executable} has none); install one, for instance with "
+        f"no pip could be asked for the package index ({complaint}); install one, for instance with "
         "`python -m ensurepip` or `uv pip install pip`"
     )
 

@@ -36,9 +36,12 @@ def test_status_and_code(error: Exception, status: int, code: str | None, header
 def test_every_error_class_has_a_reply() -> None:
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     assert len(classes) > 10
+    arguments: dict[type, tuple[object, ...]] = {
+        errors.InvalidModelFile: ("path", 0, "fault"),
+        errors.InvalidVocabulary: ("key", "fault"),
+    }
     for cls in classes:
-        error = cls("path", 0, "fault") if cls is errors.InvalidModelFile else cls("text")
-        assert 400 <= openai_errors.reply_to(error).status < 600
+        assert 400 <= openai_errors.reply_to(cls(*arguments.get(cls, ("text",)))).status < 600
 
 
 def test_key_errors_say_how_to_authenticate() -> None:

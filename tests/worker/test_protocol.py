@@ -60,7 +60,7 @@ def test_frames_to_the_worker_come_back_equal(frame: protocol.ToWorker) -> None:
         protocol.Progress(1, 1 << 40),
         protocol.Ready(INFO, "plan"),
         protocol.Outputs([OUTPUT, replace(OUTPUT, deltas=(), is_finished=False)]),
-        protocol.Failure("r", "QueueFull", "full", retry_after_s=9),
+        protocol.Failure("r", "QueueFull", "full", {"retry_after_s": 9, "param": None}),
         protocol.Drained(),
         protocol.Pong(5),
         protocol.Stats(6, WorkerStats(num_blocks=3)),
@@ -79,6 +79,8 @@ def error_classes() -> list[type[errors.CorralError]]:
 def test_errors_cross_as_the_same_class_with_all_they_say(cls: type[errors.CorralError]) -> None:
     if cls is errors.InvalidModelFile:
         error: errors.CorralError = errors.InvalidModelFile("/a.gguf", 17, "torn")
+    elif cls is errors.InvalidVocabulary:
+        error = errors.InvalidVocabulary("tokenizer.ggml.tokens", "torn")
     elif cls is errors.QueueFull:
         error = errors.QueueFull("full", retry_after_s=9)
     elif issubclass(cls, errors.InvalidRequest):
@@ -90,7 +92,7 @@ def test_errors_cross_as_the_same_class_with_all_they_say(cls: type[errors.Corra
     assert isinstance(failure, protocol.Failure)
     arrived = protocol.error_of(failure)
     assert type(arrived) is cls
-    assert str(arrived) == str(error)
+    assert (str(arrived), arrived.args) == (str(error), error.args)
     assert vars(arrived) == vars(error)
 
 

@@ -79,11 +79,7 @@ class Failure(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
     request_id: str
     kind: str
     message: str
-    param: str | None = None
-    code: str | None = None
-    retry_after_s: int = 1
-    path: str = ""
-    offset: int = 0
+    fields: dict[str, str | int | None] = {}  # the error's attributes, such as param or retry_after_s
 
 
 class Drained(msgspec.Struct, tag=True, frozen=True):
@@ -163,27 +159,15 @@ _KINDS = _error_kinds()
 
 def failure_of(request_id: str, error: errors.CorralError) -> Failure:
     """The frame that carries `error` across."""
-    return Failure(
-        request_id=request_id,
-        kind=type(error).__name__,
-        message=error.fault if isinstance(error, errors.InvalidModelFile) else str(error),
-        param=getattr(error, "param", None),
-        code=getattr(error, "code", None),
-        retry_after_s=getattr(error, "retry_after_s", 1),
-        path=getattr(error, "path", ""),
-        offset=getattr(error, "offset", 0),
-    )
+    return Failure(request_id, type(error).__name__, str(error), dict(vars(error)))
 
 
 def error_of(failure: Failure) -> errors.CorralError:
-    """The error that a frame carried, of the class it was raised with."""
+    """The error that a frame carried: its class, its text and its attributes."""
     kind = _KINDS.get(failure.kind, errors.CorralError)
-    if issubclass(kind, errors.InvalidModelFile):
-        return kind(failure.path, failure.offset, failure.message)
-    if issubclass(kind, errors.ContextLengthExceeded):
-        return kind(failure.message, param=failure.param)
-    if issubclass(kind, errors.InvalidRequest):
-        return kind(failure.message, param=failure.param, code=failure.code)
-    if issubclass(kind, errors.QueueFull):
-        return kind(failure.message, retry_after_s=failure.retry_after_s)
-    return kind(failure.message)
+    # Past __init__, whose parameters each class chooses for itself.
+    error: errors.CorralError = kind.__new__(kind)
+    error.args = (failure.message,)
+    for name, value in failure.fields.items():
+        setattr(error, name, value)
+    return error

@@ -1,0 +1,233 @@
+"""The worker process: one model behind one Unix socket. Started by WorkerClient, ends with its connection."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from corral.config import EngineConfig
+from corral.errors import CorralError, EngineDead, InvalidRequest, QueueFull, ServerDraining
+from corral.request import Request, RequestOutput, Usage
+from corral.worker import protocol
+from corral.worker.framing import read_payload
+from corral.worker.info import ModelInfo, WorkerStats
+from corral.worker.outbox import Item, Outbox
+
+EXIT_ORPHANED = 0
+EXIT_LOAD_FAILED = 3
+EXIT_ENGINE_DEAD = 4
+CLOSE_TIMEOUT_S = 5.0
+TEXT_THREADS = 2  # render and tokenise off the event loop
+
+logger = logging.getLogger("corral.worker")
+
+
+class LoadedModel(Protocol):
+    """What the process needs of a Pipeline; every method may be called from any thread."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+    @property
+    def plan_text(self) -> str: ...
+    def submit(self, request: Request, on_output: Callable[[RequestOutput | CorralError], None]) -> int: ...
+    def abort(self, request_id: str) -> None: ...
+    def stats(self) -> WorkerStats: ...
+    def close(self) -> None: ...
+
+
+# (path, config, on_progress(done_bytes, total_bytes), on_plan(text)) -> model
+Loader = Callable[[Path, EngineConfig, Callable[[int, int], None], Callable[[str], None]], LoadedModel]
+
+
+class Worker:
+    """Serves one connection until it closes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, load: Loader) -> None:
+        self._reader = reader
+        self._load = load
+        self._outbox = Outbox(writer, self._sent)
+        self._text_pool = ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="corral-text")
+        self._model: LoadedModel | None = None
+        self._live: set[str] = set()  # requests taken and not yet answered to the end
+        self._submitting: dict[str, bool] = {}  # request id -> aborted while still being tokenised
+        self._max_live = 0
+        self._is_draining = False
+        self._exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        """Returns the exit code, when the connection or the engine has ended."""
+        sender = asyncio.ensure_future(self._send())
+        receiver = asyncio.ensure_future(self._receive())
+        try:
+            code = await self._exit_code
+        finally:
+            sender.cancel()
+            receiver.cancel()
+        if self._model is not None:
+            closing = asyncio.get_running_loop().run_in_executor(None, self._model.close)
+            await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
+        return code
+
+    def _exit(self, code: int) -> None:
+        if not self._exit_code.done():
+            self._exit_code.set_result(code)
+
+    async def _send(self) -> None:
+        try:
+            await self._outbox.run()
+        except ConnectionError:
+            self._exit(EXIT_ORPHANED)
+
+    async def _receive(self) -> None:
+        try:
+            while (payload := await read_payload(self._reader)) is not None:
+                self._handle(protocol.decode_to_worker(payload))
+        except protocol.FrameError:
+            logger.exception("the front process sent what is no frame")
+        self._exit(EXIT_ORPHANED)
+
+    def _handle(self, frame: protocol.ToWorker) -> None:
+        match frame:
+            case protocol.Load(path=path, config=config) if self._model is None and self._max_live == 0:
+                # Running and waiting sequences, and as many again on their way through the tokenizer.
+                self._max_live = 2 * (config.max_queue + config.max_num_seqs)
+                self._start(self._load_model(Path(path), config))
+            case protocol.Submit(request=request) if self._model is not None:
+                self._submit(self._model, request)
+            case protocol.Abort(request_id=request_id):
+                if request_id in self._submitting:
+                    self._submitting[request_id] = True
+                elif self._model is not None:
+                    self._model.abort(request_id)
+                self._forget(request_id)
+            case protocol.Drain():
+                self._is_draining = True
+                self._check_drained()
+            case protocol.Ping(call_id=call_id):
+                self._outbox.post(protocol.Pong(call_id))
+            case protocol.GetStats(call_id=call_id) if self._model is not None:
+                self._outbox.post(protocol.Stats(call_id, self._model.stats()))
+            case _:
+                raise protocol.FrameError(f"{type(frame).__name__} is out of order")
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load_model(self, path: Path, config: EngineConfig) -> None:
+        def on_progress(done_bytes: int, total_bytes: int) -> None:
+            self._outbox.post(protocol.Progress(done_bytes, total_bytes))
+
+        def on_plan(text: str) -> None:
+            self._outbox.post(protocol.Planned(text))
+
+        loop = asyncio.get_running_loop()
+        try:
+            self._model = await loop.run_in_executor(None, self._load, path, config, on_progress, on_plan)
+        except CorralError as error:
+            self._outbox.post(protocol.failure_of("", error))
+        except Exception as error:
+            logger.exception("loading failed")
+            self._outbox.post(protocol.failure_of("", CorralError(f"loading {path.name} failed: {error}")))
+        else:
+            self._outbox.post(protocol.Ready(self._model.info, self._model.plan_text))
+
+    def _submit(self, model: LoadedModel, request: Request) -> None:
+        request_id = request.request_id
+        if self._is_draining:
+            self._fail(request_id, ServerDraining("the model finishes what it has and takes nothing new"))
+        elif request_id in self._live or request_id in self._submitting:
+            self._fail(request_id, InvalidRequest(f"the request id {request_id} is in use"))
+        elif len(self._live) + len(self._submitting) >= self._max_live:
+            self._fail(request_id, QueueFull(f"{len(self._live)} requests are waiting already; try again later"))
+        else:
+            self._live.add(request_id)
+            self._submitting[request_id] = False
+            self._start(self._submit_text(model, request))
+
+    async def _submit_text(self, model: LoadedModel, request: Request) -> None:
+        request_id = request.request_id
+
+        def on_output(output: RequestOutput | CorralError) -> None:  # on the engine's thread
+            if isinstance(output, CorralError):
+                self._fail(request_id, output)
+            else:
+                self._outbox.post(output)
+
+        loop = asyncio.get_running_loop()
+        try:
+            num_tokens = await loop.run_in_executor(self._text_pool, model.submit, request, on_output)
+            # No deltas: it says that the request was taken, before a long prompt is computed.
+            self._outbox.post(RequestOutput(request_id, usage=Usage(prompt_tokens=num_tokens)))
+        except CorralError as error:
+            self._fail(request_id, error)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            self._fail(request_id, CorralError("the request could not be prepared; the worker's log says why"))
+        finally:
+            if self._submitting.pop(request_id):
+                model.abort(request_id)
+
+    def _fail(self, request_id: str, error: CorralError) -> None:
+        self._outbox.post(protocol.failure_of(request_id, error))
+
+    def _sent(self, item: Item) -> None:
+        if isinstance(item, RequestOutput) and item.is_finished:
+            self._forget(item.request_id)
+        elif isinstance(item, protocol.Failure):
+            self._forget(item.request_id)
+            if not item.request_id:
+                self._exit(EXIT_LOAD_FAILED)
+            elif item.kind == EngineDead.__name__:
+                self._exit(EXIT_ENGINE_DEAD)
+
+    def _forget(self, request_id: str) -> None:
+        self._live.discard(request_id)
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._is_draining and not self._live:
+            self._outbox.post(protocol.Drained())
+
+
+async def _serve(socket_path: str, load: Loader) -> NoReturn:
+    reader, writer = await asyncio.open_unix_connection(socket_path)
+    code = await Worker(reader, writer, load).run()
+    logging.shutdown()
+    os._exit(code)  # a load that is still running in its thread would hold a normal exit up
+
+
+def run(socket_path: str, load: Loader) -> NoReturn:
+    """The whole life of the process: connects to the front, serves it, exits."""
+    faulthandler.enable()  # a crash in native code leaves its stack in the log
+    # A Ctrl-C in the terminal reaches the whole process group; the front decides when we stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.captureWarnings(capture=True)
+    asyncio.run(_serve(socket_path, load))
+
+
+def main() -> None:
+    # Imported here so that the first frame is read, and a broken socket noticed, before the native core loads.
+    from corral.worker.pipeline import load_pipeline
+
+    parser = argparse.ArgumentParser(
+        prog="corral.worker", description="Serves one model to the process that started it."
+    )
+    parser.add_argument("--socket", required=True, help="Unix socket that the front process listens on")
+    run(parser.parse_args().socket, load_pipeline)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The operating system's side of a worker: its process, the socket only it can reach, its log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import struct
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from corral.errors import EngineDead
+
+WORKER_COMMAND = (sys.executable, "-m", "corral.worker.main")
+CLOSE_TIMEOUT_S = 10.0
+DEATH_TIMEOUT_S = 2.0  # from a closed connection to the exit code
+LOG_TAIL_BYTES = 4096
+
+logger = logging.getLogger("corral.worker")
+
+
+class LogTail:
+    """Passes the worker's stderr on, line by line, and keeps its end."""
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self._tail = b""
+        self._task = asyncio.ensure_future(self._run())
+
+    async def _run(self) -> None:
+        rest = b""
+        while chunk := await self._stream.read(1 << 16):
+            self._tail = (self._tail + chunk)[-LOG_TAIL_BYTES:]
+            *lines, rest = (rest + chunk)[-(1 << 16) :].split(b"\n")
+            for line in lines:
+                logger.warning("%s", line.decode(errors="replace"))
+        if rest:
+            logger.warning("%s", rest.decode(errors="replace"))
+
+    def tail(self) -> str:
+        return self._tail.decode(errors="replace").strip()
+
+    async def finish(self) -> None:
+        """Waits for the end of the log; a grandchild may hold it open, so not for long."""
+        await asyncio.wait({self._task}, timeout=DEATH_TIMEOUT_S)
+        self._task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    """A running process that has connected back to us."""
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    log: LogTail
+
+    @classmethod
+    async def spawn(cls, command: Sequence[str]) -> WorkerProcess:
+        """Starts `command` and waits for its connection.
+
+        Raises:
+            EngineDead: it ended before it connected.
+        """
+        with tempfile.TemporaryDirectory(prefix="corral-") as folder:  # made with mode 0700
+            path = Path(folder) / "worker.sock"
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+                listener.setblocking(False)
+                listener.bind(str(path))
+                path.chmod(0o600)
+                listener.listen(1)
+                process, log = await _start([*command, "--socket", str(path)])
+                try:
+                    connection = await _accept(listener, process, log)
+                    reader, writer = await asyncio.open_unix_connection(sock=connection)
+                except BaseException:
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+                    await process.wait()
+                    await log.finish()
+                    raise
+        return cls(process, reader, writer, log)
+
+    async def stop(self) -> None:
+        """Closes the connection, which ends the process; by force if it does not end within seconds."""
+        self.writer.close()
+        try:
+            await asyncio.wait_for(self.process.wait(), CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            await self.kill()
+        except BaseException:
+            await self.kill()
+            raise
+        await self.log.finish()
+
+    async def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+
+    async def autopsy(self) -> str:
+        """Exit code or signal, and the last lines of the log; kills a process that has only closed its connection."""
+        try:
+            await asyncio.wait_for(self.process.wait(), DEATH_TIMEOUT_S)
+        except TimeoutError:
+            await self.kill()
+        await self.log.finish()
+        return _describe_end(self.process.returncode, self.log)
+
+
+async def _start(command: Sequence[str]) -> tuple[asyncio.subprocess.Process, LogTail]:
+    # A session of its own: Ctrl-C in the terminal is the front's to handle.
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    if process.stderr is None:
+        raise EngineDead("the worker was started without a log")
+    return process, LogTail(process.stderr)
+
+
+async def _accept(listener: socket.socket, process: asyncio.subprocess.Process, log: LogTail) -> socket.socket:
+    accepting = asyncio.ensure_future(asyncio.get_running_loop().sock_accept(listener))
+    dying = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait({accepting, dying}, return_when=asyncio.FIRST_COMPLETED)
+        if not accepting.done():
+            await log.finish()
+            raise EngineDead(f"the worker ended before it connected: {_describe_end(process.returncode, log)}")
+        connection = accepting.result()[0]
+    finally:
+        accepting.cancel()
+        dying.cancel()
+    peer_pid = _peer_pid(connection)
+    if peer_pid is not None and peer_pid != process.pid:
+        connection.close()
+        raise EngineDead(f"process {peer_pid} connected in the worker's place, which is {process.pid}")
+    connection.setblocking(False)
+    return connection
+
+
+def _peer_pid(connection: socket.socket) -> int | None:
+    """The process at the other end, where the system tells it."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+def _describe_end(code: int | None, log: LogTail) -> str:
+    how = "still running" if code is None else f"exit code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+    words = log.tail()
+    return f"{how}; its last words:\n{words}" if words else how
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,162 @@
+"""A worker process with a scripted model behind it: everything is real but the text.
+
+The last user text (or the prompt) is the script. "forever" never ends by itself; "die" ends the process; "engine dies",
+"full", "too long", "crash" fail as they say; "hold" says one word and waits for the next "release". Anything else is
+echoed word by word, in capitals, once per answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from corral.config import EngineConfig
+from corral.errors import ContextLengthExceeded, CorralError, EngineDead, InsufficientMemory, QueueFull
+from corral.request import Delta, FinishReason, Request, RequestOutput, Usage
+from corral.worker.info import ModelInfo, WorkerStats
+from corral.worker.main import run
+
+COMMAND = (sys.executable, __file__)
+MAX_MODEL_LEN = 4096
+BLOCKS = 1000
+
+OnOutput = Callable[[RequestOutput | CorralError], None]
+
+
+def script_of(request: Request) -> str:
+    if request.messages is not None:
+        return str(request.messages[-1]["content"])
+    return request.prompt if isinstance(request.prompt, str) else " ".join(map(str, request.prompt or []))
+
+
+class Live:
+    """One request under way; holds one block."""
+
+    def __init__(self, request: Request, on_output: OnOutput) -> None:
+        self.request_id = request.request_id
+        self.on_output = on_output
+        self.num_answers = request.sampling.n
+        self.script = script_of(request)
+        self.words = self.script.upper().split()
+        self.num_prompt_tokens = len(self.words)
+        limit = request.sampling.max_tokens
+        self.finish_reason = FinishReason.STOP if limit is None or limit >= len(self.words) else FinishReason.LENGTH
+        self.words = self.words[:limit]
+        self.num_said = 0
+
+    def say(self, word: str, reason: FinishReason | None) -> None:
+        self.num_said += 1
+        deltas = tuple(Delta(i, word, (self.num_said,), reason) for i in range(self.num_answers))
+        usage = Usage(self.num_prompt_tokens, self.num_said * self.num_answers)
+        self.on_output(RequestOutput(self.request_id, deltas, usage, is_finished=reason is not None))
+
+    def step(self) -> bool:
+        """Says one more word; whether that was the last."""
+        if self.script == "forever":
+            self.say("on ", None)
+            return False
+        is_last = self.num_said + 1 >= len(self.words)
+        word = self.words[self.num_said] + ("" if is_last else " ")
+        self.say(word, self.finish_reason if is_last else None)
+        return is_last
+
+
+class ScriptedModel:
+    def __init__(self, path: Path, config: EngineConfig) -> None:
+        length = config.max_model_len or MAX_MODEL_LEN
+        self.info = ModelInfo(path.stem, "scripted", MAX_MODEL_LEN, length, 1000, "none", 1, 123, 0.0)
+        self.plan_text = "scripted plan"
+        self._changed = threading.Condition()
+        self._live: dict[str, Live] = {}
+        self._held: dict[str, Live] = {}
+        self._is_closing = False
+        self._num_steps = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, on_output: OnOutput) -> int:
+        live = Live(request, on_output)
+        match live.script:
+            case "die":
+                print("scripted last words", file=sys.stderr, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "full":
+                raise QueueFull("the queue is full", retry_after_s=7)
+            case "too long":
+                raise ContextLengthExceeded("too long by far", param="messages")
+            case "crash":
+                raise ZeroDivisionError("not raised on purpose")
+            case "engine dies":
+                on_output(EngineDead("the scripted engine has died"))
+            case "hold":
+                live.say("held ", None)
+                with self._changed:
+                    self._held[live.request_id] = live
+            case _:
+                with self._changed:
+                    self._live[live.request_id] = live
+                    if live.script == "release":
+                        self._live |= self._held
+                        for held in self._held.values():
+                            held.words = ["HELD", "RELEASED"]
+                        self._held = {}
+                    self._changed.notify_all()
+        return live.num_prompt_tokens
+
+    def abort(self, request_id: str) -> None:
+        with self._changed:
+            self._live.pop(request_id, None)
+            self._held.pop(request_id, None)
+
+    def stats(self) -> WorkerStats:
+        with self._changed:
+            used = len(self._live) + len(self._held)
+            return WorkerStats(num_requests=used, num_blocks=BLOCKS, num_used_blocks=used, num_steps=self._num_steps)
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._live or self._is_closing)
+                if self._is_closing:
+                    return
+                self._num_steps += 1
+                live = list(self._live.values())
+                # A forward pass takes a while; without it "forever" would flood the machine.
+                self._changed.wait(0.001)
+            for one in live:
+                if one.request_id in self._live and one.step():
+                    self.abort(one.request_id)
+
+
+def load(
+    path: Path, config: EngineConfig, on_progress: Callable[[int, int], None], on_plan: Callable[[str], None]
+) -> ScriptedModel:
+    on_plan("scripted plan")
+    if path.name == "huge.gguf":
+        raise InsufficientMemory("huge does not fit")
+    if path.name == "broken.gguf":
+        raise ZeroDivisionError("not raised on purpose")
+    if path.name == "deadly.gguf":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if path.name == "endless.gguf":
+        threading.Event().wait()
+    on_progress(1, 2)
+    on_progress(2, 2)
+    return ScriptedModel(path, config)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--socket", required=True)
+    run(parser.parse_args().socket, load)

@@ -1,0 +1,237 @@
+"""WorkerClient against a real process whose model is scripted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from corral.config import EngineConfig
+from corral.errors import (
+    ContextLengthExceeded,
+    CorralError,
+    EngineDead,
+    InsufficientMemory,
+    QueueFull,
+    ServerDraining,
+)
+from corral.request import FinishReason, Request, RequestOutput, new_request_id
+from corral.sampling_params import SamplingParams
+from corral.worker.client import WorkerClient
+from tests.support.scripted_worker import COMMAND
+
+MODEL = Path("scripted.gguf")
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[WorkerClient]:
+    worker = await WorkerClient.start(MODEL, EngineConfig(max_model_len=77), command=COMMAND)
+    yield worker
+    await worker.close()
+
+
+def ask(text: str, **sampling: object) -> Request:
+    return Request(new_request_id("r"), prompt=text, sampling=SamplingParams(**sampling))  # type: ignore[arg-type]
+
+
+async def collect(client: WorkerClient, request: Request) -> list[RequestOutput]:
+    return [output async for output in client.generate(request)]
+
+
+def text_of(outputs: list[RequestOutput], index: int = 0) -> str:
+    return "".join(delta.text for output in outputs for delta in output.deltas if delta.index == index)
+
+
+async def used_blocks(client: WorkerClient) -> int:
+    return (await client.stats()).num_used_blocks
+
+
+async def until_unused(client: WorkerClient) -> None:
+    async with asyncio.timeout(20):
+        while await used_blocks(client):
+            await client.ping()
+
+
+async def test_start_tells_plan_progress_and_info() -> None:
+    plans: list[str] = []
+    steps: list[tuple[int, int]] = []
+    worker = await WorkerClient.start(
+        MODEL,
+        EngineConfig(max_model_len=77),
+        on_plan=plans.append,
+        on_progress=lambda done, total: steps.append((done, total)),
+        command=COMMAND,
+    )
+    try:
+        assert plans == ["scripted plan"]
+        assert steps == [(1, 2), (2, 2)]
+        assert (worker.info.name, worker.info.max_model_len, worker.plan) == ("scripted", 77, "scripted plan")
+    finally:
+        await worker.close()
+    assert not psutil.pid_exists(worker.pid)
+
+
+async def test_outputs_arrive_in_order_and_end(client: WorkerClient) -> None:
+    outputs = await collect(client, ask("one two three", n=2))
+    assert text_of(outputs, 0) == text_of(outputs, 1) == "ONE TWO THREE"
+    assert [output.is_finished for output in outputs].count(True) == 1
+    assert outputs[-1].is_finished
+    assert outputs[-1].deltas[0].finish_reason is FinishReason.STOP
+    assert (outputs[-1].usage.prompt_tokens, outputs[-1].usage.completion_tokens) == (3, 6)
+
+
+async def test_many_at_once(client: WorkerClient) -> None:
+    async with asyncio.TaskGroup() as group:
+        tasks = {i: group.create_task(collect(client, ask(f"a b{i} c"))) for i in range(100)}
+    assert all(text_of(task.result()) == f"A B{i} C" for i, task in tasks.items())
+    assert await used_blocks(client) == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        ("full", QueueFull, "full"),
+        ("too long", ContextLengthExceeded, "too long by far"),
+        ("crash", CorralError, "could not be prepared"),
+    ],
+)
+async def test_errors_of_one_request(client: WorkerClient, script: str, error: type[CorralError], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        await collect(client, ask(script))
+    assert type(caught.value) is error
+    assert "not raised on purpose" not in str(caught.value)
+    assert text_of(await collect(client, ask("still here"))) == "STILL HERE"
+
+
+async def test_leaving_the_loop_aborts(client: WorkerClient) -> None:
+    async with aclosing(client.generate(ask("forever"))) as outputs:
+        async for output in outputs:
+            if output.deltas:
+                break
+    await until_unused(client)
+
+
+async def test_cancelling_the_reader_aborts(client: WorkerClient) -> None:
+    tasks = [asyncio.ensure_future(collect(client, ask("forever"))) for _ in range(20)]
+    async with asyncio.timeout(20):
+        while await used_blocks(client) < len(tasks):
+            await client.ping()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await until_unused(client)
+
+
+async def test_abort_before_the_text_is_ready_is_not_lost(client: WorkerClient) -> None:
+    for _ in range(50):
+        generator = client.generate(ask("forever"))
+        waiting = asyncio.ensure_future(anext(generator))
+        await asyncio.sleep(0)  # the request goes out, nothing has come back
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    await until_unused(client)
+
+
+async def test_abort_of_unknown_ids_is_no_error(client: WorkerClient) -> None:
+    client.abort("never heard of")
+    assert text_of(await collect(client, ask("fine"))) == "FINE"
+
+
+async def test_drain_finishes_what_runs_and_refuses_the_rest(client: WorkerClient) -> None:
+    held = client.generate(ask("hold"))
+    first = [await anext(held), await anext(held)]
+    assert "held " in text_of(first)
+    draining = asyncio.ensure_future(client.drain())
+    await client.ping()
+    with pytest.raises(ServerDraining):
+        await collect(client, ask("anything"))
+    assert not draining.done()
+    await held.aclose()
+    await asyncio.wait_for(draining, 20)
+
+
+async def test_death_wakes_every_waiter_and_says_how(client: WorkerClient) -> None:
+    waiters = [asyncio.ensure_future(collect(client, ask("forever"))) for _ in range(5)]
+    with pytest.raises(EngineDead, match=r"(?s)SIGKILL.*scripted last words"):
+        await collect(client, ask("die"))
+    results = await asyncio.gather(*waiters, return_exceptions=True)
+    assert all(type(result) is EngineDead for result in results)
+    assert not client.is_alive
+    assert client.died.is_set()
+    for call in (client.stats(), client.ping(), client.drain(), collect(client, ask("x"))):
+        with pytest.raises(EngineDead):
+            await call
+
+
+async def test_a_dead_engine_ends_the_process(client: WorkerClient) -> None:
+    with pytest.raises(EngineDead, match="scripted engine has died"):
+        await collect(client, ask("engine dies"))
+    await asyncio.wait_for(client.died.wait(), 20)
+
+
+async def test_signals_are_the_fronts_business(client: WorkerClient) -> None:
+    os.kill(client.pid, signal.SIGINT)
+    os.kill(client.pid, signal.SIGTERM)
+    assert text_of(await collect(client, ask("still here"))) == "STILL HERE"
+    assert os.getsid(client.pid) != os.getsid(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("huge.gguf", InsufficientMemory, "huge does not fit"),
+        ("broken.gguf", CorralError, "loading broken.gguf failed"),
+        ("deadly.gguf", EngineDead, "SIGSEGV"),
+    ],
+)
+async def test_a_load_that_fails(name: str, error: type[CorralError], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        await WorkerClient.start(Path(name), EngineConfig(), command=COMMAND)
+    assert type(caught.value) is error
+
+
+async def test_a_worker_that_never_connects() -> None:
+    command = (sys.executable, "-c", "import sys; sys.exit('no such luck')")
+    with pytest.raises(EngineDead, match=r"(?s)before it connected.*no such luck"):
+        await WorkerClient.start(MODEL, EngineConfig(), command=command)
+
+
+async def test_a_cancelled_start_leaves_no_process() -> None:
+    seen = asyncio.Event()
+    starting = asyncio.ensure_future(
+        WorkerClient.start(Path("endless.gguf"), EngineConfig(), on_plan=lambda _: seen.set(), command=COMMAND)
+    )
+    await asyncio.wait_for(seen.wait(), 30)
+    children = psutil.Process().children()
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert starting.cancelled()
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_no_orphans_when_the_front_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from corral.config import EngineConfig\n"
+        "from corral.worker.client import WorkerClient\n"
+        "async def main():\n"
+        "    client = await WorkerClient.start(Path('m.gguf'), EngineConfig(), command=tuple(sys.argv[1:]))\n"
+        "    print(client.pid, flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    front = await asyncio.create_subprocess_exec(sys.executable, "-c", code, *COMMAND, stdout=asyncio.subprocess.PIPE)
+    assert front.stdout is not None
+    worker = psutil.Process(int(await front.stdout.readline()))
+    front.kill()
+    await front.wait()
+    await asyncio.to_thread(psutil.wait_procs, [worker], timeout=20)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE

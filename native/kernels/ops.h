@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace corral {
+
+enum class Activation : uint8_t { kSilu, kGeluTanh };
+enum class RopeStyle : uint8_t { kInterleaved, kHalf };  // pairs (2i, 2i + 1) or (i, i + rope_dim / 2)
+
+// Tokens in a KV block, and keys whose attention is computed as one unit. Chunks begin at multiples of kChunkKeys of
+// the absolute position: the result of a row then cannot depend on how its prompt was cut.
+inline constexpr int64_t kBlockTokens = 16;
+inline constexpr int64_t kChunkKeys = 256;
+
+// Query rows of one KV head of one sequence. K page: [padded_dim][16 tokens] f16; V page: [16 tokens][padded_dim] f16;
+// a V page follows its K page. padded_dim is head_dim rounded up to 16; the padding of V holds zeros.
+struct AttentionTile {
+  int64_t num_rows = 0;
+  const float* const* queries = nullptr;  // [num_rows] -> [head_dim], already scaled
+  const int32_t* key_begin = nullptr;     // [num_rows] row r sees keys [key_begin[r], key_end[r])
+  const int32_t* key_end = nullptr;
+  const int32_t* block_table = nullptr;   // block of page p = block_table[p]
+  const uint8_t* pages = nullptr;         // K page of this layer and KV head in block 0
+  int64_t block_bytes = 0;                // from one block to the next
+  int64_t head_dim = 0;
+  int64_t padded_dim = 0;
+  float softcap = 0.0F;                   // 0: none
+};
+
+// Softmax state of some rows over some keys: out = acc / sum, all scaled by exp(-max). A row without keys has
+// max = -inf and sum = 0; its acc is not defined.
+struct AttentionState {
+  float* max = nullptr;  // [num_rows]
+  float* sum = nullptr;  // [num_rows]
+  float* acc = nullptr;  // [num_rows][padded_dim]
+};
+
+// Elementwise, row and attention kernels of one ISA. All ISAs give the same bits: 16 lanes, one order of operations.
+// No kernel allocates, throws or reads beyond the sizes given.
+struct OpsKernels {
+  const char* name;
+
+  // out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]; out may be x.
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
+
+  // x[i] += y[i]
+  void (*add)(float* x, const float* y, int64_t n);
+
+  // x[i] *= factor
+  void (*scale)(float* x, float factor, int64_t n);
+
+  // Rotates the first rope_dim values of one head in place; cos and sin have rope_dim / 2 values.
+  void (*rope)(float* head, const float* cos, const float* sin, int64_t rope_dim, RopeStyle style);
+
+  // out[i] = activation(gate[i]) * up[i]; out may be gate or up.
+  void (*gated)(const float* gate, const float* up, Activation activation, int64_t n, float* out);
+
+  // x[i] = cap * tanh(x[i] / cap)
+  void (*softcap)(float* x, float cap, int64_t n);
+
+  // Writes K and V of one token ([head_dim] each) to slot `slot` of the page pair at `pages`. Values beyond the range
+  // of f16 are clamped to it.
+  void (*store_kv)(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot, uint8_t* pages);
+
+  // Attention of the tile's rows over keys [chunk, chunk + kChunkKeys), chunk a multiple of kChunkKeys.
+  // `scores` is scratch of num_rows * kChunkKeys floats.
+  void (*attend_chunk)(const AttentionTile& tile, int64_t chunk, float* scores, const AttentionState& out);
+
+  // Takes `part` into `state`. The order of merges is part of the result: always by ascending chunk.
+  void (*merge)(const AttentionState& state, const AttentionState& part, int64_t num_rows, int64_t padded_dim);
+
+  // Greatest value and the lowest index that has it; index -1 if any value is NaN.
+  void (*argmax)(const float* x, int64_t n, float* value, int64_t* index);
+
+  // out[i] = exp((x[i] - max) * scale) where x[i] >= floor, else 0; relative error below 2e-7, and 0 below exp(-80).
+  void (*exp_weights)(const float* x, int64_t n, float max, float scale, float floor, float* out);
+
+  // out[b] = sum of the exp_weights of block b of `block` values (a multiple of 16; the last block may be shorter).
+  void (*exp_sums)(const float* x, int64_t n, int64_t block, float max, float scale, float floor, float* out);
+
+  // Indices of the values >= floor, ascending, at most `capacity` of them; returns how many there are.
+  int64_t (*select)(const float* x, int64_t n, float floor, int32_t* out, int64_t capacity);
+};
+
+extern const OpsKernels kOpsScalar;
+#if defined(__x86_64__)
+extern const OpsKernels kOpsAvx2;
+extern const OpsKernels kOpsAvx512;
+#endif
+
+// Kernels of the active ISA (base/cpu_features.h).
+const OpsKernels& ops_kernels();
+
+}  // namespace corral

@@ -1,0 +1,51 @@
+#include "model/decoder.h"
+
+#include <stdexcept>
+
+#include "model/decoder_worker.h"
+
+namespace corral {
+namespace {
+
+constexpr int64_t kQueuesPerLayer = 10;  // stages of a layer; DecoderWorker takes one queue for each
+constexpr int64_t kOtherQueues = 4;      // embedding and head
+
+Model& finished(Model& model) {
+  if (!model.finished()) throw std::invalid_argument("the model is not finished; call finish() after the last tensor");
+  return model;
+}
+
+}  // namespace
+
+Decoder::Decoder(Model& model, const KVCache& kv_cache, int64_t max_tokens)
+    : model_(finished(model)),
+      kv_cache_(kv_cache),
+      max_tokens_(max_tokens),
+      global_plan_(model.config(), model.pool().num_threads(), kv_cache.num_blocks()),
+      local_plan_(model.config(), model.pool().num_threads(), kv_cache.num_blocks()),
+      scratch_(model, global_plan_, max_tokens, model.pool().num_threads()),
+      num_queues_(model.config().num_layers * kQueuesPerLayer + kOtherQueues),
+      queues_(std::make_unique<WorkQueue[]>(static_cast<size_t>(num_queues_))) {}
+
+void Decoder::forward(const Batch& batch) {
+  const DecoderConfig& config = model_.config();
+  num_logit_rows_ = batch.num_logit_rows;
+  if (batch.num_tokens == 0) return;
+  for (int64_t seq = 0; seq < batch.num_seqs; ++seq) {
+    for (int32_t row = batch.seq_offsets[seq]; row < batch.seq_offsets[seq + 1]; ++row) {
+      scratch_.row_seq[static_cast<size_t>(row)] = static_cast<int32_t>(seq);
+      scratch_.row_position[static_cast<size_t>(row)] = batch.start_positions[seq] + row - batch.seq_offsets[seq];
+    }
+  }
+  bool any_global = false;
+  bool any_local = false;
+  for (const bool local : config.layer_is_local) (local ? any_local : any_global) = true;
+  if (any_global) global_plan_.build(batch, 0);
+  if (any_local) local_plan_.build(batch, config.sliding_window);
+  for (int64_t index = 0; index < num_queues_; ++index) queues_[static_cast<size_t>(index)].reset();
+  model_.pool().run([&](int worker) {
+    DecoderWorker(model_, kv_cache_, batch, {&global_plan_, &local_plan_}, scratch_, queues_.get(), worker).run();
+  });
+}
+
+}  // namespace corral

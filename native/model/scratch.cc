@@ -1,0 +1,102 @@
+#include "model/scratch.h"
+
+#include <algorithm>
+
+namespace corral {
+namespace {
+
+constexpr int64_t kTileFloats = int64_t{1} << 16;  // 256 KiB: two tiles stay in a core's L2 cache
+
+// Bytes that the inputs of every matrix of the model need for `rows` rows in one form.
+size_t largest_activation(const Model& model, ActForm form, int64_t rows) {
+  size_t bytes = 0;
+  const auto consider = [&](const Matrix& matrix) {
+    if (act_form(matrix.packed.type) == form) bytes = std::max(bytes, activation_bytes(form, rows, matrix.packed.cols));
+  };
+  consider(model.head());
+  for (int64_t index = 0; index < model.config().num_layers; ++index) {
+    const LayerWeights& layer = model.layer(index);
+    for (const Matrix* matrix : {&layer.attn_q, &layer.attn_k, &layer.attn_v, &layer.attn_output, &layer.ffn_gate,
+                                 &layer.ffn_up, &layer.ffn_down}) {
+      consider(*matrix);
+    }
+  }
+  return bytes;
+}
+
+}  // namespace
+
+// Hands out 64-byte aligned pieces of one range. Run twice: first with no memory to learn the size, then for real.
+struct Scratch::Layout {
+  uint8_t* base = nullptr;
+  size_t used = 0;
+
+  uint8_t* bytes(size_t count) {
+    uint8_t* piece = base == nullptr ? nullptr : base + used;
+    used += (count + 63) / 64 * 64;
+    return piece;
+  }
+  float* floats(int64_t count) { return reinterpret_cast<float*>(bytes(static_cast<size_t>(count) * sizeof(float))); }
+
+  void rows(const Model& model, int64_t count, RowBuffers& out) {
+    const DecoderConfig& config = model.config();
+    out.x = floats(count * config.hidden_size);
+    out.selected = floats(count * config.hidden_size);
+    out.input = floats(count * std::max(config.hidden_size, config.q_size()));
+    for (const ActForm form : {ActForm::kQ8x32, ActForm::kQ8x256}) {
+      out.activations[static_cast<size_t>(form)] = bytes(largest_activation(model, form, count));
+    }
+  }
+
+  AttentionState state(const AttentionPlan& plan) {
+    float* memory = floats(plan.slot_floats());
+    if (memory == nullptr) return {};
+    return {memory, memory + plan.max_tile_rows(), memory + 2 * plan.max_tile_rows()};
+  }
+};
+
+Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_tokens, int num_threads)
+    : row_seq(static_cast<size_t>(max_tokens)),
+      row_position(static_cast<size_t>(max_tokens)),
+      workers(static_cast<size_t>(num_threads)) {
+  const DecoderConfig& config = model.config();
+  k_offset = round_up_16(config.q_size());
+  v_offset = k_offset + round_up_16(config.kv_size());
+  qkv_stride = v_offset + round_up_16(config.kv_size());
+  hidden_stride = round_up_16(config.hidden_size);
+  logits_stride = round_up_16(config.vocab_size);
+  tile_floats = std::max(kTileFloats, kTileColumns * max_tokens);
+  for (Layout layout;;) {
+    layout.used = 0;
+    layout.rows(model, max_tokens, rows);
+    qkv = layout.floats(max_tokens * qkv_stride);
+    attention = layout.floats(max_tokens * config.q_size());
+    projected = layout.floats(max_tokens * hidden_stride);
+    inner = layout.floats(max_tokens * config.intermediate_size);
+    down = layout.floats(max_tokens * hidden_stride);
+    logits = layout.floats(max_tokens * logits_stride);
+    for (size_t table = 0; table < 2; ++table) {
+      cos[table] = layout.floats(max_tokens * config.rope_dim / 2);
+      sin[table] = layout.floats(max_tokens * config.rope_dim / 2);
+      slots[table] = layout.floats(plan.max_slots() * plan.slot_floats());
+    }
+    for (WorkerScratch& worker : workers) {
+      layout.rows(model, kReplicatedRows, worker.rows);
+      worker.gate = layout.floats(tile_floats);
+      worker.up = layout.floats(tile_floats);
+      worker.scores = layout.floats(plan.max_tile_rows() * kChunkKeys);
+      worker.state = layout.state(plan);
+      worker.part = layout.state(plan);
+    }
+    if (layout.base != nullptr) break;
+    memory_ = VirtualMemory(layout.used);
+    layout.base = memory_.data();
+  }
+  for (WorkerScratch& worker : workers) {
+    worker.queries.resize(static_cast<size_t>(plan.max_tile_rows()));
+    worker.key_begin.resize(static_cast<size_t>(plan.max_tile_rows()));
+    worker.key_end.resize(static_cast<size_t>(plan.max_tile_rows()));
+  }
+}
+
+}  // namespace corral

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import netrc
 import ssl
 import threading
@@ -57,7 +58,7 @@ def open_client(patience: Patience, transport: Transport | None = None) -> httpx
     """
     transport = transport or Transport()
     try:
-        context = _tls_context(transport)
+        context = _tls_context(transport.cert or ca_bundle(), transport.client_cert)
         mounts = {f"all://{host}": _trusting_transport(host, transport.proxy) for host in transport.trusted_hosts}
         return httpx.Client(
             verify=context,
@@ -75,14 +76,15 @@ def _cert_files(transport: Transport) -> str:
     return ", ".join(str(f) for f in (transport.cert or ca_bundle(), transport.client_cert) if f) or "the system's"
 
 
-def _tls_context(transport: Transport) -> ssl.SSLContext:
-    """Trusts the system's authorities (a company's own are there), certifi's, and the ones named."""
+@functools.cache
+def _tls_context(bundle: str | None, client_cert: str | None) -> ssl.SSLContext:
+    """Trusts the system's authorities (a company's own are there), certifi's, and the ones in `bundle`."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
-    if bundle := transport.cert or ca_bundle():
+    if bundle:
         context.load_verify_locations(bundle)
-    if transport.client_cert:
-        context.load_cert_chain(transport.client_cert)
+    if client_cert:
+        context.load_cert_chain(client_cert)
     return context
 
 

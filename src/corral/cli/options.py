@@ -1,0 +1,74 @@
+"""Flags that several verbs share, and how their values are read."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from corral.config import EngineConfig, forced_isa
+
+ENGINE_DEFAULTS = EngineConfig()
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of "512M", "4G", "1.5GiB" or a plain number; the units are powers of 1024.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    match = _SIZE.fullmatch(str(text).strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size; write bytes, or a number with K, M, G or T, for instance 512M")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of the catalog (smollm2) or the path of a .gguf file.")
+]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(
+        "--max-model-len", "--ctx-size", min=1, envvar="CORRAL_MAX_MODEL_LEN", metavar="TOKENS",
+        help="Longest context; by default the model's own limit, or what fits into memory.",
+    ),
+]  # fmt: skip
+MaxNumSeqs = Annotated[
+    int,
+    typer.Option(
+        min=1, envvar="CORRAL_MAX_NUM_SEQS", metavar="N", help="Sequences that run at once; more of them wait."
+    ),
+]
+KvCacheMemory = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_size, envvar="CORRAL_KV_CACHE_MEMORY", metavar="SIZE",
+        help="Size of the KV cache, for instance 512M or 4G; by default most of the memory that is free. "
+        "It is touched only when used.",
+    ),
+]  # fmt: skip
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, envvar="CORRAL_THREADS", metavar="N", help="Worker threads; by default every usable CPU."),
+]
+
+
+def engine_config(
+    *,
+    max_model_len: int | None = None,
+    kv_cache_memory: int | None = None,
+    threads: int | None = None,
+    **others: object,
+) -> EngineConfig:
+    """The engine's settings out of flags; `others` bear EngineConfig's own names."""
+    return EngineConfig(
+        max_model_len=max_model_len,
+        kv_cache_bytes=kv_cache_memory,
+        num_threads=threads,
+        isa=forced_isa(),
+        **others,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,147 @@
+"""`corral run`: one answer, or a chat, from a model loaded into this process."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from corral.cli.options import MaxModelLen, Model, Threads, engine_config
+from corral.cli.terminal import AnswerPrinter, download_progress, is_terminal, load_progress, warn
+from corral.config import EngineConfig
+from corral.errors import CorralError
+from corral.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from corral.worker.pipeline import Pipeline
+
+    from corral.cli.answer import Answer
+
+MAX_NUM_SEQS = 1  # one person types
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What stays the same from answer to answer."""
+
+    model_name: str
+    sampling: SamplingParams
+    system: str | None
+    is_verbose: bool
+
+    def opening(self) -> list[dict[str, Any]]:
+        return [{"role": "system", "content": self.system}] if self.system else []
+
+
+def run(
+    model: Model,
+    prompt: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What to answer; without it, a chat begins.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
+    temperature: Annotated[float, typer.Option(help="Spread of the choice; 0 always takes the likeliest.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Choose among the k likeliest tokens; 0 takes all.")] = 40,
+    top_p: Annotated[float, typer.Option(help="Choose among the likeliest tokens that make up this share.")] = 0.9,
+    min_p: Annotated[float, typer.Option(help="Leave out tokens less likely than this share of the likeliest.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes the answer repeatable.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", "--num-predict", min=1, help="Longest answer, in tokens.")
+    ] = None,
+    max_model_len: MaxModelLen = None,
+    threads: Threads = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print timings after the answer, to stderr.")] = False,
+) -> None:
+    """Answer a prompt, or chat, with a model; it is downloaded first if need be.
+
+    What comes on standard input goes in front of the prompt. With neither, a chat begins: Ctrl-C stops an answer,
+    Ctrl-D or /bye leaves. An empty prompt ("") only downloads the model and tries to load it.
+    """
+    sampling = SamplingParams(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed, max_tokens=max_tokens
+    )
+    conversation = Conversation(model, sampling, system, verbose)
+    question = _question(prompt)
+    config = engine_config(max_model_len=max_model_len, threads=threads, max_num_seqs=MAX_NUM_SEQS)
+    started = time.perf_counter()
+    pipeline = load(model, config)
+    try:
+        load_s = time.perf_counter() - started
+        if question is None:
+            from corral.cli.chat import chat
+
+            chat(pipeline, conversation, load_s)
+        elif question:
+            messages = [*conversation.opening(), {"role": "user", "content": question}]
+            print_answer(pipeline, conversation, messages, load_s)
+    finally:
+        pipeline.close()
+
+
+def _question(prompt: list[str] | None) -> str | None:
+    """Standard input and the prompt in one; "" asks for nothing but a load, None for a chat.
+
+    Raises:
+        CorralError: there is neither, and no terminal to chat at.
+    """
+    words = " ".join(prompt) if prompt is not None else ""
+    if is_terminal(sys.stdin):
+        if prompt:
+            return words
+        if is_terminal(sys.stdout):
+            return None
+        raise CorralError('no prompt: give one after the model, as in: corral run smollm2 "Hello"')
+    text = _read_stdin()
+    question = " ".join(part for part in (text, words) if part)
+    if question.strip() or prompt:
+        return question if question.strip() else ""
+    raise CorralError(
+        'no prompt: standard input is empty; give one after the model, as in: corral run smollm2 "Hello", '
+        "or start a chat from a terminal"
+    )
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None or sys.stdin.closed:
+        return ""
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CorralError(
+            f"standard input is no UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
+        ) from error
+
+
+def load(model: str, config: EngineConfig) -> Pipeline:
+    """The model in this process, with progress on stderr for a person."""
+    from corral.store import resolve
+
+    with download_progress() as on_download:
+        path = resolve(model, on_download)
+    from corral.worker.pipeline import Pipeline
+
+    with load_progress() as on_load:
+        return Pipeline.load(path, config, progress=on_load, plan_out=on_load.show_plan)
+
+
+def print_answer(
+    pipeline: Pipeline, conversation: Conversation, messages: list[dict[str, Any]], load_s: float
+) -> Answer:
+    """Stream the answer to `messages` to stdout."""
+    from corral.cli.answer import Answer, stream, timings
+    from corral.request import Request, new_request_id
+
+    request = Request(new_request_id("run"), conversation.model_name, messages=messages, sampling=conversation.sampling)
+    answer = Answer()
+    printer = AnswerPrinter()
+    try:
+        for piece in stream(pipeline, request, answer):
+            printer.write(piece)
+    finally:
+        printer.end_line()
+    if conversation.is_verbose:
+        warn(timings(answer, load_s))
+    return answer

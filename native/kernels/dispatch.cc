@@ -3,6 +3,17 @@
 
 namespace corral {
 
-const MatmulKernels& matmul_kernels() { return kMatmulScalar; }
+const MatmulKernels& matmul_kernels() {
+  switch (active_isa()) {
+#if defined(__x86_64__)
+    case Isa::kAvx512:
+      return kMatmulAvx512;
+    case Isa::kAvx2:
+      return kMatmulAvx2;
+#endif
+    default:
+      return kMatmulScalar;
+  }
+}
 
 }  // namespace corral

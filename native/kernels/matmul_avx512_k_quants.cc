@@ -1,0 +1,155 @@
+// AVX-512 kernels of the types with integer scales under one f16 scale per 256: Q2_K .. Q6_K, IQ4_XS.
+#include <immintrin.h>
+
+#include <utility>
+
+#include "kernels/matmul_avx512.h"
+#include "quant/tile_format.h"
+
+namespace corral::avx512 {
+namespace {
+
+#include "kernels/matmul_avx512-inl.h"
+#include "kernels/matmul_driver-inl.h"
+
+// Rows of a tile: as many as leave the unpacker its registers.
+template <TensorType T>
+inline constexpr int kMaxRows = kFormat<T>.sub_size == 16 ? 8 : 12;
+
+template <TensorType T>
+inline constexpr bool kPairedScales = kFormat<T>.has_min && kFormat<T>.sub_size == 16;
+
+CORRAL_INLINE __m512i load_bytes_as_words(const uint8_t* p) {
+  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+// Integer scales of sub-block `Half` of chunk p for the 16 columns.
+template <TensorType T, int Half>
+CORRAL_INLINE __m512i sub_scales(const uint8_t* tile, int p) {
+  constexpr int kHalves = kChunkK / kFormat<T>.sub_size;
+  if constexpr (kPairedScales<T>) {
+    const __m512i pairs = load_bytes_as_words(tile + kTileHeaderD + 32 * p);
+    return _mm512_and_si512(Half == 0 ? pairs : _mm512_srli_epi32(pairs, 16), _mm512_set1_epi32(0xF));
+  } else {
+    const uint8_t* scales = tile + kTileHeaderD + 16 * (p * kHalves + Half);
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
+  }
+}
+
+// Word pairs of the mins of sub-blocks 2p and 2p + 1, as vpdpwssd takes them.
+template <TensorType T>
+CORRAL_INLINE __m512i min_pairs(const uint8_t* tile, int p) {
+  if constexpr (kPairedScales<T>) return _mm512_srli_epi16(load_bytes_as_words(tile + kTileHeaderD + 32 * p), 4);
+  return load_bytes_as_words(tile + kTileHeaderD + 128 + 32 * p);
+}
+
+// scaled[r] += scale * (codes . q - offset * sum q) of sub-block `Half` of chunk p.
+template <TensorType T, int MR, int Half>
+CORRAL_INLINE void add_sub_block(const Unpacker<T> unpacker, const TileArgs& args, const uint8_t* chunk, int p,
+                                 __m512i* scaled) {
+  __m512i sub[MR];
+  each<MR>([&](auto r) {
+    sub[r.value] = _mm512_setzero_si512();
+    if constexpr (kOffset<T> > 0) {
+      const int32_t* neg_sum = args.groups256[r.value].neg_sum + 2 * p + Half;
+      __m512i seed = broadcast4(neg_sum);
+      if constexpr (kFormat<T>.sub_size == 32) seed = _mm512_add_epi32(seed, broadcast4(neg_sum + 1));
+      sub[r.value] = _mm512_slli_epi32(seed, log2_of(kOffset<T>));
+    }
+  });
+  dot_sub_block<T, MR, Half>(unpacker, chunk, args.q + p * kChunkK, sub);
+  const __m512i scale = sub_scales<T, Half>(args.tile, p);
+  each<MR>(
+      [&](auto r) { scaled[r.value] = _mm512_add_epi32(scaled[r.value], _mm512_mullo_epi32(sub[r.value], scale)); });
+}
+
+// t = scaled * d (- mins * dmin), c += t * scale.
+template <TensorType T, int MR>
+CORRAL_INLINE void add_tile(const TileArgs& args, const __m512i* scaled) {
+  constexpr TileFormat f = kFormat<T>;
+  __m512i mins[MR];
+  if constexpr (f.has_min) {
+    each<MR>([&](auto r) { mins[r.value] = _mm512_setzero_si512(); });
+    each<kTileK / f.sub_size / 2>([&](auto p) {
+      const __m512i pairs = min_pairs<T>(args.tile, p.value);
+      each<MR>([&](auto r) {
+        const ActGroups256& groups = args.groups256[r.value];
+        const int16_t* sums = (f.sub_size == 16 ? groups.sum16 : groups.sum32) + 2 * p.value;
+        mins[r.value] = _mm512_dpwssd_epi32(mins[r.value], pairs, broadcast4(sums));
+      });
+    });
+  }
+  const __m512 d = load_halves(args.tile);
+  const __m512 dmin = f.has_min ? load_halves(args.tile + 32) : d;
+  each<MR>([&](auto r) {
+    float* c = args.c + r.value * kTileColumns;
+    __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(scaled[r.value]), d);
+    if constexpr (f.has_min) t = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins[r.value]), dmin, t);
+    _mm512_storeu_ps(c, _mm512_fmadd_ps(t, _mm512_set1_ps(args.groups256[r.value].scale), _mm512_loadu_ps(c)));
+  });
+}
+
+template <TensorType T, int MR>
+__attribute__((noinline)) void tile_k_quant(const TileArgs& in) {
+  constexpr int kHeaderBytes = kFormat<T>.header_bytes(8);
+  const TileArgs args = in;
+  const Unpacker<T> unpacker = make_unpacker<T>();
+  const uint8_t* chunk = args.tile + kHeaderBytes;
+  const uint8_t* ahead = args.ahead;
+  if (MR >= kPrefetchRows && ahead) {
+    prefetch_lines<kHeaderBytes / 64>(ahead);
+    ahead += kHeaderBytes;
+  }
+  __m512i scaled[MR];
+  each<MR>([&](auto r) { scaled[r.value] = _mm512_setzero_si512(); });
+#pragma GCC unroll 1
+  for (int p = 0; p < kTileK / kChunkK; ++p) {
+    if (MR >= kPrefetchRows && ahead) {
+      prefetch_lines<kChunkBytes<T> / 64>(ahead);
+      ahead += kChunkBytes<T>;
+    }
+    add_sub_block<T, MR, 0>(unpacker, args, chunk, p, scaled);
+    if constexpr (kFormat<T>.sub_size == 16) add_sub_block<T, MR, 1>(unpacker, args, chunk, p, scaled);
+    chunk += kChunkBytes<T>;
+  }
+  add_tile<T, MR>(args, scaled);
+}
+
+template <TensorType T, class Rows>
+struct Tiles;
+template <TensorType T, int... R>
+struct Tiles<T, std::integer_sequence<int, R...>> {
+  static constexpr TileFn fns[] = {nullptr, tile_k_quant<T, R + 1>...};
+};
+
+template <TensorType T>
+TileKernels kernels_of() {
+  constexpr int64_t kBytes = kFormat<T>.tile_bytes(8);
+  return {Tiles<T, std::make_integer_sequence<int, kMaxRows<T>>>::fns, kMaxRows<T>, kBytes};
+}
+
+TileKernels kernels_for(TensorType type) {
+  switch (type) {
+    case TensorType::kQ2_K:
+      return kernels_of<TensorType::kQ2_K>();
+    case TensorType::kQ3_K:
+      return kernels_of<TensorType::kQ3_K>();
+    case TensorType::kQ4_K:
+      return kernels_of<TensorType::kQ4_K>();
+    case TensorType::kQ5_K:
+      return kernels_of<TensorType::kQ5_K>();
+    case TensorType::kQ6_K:
+      return kernels_of<TensorType::kQ6_K>();
+    default:
+      return kernels_of<TensorType::kIQ4_XS>();
+  }
+}
+
+}  // namespace
+
+void matmul_k_quants(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
+                     int64_t group_end) {
+  run_matmul(kernels_for(w.type), w, act, y, ldy, group_begin, group_end);
+}
+
+}  // namespace corral::avx512

@@ -27,6 +27,8 @@ class TinyModel:
     Args:
         vocab: "bpe" or "spm"; empty takes the family's usual one.
         tied: no output.weight.
+        embedding_std: deviation of token_embd; None is 1, or 1 / sqrt(hidden) for gemma3.
+        head_gain: deviation of the logits, about, unless tied.
         rope_freqs: adds Llama 3's rope_freqs.weight.
         head_type: type of token_embd and output, if it differs from tensor_type.
         extra: more metadata, or replacements; None removes a key. Keys of the family begin with "{arch}.".
@@ -46,6 +48,8 @@ class TinyModel:
     context_length: int = 2048
     sliding_window: int = 32
     tied: bool = False
+    embedding_std: float | None = None
+    head_gain: float = 3.0
     rope_freqs: bool = False
     qkv_bias: bool | None = None
     seed: int = 0
@@ -82,10 +86,10 @@ class TinyModel:
         return len(self.metadata()["tokenizer.ggml.tokens"])
 
 
-def write_tiny_gguf(path: Path, model: TinyModel | None = None) -> Path:
-    """Writes the file and returns its path."""
+def write_tiny_gguf(path: Path, model: TinyModel | None = None, *, split_max_tensors: int = 0) -> Path:
+    """Writes the file and returns its path; with `split_max_tensors`, files STEM-00001-of-0000N.gguf beside it."""
     model = model or TinyModel()
-    writer = gguf.GGUFWriter(path, model.family)
+    writer = gguf.GGUFWriter(path, model.family, split_max_tensors=split_max_tensors)
     for key, value in model.metadata().items():
         _add_value(writer, key, value)
     for name, tensor_type, data in random_tensors(model):
@@ -116,7 +120,7 @@ def random_tensors(model: TinyModel) -> Iterator[tuple[str, TensorType, npt.NDAr
         values = mean + std * rng.standard_normal(size, dtype=np.float32)
         return name, TensorType.F32, values.astype(np.float32)
 
-    embedding_std = 1 / math.sqrt(hidden) if is_gemma else 1.0
+    embedding_std = model.embedding_std or (1 / math.sqrt(hidden) if is_gemma else 1.0)
     yield _matrix("token_embd.weight", head_type, model.vocab_size, hidden, embedding_std, rng)
     if model.rope_freqs:
         yield "rope_freqs.weight", TensorType.F32, np.geomspace(1, 8, model.head_dim // 2, dtype=np.float32)
@@ -143,7 +147,7 @@ def random_tensors(model: TinyModel) -> Iterator[tuple[str, TensorType, npt.NDAr
         yield matrix(block + "ffn_down.weight", hidden, model.intermediate)
     yield vector("output_norm.weight", hidden, 1.0, 0.1)
     if not model.tied:
-        yield _matrix("output.weight", head_type, model.vocab_size, hidden, 3 / math.sqrt(hidden), rng)
+        yield _matrix("output.weight", head_type, model.vocab_size, hidden, model.head_gain / math.sqrt(hidden), rng)
 
 
 def _matrix(

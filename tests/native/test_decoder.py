@@ -40,7 +40,7 @@ SHAPES = {
 
 
 def tokens(count: int, vocab_size: int = 50, seed: int = 1) -> list[int]:
-    return np.random.default_rng(seed).integers(0, vocab_size, count).tolist()
+    return [int(i) for i in np.random.default_rng(seed).integers(0, vocab_size, count)]
 
 
 @pytest.mark.parametrize("name", SHAPES)

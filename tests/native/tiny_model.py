@@ -193,7 +193,7 @@ def reference_logits(shape: Shape, weights: Weights, ids: list[int]) -> npt.NDAr
             h = _rms_norm(h, w["ffn_post_norm", layer], shape.norm_eps)
         x = x + h
     x = _rms_norm(x, w["output_norm", -1], shape.norm_eps)
-    logits = x @ w.get(("output", -1), w["token_embd", -1]).T
+    logits: F64 = x @ w.get(("output", -1), w["token_embd", -1]).T
     return _softcap(logits, shape.logit_softcap)
 
 
@@ -201,11 +201,13 @@ F64 = npt.NDArray[np.float64]
 
 
 def _rms_norm(x: F64, weight: F64, eps: float) -> F64:
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * weight
+    scale: F64 = 1 / np.sqrt((x**2).mean(-1, keepdims=True) + eps)
+    return x * scale * weight
 
 
 def _softcap(x: F64, cap: float) -> F64:
-    return cap * np.tanh(x / cap) if cap else x
+    capped: F64 = cap * np.tanh(x / cap) if cap else x
+    return capped
 
 
 def _attention(shape: Shape, w: dict[tuple[str, int], F64], layer: int, h: F64) -> F64:
@@ -232,7 +234,8 @@ def _attention(shape: Shape, w: dict[tuple[str, int], F64], layer: int, h: F64) 
     p = np.exp(scores - scores.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     out = np.einsum("hij,jhd->ihd", p, v.repeat(group, axis=1)).reshape(length, -1)
-    return out @ w["attn_output", layer].T + w.get(("attn_output_bias", layer), np.zeros(1))
+    projected: F64 = out @ w["attn_output", layer].T
+    return projected + w.get(("attn_output_bias", layer), np.zeros(1))
 
 
 def _rope(shape: Shape, x: F64, is_local: bool) -> F64:

@@ -76,6 +76,11 @@ class WorkerClient:
     def is_alive(self) -> bool:
         return self._death is None
 
+    @property
+    def cause_of_death(self) -> str:
+        """How it ended and its last words; empty while it lives."""
+        return self._death or ""
+
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         """Yields outputs until the request is finished; the first may have no deltas and says: accepted.
 

@@ -1,0 +1,94 @@
+"""Where the server listens, and whether it may."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+
+from corral.config import ServerConfig
+from corral.errors import InvalidConfig
+
+Address = tuple[socket.AddressFamily, str]  # family and numeric address
+
+
+def resolve_host(host: str) -> list[Address]:
+    """The addresses that `host` means: a name, an IPv4 or an IPv6 address (with or without brackets).
+
+    Raises:
+        InvalidConfig: it means none.
+    """
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise InvalidConfig(f"host {host!r} cannot be resolved: {error}; give an address such as 127.0.0.1") from None
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found if bare))
+
+
+def is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def check_exposure(config: ServerConfig, addresses: list[Address]) -> None:
+    """Refuses to serve other machines without a key, unless the user says so.
+
+    Raises:
+        InvalidConfig: says what to do; also for keys that no header can carry.
+    """
+    for key in config.api_keys:
+        if not key or key != key.strip() or not key.isascii() or not key.isprintable():
+            raise InvalidConfig("an API key must be printable ASCII without spaces at its ends, and not empty")
+    beyond = [address for _, address in addresses if not is_loopback(address)]
+    if beyond and not config.api_keys and not config.no_auth:
+        raise InvalidConfig(
+            f"host {config.host} is reachable from other machines ({beyond[0]}), and no API key is set; give --api-key "
+            "(or CORRAL_API_KEY), or --no-auth if everyone who can reach it may use it, or listen on 127.0.0.1"
+        )
+
+
+def bind(config: ServerConfig) -> list[socket.socket]:
+    """Sockets bound to the host's addresses, not listening yet: until then clients are refused, not kept waiting.
+
+    Raises:
+        InvalidConfig: exposed without a key, or the port cannot be had.
+    """
+    addresses = resolve_host(config.host)
+    check_exposure(config, addresses)
+    if not addresses:
+        raise InvalidConfig("host is empty; give an address such as 127.0.0.1")
+    sockets: list[socket.socket] = []
+    port = config.port
+    try:
+        for family, address in addresses:
+            sockets.append(_bind_one(family, address, port))
+            port = sockets[0].getsockname()[1]  # with port 0, all addresses share the first one's
+    except (OSError, OverflowError) as error:
+        for sock in sockets:
+            sock.close()
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise InvalidConfig(f"cannot listen on {config.host} port {config.port}: {reason}") from None
+    return sockets
+
+
+def _bind_one(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # "::" means every address, IPv4 too; a name with both kinds binds each by itself.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if address == "::" else 1)
+        sock.bind((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """The URL under which this machine reaches the socket."""
+    address, port = sock.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

@@ -28,11 +28,10 @@ class Answer:
     usage: Usage = field(default_factory=Usage)
     prompt_s: float = 0.0  # until the first token
     total_s: float = 0.0
-    is_interrupted: bool = False
 
 
 def stream(model: AnsweringModel, request: Request, answer: Answer) -> Iterator[str]:
-    """The pieces of the answer, noted in `answer` too. Ctrl-C ends the answer, not the program.
+    """The pieces of the answer, noted in `answer` too.
 
     Raises:
         CorralError: whatever the model says in place of an answer.
@@ -42,23 +41,17 @@ def stream(model: AnsweringModel, request: Request, answer: Answer) -> Iterator[
     model.submit(request, outputs.put)
     is_finished = False
     while not is_finished:
-        try:
-            output = outputs.get()
-            if isinstance(output, CorralError):
-                raise output
-            now = time.perf_counter() - started
-            if output.usage.completion_tokens and not answer.prompt_s:
-                answer.prompt_s = now
-            answer.usage, answer.total_s, is_finished = output.usage, now, output.is_finished
-            for delta in output.deltas:
-                answer.finish_reason = delta.finish_reason or answer.finish_reason
-                answer.text += delta.text
-                yield delta.text
-        except KeyboardInterrupt:
-            if answer.is_interrupted:
-                raise  # pressed again: the end was not awaited
-            answer.is_interrupted = True
-            model.abort(request.request_id)
+        output = outputs.get()
+        if isinstance(output, CorralError):
+            raise output
+        answer.total_s = time.perf_counter() - started
+        if output.usage.completion_tokens and not answer.prompt_s:
+            answer.prompt_s = answer.total_s
+        answer.usage, is_finished = output.usage, output.is_finished
+        for delta in output.deltas:
+            answer.finish_reason = delta.finish_reason or answer.finish_reason
+            answer.text += delta.text
+            yield delta.text
 
 
 def timings(answer: Answer, load_s: float) -> str:

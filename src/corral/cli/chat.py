@@ -13,14 +13,14 @@ from corral.cli.terminal import warn
 from corral.errors import CorralError, EngineDead
 
 if TYPE_CHECKING:
-    from corral.worker.pipeline import Pipeline
+    from corral.cli.answer import AnsweringModel
 
 PROMPT = ">>> "
 LEAVING = ("/bye", "/exit")
 _COMMAND = re.compile(r"/[a-z?]+")
 
 
-def chat(pipeline: Pipeline, conversation: Conversation, load_s: float) -> None:
+def chat(model: AnsweringModel, conversation: Conversation, load_s: float) -> None:
     """Read, answer, repeat. Ctrl-C stops an answer; Ctrl-D or /bye ends the chat."""
     session: PromptSession[str] = PromptSession(history=InMemoryHistory())
     messages = conversation.opening()
@@ -30,7 +30,7 @@ def chat(pipeline: Pipeline, conversation: Conversation, load_s: float) -> None:
         if _COMMAND.fullmatch(text.split()[0]):
             warn(f"unknown command {text.split()[0]}; /bye leaves the chat")
             continue
-        messages = _answer(pipeline, conversation, [*messages, {"role": "user", "content": text}], load_s)
+        messages = _answer(model, conversation, [*messages, {"role": "user", "content": text}], load_s)
         load_s = 0.0  # the timings of later answers have no load in them
 
 
@@ -48,11 +48,11 @@ def _ask(session: PromptSession[str]) -> str | None:
 
 
 def _answer(
-    pipeline: Pipeline, conversation: Conversation, messages: list[dict[str, Any]], load_s: float
+    model: AnsweringModel, conversation: Conversation, messages: list[dict[str, Any]], load_s: float
 ) -> list[dict[str, Any]]:
     """The conversation with its answer; without the question, if there was none: it may be put again, shorter."""
     try:
-        answer = print_answer(pipeline, conversation, messages, load_s)
+        answer = print_answer(model, conversation, messages, load_s)
     except EngineDead:
         raise
     except CorralError as error:

@@ -16,9 +16,8 @@ from corral.errors import CorralError
 from corral.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from corral.cli.answer import Answer, AnsweringModel
     from corral.worker.pipeline import Pipeline
-
-    from corral.cli.answer import Answer
 
 MAX_NUM_SEQS = 1  # one person types
 
@@ -128,18 +127,21 @@ def load(model: str, config: EngineConfig) -> Pipeline:
 
 
 def print_answer(
-    pipeline: Pipeline, conversation: Conversation, messages: list[dict[str, Any]], load_s: float
+    model: AnsweringModel, conversation: Conversation, messages: list[dict[str, Any]], load_s: float
 ) -> Answer:
-    """Stream the answer to `messages` to stdout."""
+    """Stream the answer to `messages` to stdout; Ctrl-C ends it early."""
     from corral.cli.answer import Answer, stream, timings
-    from corral.request import Request, new_request_id
+    from corral.request import FinishReason, Request, new_request_id
 
     request = Request(new_request_id("run"), conversation.model_name, messages=messages, sampling=conversation.sampling)
     answer = Answer()
     printer = AnswerPrinter()
     try:
-        for piece in stream(pipeline, request, answer):
+        for piece in stream(model, request, answer):
             printer.write(piece)
+    except KeyboardInterrupt:  # stops the answer, not the program
+        model.abort(request.request_id)
+        answer.finish_reason = FinishReason.ABORT
     finally:
         printer.end_line()
     if conversation.is_verbose:

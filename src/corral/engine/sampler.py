@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32]
-_SUPPRESSED = float("-inf")
+_SUPPRESSED = -1e30  # finite, and so low that its probability is exactly 0 at any temperature
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,102 @@
+"""The command as scripts see it: exit codes, and what goes to which stream."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess, run
+
+import pytest
+
+from tests.cli.conftest import environment
+
+Corral = Callable[..., CompletedProcess[bytes]]
+
+
+@pytest.mark.parametrize("verb", [(), ("run",), ("serve",), ("plan",)])
+def test_help_is_data(corral: Corral, verb: tuple[str, ...]) -> None:
+    done = corral(*verb, "--help")
+    assert done.returncode == 0
+    assert b"Usage:" in done.stdout
+    assert done.stderr == b""
+
+
+def test_the_version_is_data(corral: Corral) -> None:
+    done = corral("--version")
+    assert done.returncode == 0
+    name, version = done.stdout.split()
+    assert name == b"corral"
+    assert version[:1].isdigit()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fly",),
+        ("run",),
+        ("run", "x", "--fly"),
+        ("serve", "x", "--port", "no"),
+        ("plan", "x", "--kv-cache-memory", "4X"),
+    ],
+)
+def test_wrong_usage_exits_with_2(corral: Corral, arguments: tuple[str, ...]) -> None:
+    done = corral(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert b"Usage:" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["run", "serve", "plan"])
+def test_an_unknown_model_is_one_line_and_exit_1(corral: Corral, verb: str) -> None:
+    done = corral(verb, "smollm3", *(["hello"] if verb == "run" else []))
+    assert done.returncode == 1
+    assert done.stdout == b""
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("Error: model 'smollm3' not found. Did you mean 'smollm2'?")
+
+
+def test_a_missing_file_is_named(corral: Corral, tmp_path: Path) -> None:
+    done = corral("plan", str(tmp_path / "x.gguf"))
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"Error: there is no file {tmp_path / 'x.gguf'}\n"
+
+
+def test_no_prompt_and_nothing_on_standard_input_is_said(corral: Corral) -> None:
+    done = corral("run", "smollm2")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"Error: no prompt: standard input is empty")
+
+
+def test_standard_input_that_is_no_text_is_said(corral: Corral) -> None:
+    done = corral("run", "smollm2", input=b"caf\xe9")
+    assert done.returncode == 1
+    assert done.stderr == b"Error: standard input is no UTF-8 text: byte 3 is 0xe9\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [(["--temperature", "9"], "temperature"), (["--top-p", "0"], "top_p"), (["--min-p", "2"], "min_p")],
+)
+def test_a_parameter_out_of_range_is_named(corral: Corral, flags: list[str], field: str) -> None:
+    done = corral("run", "smollm2", "hi", *flags)
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith(f"Error: {field} is ")
+
+
+def test_help_needs_no_heavy_library() -> None:
+    """--help must answer at once: what takes long to import waits until a verb needs it."""
+    heavy = [
+        "numpy",
+        "httpx",
+        "fastapi",
+        "uvicorn",
+        "huggingface_hub",
+        "rich",
+        "prompt_toolkit",
+        "tokenizers",
+        "corral._native",
+    ]
+    code = f"import sys, corral.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    done = run([sys.executable, "-c", code], env=environment(), capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -1,8 +1,8 @@
 """A worker process with a scripted model behind it: everything is real but the text.
 
 The last user text (or the prompt) is the script. "forever" never ends by itself; "die" ends the process; "engine dies",
-"full", "too long", "crash" fail as they say; "hold" says one word and waits for the next "release". Anything else is
-echoed word by word, in capitals, once per answer.
+"full", "too long", "crash" fail as they say; "hold" says one word and waits for the next "release" (or SIGUSR1).
+Anything else is echoed word by word, in capitals, once per answer.
 """
 
 from __future__ import annotations
@@ -100,13 +100,18 @@ class ScriptedModel:
             case _:
                 with self._changed:
                     self._live[live.request_id] = live
-                    if live.script == "release":
-                        self._live |= self._held
-                        for held in self._held.values():
-                            held.words = ["HELD", "RELEASED"]
-                        self._held = {}
                     self._changed.notify_all()
+                if live.script == "release":
+                    self.release()
         return live.num_prompt_tokens
+
+    def release(self) -> None:
+        with self._changed:
+            self._live |= self._held
+            for held in self._held.values():
+                held.words = ["HELD", "RELEASED"]
+            self._held = {}
+            self._changed.notify_all()
 
     def abort(self, request_id: str) -> None:
         with self._changed:
@@ -139,6 +144,9 @@ class ScriptedModel:
                     self.abort(one.request_id)
 
 
+on_release: list[Callable[[], None]] = []
+
+
 def load(
     path: Path, config: EngineConfig, on_progress: Callable[[int, int], None], on_plan: Callable[[str], None]
 ) -> ScriptedModel:
@@ -153,10 +161,14 @@ def load(
         threading.Event().wait()
     on_progress(1, 2)
     on_progress(2, 2)
-    return ScriptedModel(path, config)
+    model = ScriptedModel(path, config)
+    on_release.append(model.release)
+    return model
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", required=True)
+    # The handler only starts a thread: it may interrupt code that holds the model's lock.
+    signal.signal(signal.SIGUSR1, lambda *_: [threading.Thread(target=release).start() for release in on_release])
     run(parser.parse_args().socket, load)

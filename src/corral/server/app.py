@@ -14,7 +14,7 @@ from corral.server.auth import KeyAuth
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
-from corral.server.openai_routes import openai_routes
+from corral.server.openai_routes import add_openai_routes
 from corral.server.replies import to_response
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
@@ -43,7 +43,7 @@ def build_app(
     async def health() -> Response:
         return JSONResponse({"status": "draining" if lifecycle.is_draining else "ok"})
 
-    app.include_router(openai_routes(manager))
+    add_openai_routes(app, manager)
     _handle_errors(app)
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)

@@ -49,6 +49,11 @@ class ServedModel:
     def card(self) -> ModelCard:
         return ModelCard(self.spec.name, self._created, self._max_model_len)
 
+    @property
+    def pid(self) -> int:
+        """The worker's process; raises EngineDead while there is none."""
+        return self._worker().pid
+
     async def start(self, on_progress: OnProgress | None = None, on_plan: OnPlan | None = None) -> None:
         """Loads the model and keeps a worker running from then on; raises what WorkerClient.start raises."""
         client = await self._start_worker(on_progress, on_plan)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import FastAPI
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
@@ -31,19 +31,18 @@ EncodeOutput = Callable[[int, RequestOutput], bytes]
 CloseStream = Callable[[Usage], bytes]
 
 
-def openai_routes(manager: ModelManager) -> APIRouter:
-    """The router of /v1."""
-    router = APIRouter(prefix="/v1")
+def add_openai_routes(app: FastAPI, manager: ModelManager) -> None:
+    """Adds /v1 to the app."""
 
-    @router.get("/models")
+    @app.get("/v1/models")
     async def list_models() -> Response:
         return _json(encode_model_list(model.card for model in manager.models))
 
-    @router.get("/models/{name:path}")
+    @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> Response:
         return _json(encode_model(manager.find(name).card))
 
-    @router.post("/chat/completions")
+    @app.post("/v1/chat/completions")
     async def chat_completions(http: HTTPRequest) -> Response:
         call = parse_chat(await read_json(http))
         model = manager.find(call.request.model)
@@ -56,7 +55,7 @@ def openai_routes(manager: ModelManager) -> APIRouter:
             http, model, [call.request], stream.open, lambda _, output: stream.encode(output), stream.close
         )
 
-    @router.post("/completions")
+    @app.post("/v1/completions")
     async def completions(http: HTTPRequest) -> Response:
         call = parse_completion(await read_json(http))
         model = manager.find(call.requests[0].model)
@@ -66,8 +65,6 @@ def openai_routes(manager: ModelManager) -> APIRouter:
             return _json(encode_completion_answer(call, answers, model.card.name, created))
         stream = CompletionStream(call, model.card.name, created)
         return await _stream(http, model, call.requests, stream.open, stream.encode, stream.close)
-
-    return router
 
 
 def _json(payload: object) -> Response:

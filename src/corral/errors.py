@@ -2,6 +2,7 @@
 
 CorralError
 ├── InvalidModelFile        a model file is damaged or hostile: path, byte offset, fault
+│   └── InvalidVocabulary   its tokenizer metadata is: key, fault
 ├── UnsupportedModel        a sound file of a family or tensor type that Corral does not know
 ├── ModelNotFound           no catalog entry, local file or running model of that name
 ├── DownloadError           a source could not be reached or broke off
@@ -30,6 +31,14 @@ class InvalidModelFile(CorralError):
         self.path = str(path)
         self.offset = offset
         self.fault = fault
+
+
+class InvalidVocabulary(InvalidModelFile):
+    """Tokenizer metadata that is damaged or hostile; `path` is the metadata key, as text/ never sees the file."""
+
+    def __init__(self, key: str, fault: str) -> None:
+        super().__init__(key, 0, fault)
+        self.args = (f"{key}: {fault}",)
 
 
 class UnsupportedModel(CorralError):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.native.tiny_model import Runner, Shape, build_model, random_weights
 
 from corral import _native
-from tests.native.tiny_model import Runner, Shape, build_model, random_weights
 
 SHAPE = Shape()
 I32 = np.int32

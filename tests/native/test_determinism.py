@@ -1,12 +1,12 @@
-"""The law: a row's logits are the same bits alone, in any batch, with any cut of the prompt, on any number of threads."""
+"""The law: a row's logits are the same bits alone, in any batch, at any cut of the prompt, on any number of threads."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.native.tiny_model import F32, Q8_0_TYPE, Runner, Shape, build_model, random_weights
 
 from corral import _native
-from tests.native.tiny_model import F32, Q8_0_TYPE, Runner, Shape, build_model, random_weights
 
 FLOAT = Shape(num_heads=6, rope_style="half", extras=frozenset({"attn_q_norm", "attn_k_norm", "output"}))
 QUANTISED = FLOAT.with_(weight_type=Q8_0_TYPE, hidden_size=96, intermediate_size=128, vocab_size=70)

@@ -33,8 +33,12 @@ def random_matrix(
     num_blocks = rows * cols // tensor_type.block_size
     blocks = rng.integers(0, 256, (num_blocks, tensor_type.block_bytes), dtype=np.uint8)
     _set_scales(blocks, tensor_type, np.ones(num_blocks))
-    unit_std = float(dequantize(blocks, tensor_type).std())
-    _set_scales(blocks, tensor_type, rng.uniform(0.75, 1.25, num_blocks) * std / unit_std)
+    # Rounded: the last bits of a sum depend on the machine's vector width, and the file must not.
+    unit_std = float(f"{dequantize(blocks, tensor_type).std():.3g}")
+    scales = rng.uniform(0.75, 1.25, num_blocks) * std / unit_std
+    if tensor_type is TensorType.IQ4_NL:  # its code book leans to one side; signs bring the mean back to zero
+        scales *= rng.choice([-1.0, 1.0], num_blocks)
+    _set_scales(blocks, tensor_type, scales)
     return blocks.reshape(rows, -1)
 
 

@@ -1,0 +1,75 @@
+"""How far somebody's logits agree with a golden: the figures that the law of the logits tests is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.support.golden import Distance, FloatArray, Golden, PromptGolden, TopLogprobs, best_and_margin
+
+# token ids -> (first position, f32[rows, vocab]) of one chunk of positions after the other
+LogitsOf = Callable[[list[int]], Iterable[tuple[int, FloatArray]]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Over one or more prompts.
+
+    Args:
+        num_clear: positions where llama.cpp's best token leads clearly.
+        num_same: those of them with the same best token.
+        to_llama: distance from llama.cpp at the sampled positions.
+        to_exact: distance from the f32 reference there.
+        llama_to_exact: llama.cpp's own distance from it, at the same positions.
+    """
+
+    num_clear: int
+    num_same: int
+    to_llama: Distance
+    to_exact: Distance
+    llama_to_exact: Distance
+
+    @property
+    def top1_share(self) -> float:
+        return self.num_same / self.num_clear
+
+    def __str__(self) -> str:
+        return (
+            f"same best token at {self.num_same} of {self.num_clear} clear positions; KL from llama.cpp "
+            f"{self.to_llama.kl:.2e}; from f32: KL {self.to_exact.kl:.2e} (llama.cpp {self.llama_to_exact.kl:.2e}), "
+            f"rms {self.to_exact.rms:.4f} (llama.cpp {self.llama_to_exact.rms:.4f})"
+        )
+
+
+def compare_with_golden(golden: Golden, logits_of: LogitsOf) -> Agreement:
+    """The figures of whoever computes `logits_of`, over all prompts together; each sampled position counts once."""
+    prompts = list(golden.prompts.values())
+    found = [_read_prompt(prompt, logits_of(prompt.token_ids.tolist())) for prompt in prompts]
+    return Agreement(
+        num_clear=int(sum(prompt.clear.sum() for prompt in prompts)),
+        num_same=sum(num_same for num_same, _ in found),
+        to_llama=_distance((prompt.llama, rows) for prompt, (_, rows) in zip(prompts, found, strict=True)),
+        to_exact=_distance((prompt.exact, rows) for prompt, (_, rows) in zip(prompts, found, strict=True)),
+        llama_to_exact=Distance.mean(
+            np.concatenate([prompt.llama_divergence for prompt in prompts]),
+            np.concatenate([prompt.llama_squared_error for prompt in prompts]),
+        ),
+    )
+
+
+def _read_prompt(golden: PromptGolden, chunks: Iterable[tuple[int, FloatArray]]) -> tuple[int, FloatArray]:
+    """How many clear positions have llama.cpp's best token, and f32[R, vocab] of the sampled positions."""
+    best, sampled = [], []
+    for start, logits in chunks:
+        best.append(best_and_margin(logits)[0])
+        in_chunk = (golden.rows >= start) & (golden.rows < start + len(logits))
+        sampled.append(logits[golden.rows[in_chunk] - start])
+    is_same = np.concatenate(best) == golden.best
+    return int((is_same & golden.clear).sum()), np.concatenate(sampled)
+
+
+def _distance(pairs: Iterable[tuple[TopLogprobs, FloatArray]]) -> Distance:
+    results = [(truth.divergence(rows), truth.squared_error(rows)) for truth, rows in pairs]
+    return Distance.mean(*(np.concatenate(values) for values in zip(*results, strict=True)))

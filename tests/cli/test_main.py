@@ -68,6 +68,14 @@ def test_no_prompt_and_nothing_on_standard_input_is_said(corral: Corral) -> None
     assert done.stderr.startswith(b"Error: no prompt: standard input is empty")
 
 
+def test_an_open_door_is_refused_before_a_download(corral: Corral) -> None:
+    nowhere = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    done = corral("serve", "smollm2", "--host", "0.0.0.0", env=nowhere)
+    assert done.returncode == 1
+    assert b"no API key is set" in done.stderr
+    assert b"pulling" not in done.stderr
+
+
 def test_standard_input_that_is_no_text_is_said(corral: Corral) -> None:
     done = corral("run", "smollm2", input=b"caf\xe9")
     assert done.returncode == 1

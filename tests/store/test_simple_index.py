@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import DownloadError
+from corral.errors import DownloadError, InvalidConfig
 from corral.store.download import AccessRefused
 from corral.store.http_client import Patience, Transport, open_client
 from corral.store.pip_settings import Pip, PipSettings
@@ -125,3 +125,23 @@ def test_json_that_is_no_index_page_is_refused(index: FakeIndex, patience: Patie
     index.server.routes["/simple/some-model/"] = lambda h: h.reply(200, body, "application/vnd.pypi.simple.v1+json")
     with pytest.raises(DownloadError, match="no page of the simple API"):
         find(settings(index.url), patience)
+
+
+@pytest.mark.parametrize("source", ["pip", "environment"])
+def test_a_proxy_is_used(source: str, patience: Patience, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalServer().running() as proxy:
+        page = f'<a href="/w/{NAME}">x</a>'.encode()
+        proxy.routes["http://index.invalid/simple/some-model/"] = lambda h: h.reply(200, page)
+        if source == "environment":
+            monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        transport = Transport(proxy=proxy.url if source == "pip" else None)
+        index = PipSettings(Pip(sys.executable), ("http://index.invalid/simple",), (), transport)
+        with open_client(patience, transport) as client:
+            link = find_wheel(client, index, "some-model==1.0", patience)
+    assert link.url == f"http://index.invalid/w/{NAME}"
+
+
+def test_a_certificate_file_that_is_none_is_named(patience: Patience, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(InvalidConfig, match=r"ca\.pem"):
+        open_client(patience, Transport(cert=str(tmp_path / "ca.pem")))

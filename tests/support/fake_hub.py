@@ -235,11 +235,13 @@ def fake_index() -> Iterator[FakeIndex]:
         yield FakeIndex(server)
 
 
-def make_wheel(project: str, version: str, members: dict[str, bytes]) -> tuple[str, bytes]:
+def make_wheel(
+    project: str, version: str, members: dict[str, bytes], *, is_compressed: bool = True
+) -> tuple[str, bytes]:
     """File name and bytes of a wheel with these members."""
     stem = f"{project.replace('-', '_')}-{version}"
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if is_compressed else zipfile.ZIP_STORED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
         archive.writestr(f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n")

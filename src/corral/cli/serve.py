@@ -118,8 +118,10 @@ def serve(
         max_body_bytes=max_body_size,
         drain_timeout_s=drain_timeout,
     )
+    from corral.server.listen import check_exposure, resolve_host
     from corral.store import resolve
 
+    check_exposure(server, resolve_host(host))  # before a download, not after it
     with download_progress() as on_progress:
         path = resolve(model, on_progress)
     from corral.server.run import serve as run_server

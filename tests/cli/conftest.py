@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,9 +23,12 @@ def environment(**changes: str) -> dict[str, str]:
 def corral() -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Runs `corral ARGUMENTS`, with nothing on standard input unless `input` says so."""
 
-    def run(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        input: bytes = b"",  # noqa: A002 - as subprocess calls it
+    ) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "corral", *arguments]
-        options = {"input": b"", "capture_output": True, "check": False} | options
-        return subprocess.run(command, env=environment(**(env or {})), **options)
+        return subprocess.run(command, env=environment(**(env or {})), input=input, capture_output=True, check=False)
 
     return run

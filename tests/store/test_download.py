@@ -16,7 +16,7 @@ import pytest
 from corral.errors import DigestMismatch, DownloadError
 from corral.store.download import AccessRefused, DiskFull, Remote, download
 from corral.store.http_client import Patience, open_client
-from tests.support.fake_hub import FileRoute, LocalServer, black_hole, refused_url
+from tests.support.fake_hub import FileRoute, Handler, LocalServer, black_hole, refused_url
 
 PATIENCE = Patience(connect_s=2.0, answer_s=2.0, stall_s=2.0, retries=2, backoff_s=0.001)
 DATA = bytes(range(256)) * 200
@@ -149,13 +149,13 @@ def test_a_wrong_size_is_refused_before_the_body(
 
 
 def test_a_body_longer_than_promised_is_cut_off(server: LocalServer, tmp_path: Path) -> None:
-    def endless(handler: object) -> None:
-        handler.send_response(200)  # type: ignore[attr-defined]
-        handler.end_headers()  # type: ignore[attr-defined]
-        handler.close_connection = True  # type: ignore[attr-defined]
+    def endless(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.close_connection = True
         with contextlib.suppress(ConnectionError):
             while True:
-                handler.wfile.write(DATA)  # type: ignore[attr-defined]
+                handler.wfile.write(DATA)
 
     server.routes["/file"] = endless
     with pytest.raises(DigestMismatch, match="more than"):
@@ -219,7 +219,7 @@ def test_secrets_of_an_address_stay_out_of_messages(server: LocalServer, tmp_pat
 def test_too_little_room_is_said_before_the_first_byte(
     server: LocalServer, route: FileRoute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 100))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 100))
     with pytest.raises(DiskFull, match="CORRAL_HOME"):
         fetch(remote(server), tmp_path / "f")
     assert server.seen == []

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from corral.store.http_client import Patience
 from corral.store.sources import huggingface
 from corral.store.store import obtain
 from tests.store.conftest import use_hub
-from tests.support.fake_hub import FakeHub, FakeIndex, LocalServer, black_hole, make_wheel, refused_url
+from tests.support.fake_hub import FakeHub, FakeIndex, Handler, LocalServer, black_hole, make_wheel, refused_url
 
 DATA = b"GGUF" + bytes(range(256)) * 2000
 ARTIFACT = Artifact(
@@ -185,19 +186,17 @@ def test_a_killed_download_leaves_a_part_that_the_next_one_continues(hub: FakeHu
 
 def test_a_link_that_drips_is_told_about_as_it_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece is sent only when the one before was told of: nothing is held back until more has come."""
-    import threading
-
     told = threading.Semaphore(1)
     pieces = [DATA[i : i + 50_000] for i in range(0, len(DATA), 50_000)]
 
-    def drip(handler: object) -> None:
-        handler.send_response(200)  # type: ignore[attr-defined]
-        handler.send_header("Content-Length", str(len(DATA)))  # type: ignore[attr-defined]
-        handler.end_headers()  # type: ignore[attr-defined]
-        if handler.command == "GET":  # type: ignore[attr-defined]
+    def drip(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(DATA)))
+        handler.end_headers()
+        if handler.command == "GET":
             for piece in pieces:
                 assert told.acquire(timeout=60)
-                handler.wfile.write(piece)  # type: ignore[attr-defined]
+                handler.wfile.write(piece)
 
     sums = {sum(len(p) for p in pieces[: i + 1]) for i in range(len(pieces))}
     seen: list[int] = []

@@ -179,7 +179,7 @@ class FakeHub:
         location = f"{self.cdn.url}/{digest}"
         headers = {"X_Linked_Size": str(len(data)), "X_Linked_ETag": f'"{digest}"', "X_Repo_Commit": "c" * 40} | claims
         self.hub.routes[f"/{repo}/resolve/{revision}/{filename}"] = lambda handler: handler.reply(
-            302, Location=location, **headers
+            302, b"", "text/html", Location=location, **headers
         )
         return route
 

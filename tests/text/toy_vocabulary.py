@@ -47,6 +47,7 @@ def sentencepiece_metadata(**changes: Any) -> dict[str, Any]:
     space = "\u2581"
     characters = [c for c in dict.fromkeys("aBcsStTrReEé中09'!.<>|\n" + space)]
     pairs = [a + b for a in characters for b in characters if (ord(a) + 3 * ord(b)) % 5 < 3]
+    pairs = [pair for pair in pairs if pair not in ("<s", "s>")]  # or llama.cpp merges plain text into <s>
     longer = [a + b for a, b in zip(pairs, pairs[11:], strict=False)] + [space * n for n in range(3, 9)] + ["あい", "あいう"]
     plain = list(dict.fromkeys([*characters, *pairs, *longer]))
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *plain, "<tool>", "  ", "<|end|>", "<|endoftext|>"]

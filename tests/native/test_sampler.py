@@ -77,7 +77,7 @@ def pack_mask(allowed: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
     return np.packbits(padded, axis=1, bitorder="little").view(np.uint32)
 
 
-def softmax(logits: F32) -> npt.NDArray[np.float64]:
+def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     p = np.exp(logits.astype(np.float64) - float(logits.max()))
     return np.asarray(p / p.sum(), np.float64)
 

@@ -1,0 +1,103 @@
+// The pool: every worker runs, barriers separate, shared work is done once, idle workers sleep.
+#include "base/thread_pool.h"
+
+#include <sched.h>
+#include <time.h>
+
+#include <atomic>
+#include <vector>
+
+#include "base/virtual_memory.h"
+#include "tests/check.h"
+
+namespace corral {
+namespace {
+
+void test_regions_and_barriers(int num_threads, bool pin) {
+  ThreadPool pool(num_threads, pin);
+  CHECK(pool.num_threads() == num_threads, "%d", pool.num_threads());
+  std::vector<int> written(static_cast<size_t>(num_threads));
+  for (int region = 0; region < 200; ++region) {
+    pool.run([&](int worker) {
+      for (int round = 1; round <= 5; ++round) {
+        written[static_cast<size_t>(worker)] = region * 10 + round;
+        pool.barrier();
+        for (const int value : written) CHECK(value == region * 10 + round, "region %d round %d", region, round);
+        pool.barrier();
+      }
+    });
+  }
+}
+
+void test_shared_work_is_done_once(int num_threads) {
+  ThreadPool pool(num_threads, false);
+  for (const int64_t total : {0, 1, 2, 3, 7, 100, 1001}) {
+    for (const int64_t step : {0, 1, 3, 2000}) {
+      std::vector<std::atomic<int>> done(static_cast<size_t>(total));
+      WorkQueue queue;
+      pool.run([&](int worker) {
+        queue.share(total, step, worker, num_threads, [&](int64_t begin, int64_t end) {
+          CHECK(begin < end && end <= total, "[%ld, %ld)", static_cast<long>(begin), static_cast<long>(end));
+          for (int64_t i = begin; i < end; ++i) done[static_cast<size_t>(i)].fetch_add(1);
+        });
+      });
+      for (const auto& count : done) CHECK(count.load() == 1, "%d", count.load());
+    }
+  }
+}
+
+double process_cpu_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// The workers end their spin after a bounded CPU time: a second of wall time costs them next to nothing.
+void test_idle_workers_sleep() {
+  ThreadPool pool(4, false);
+  pool.run([](int) {});
+  const double before = process_cpu_seconds();
+  const timespec one_second{1, 0};
+  nanosleep(&one_second, nullptr);
+  const double used = process_cpu_seconds() - before;
+  CHECK(used < 0.05, "idle workers took %g s", used);
+}
+
+void test_the_caller_keeps_its_cpus() {
+  cpu_set_t before, after;
+  CHECK(sched_getaffinity(0, sizeof(before), &before) == 0, "affinity");
+  ThreadPool pool(2, true);
+  pool.run([](int) {});
+  CHECK(sched_getaffinity(0, sizeof(after), &after) == 0, "affinity");
+  CHECK(CPU_EQUAL(&before, &after), "the mask changed");
+}
+
+void test_virtual_memory() {
+  VirtualMemory memory(size_t{8} << 20);
+  CHECK(reinterpret_cast<uintptr_t>(memory.data()) % (size_t{2} << 20) == 0, "alignment");
+  CHECK(memory.resident_bytes() == 0, "%zu", memory.resident_bytes());
+  memory.data()[0] = 1;
+  memory.data()[memory.size() - 1] = 2;
+  CHECK(memory.resident_bytes() > 0, "%zu", memory.resident_bytes());
+  memory.release(1, memory.size() - 1);  // the first page holds a byte that is kept
+  CHECK(memory.data()[0] == 1 && memory.data()[memory.size() - 1] == 0, "release");
+  const VirtualMemory moved = std::move(memory);
+  CHECK(moved.data()[0] == 1 && memory.data() == nullptr && memory.size() == 0, "move");
+  CHECK(VirtualMemory(0).data() == nullptr, "empty");
+}
+
+}  // namespace
+}  // namespace corral
+
+int main() {
+  using namespace corral;
+  for (const int num_threads : {1, 2, 3, 5}) {
+    test_regions_and_barriers(num_threads, false);
+    test_regions_and_barriers(num_threads, true);
+    test_shared_work_is_done_once(num_threads);
+  }
+  test_idle_workers_sleep();
+  test_the_caller_keeps_its_cpus();
+  test_virtual_memory();
+  return 0;
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +75,25 @@ def sample(decoder: Decoder, sequences: list[Sequence]) -> list[int]:
     if not sequences:
         return []
     arrays = build_sampling_arrays(sequences)
-    return decoder.sample(*(getattr(arrays, field.name) for field in fields(arrays)), None).tolist()
+    drawn = decoder.sample(
+        arrays.temperature,
+        arrays.top_k,
+        arrays.top_p,
+        arrays.min_p,
+        arrays.repetition_penalty,
+        arrays.presence_penalty,
+        arrays.frequency_penalty,
+        arrays.seeds,
+        arrays.positions,
+        arrays.history_offsets,
+        arrays.history_ids,
+        arrays.output_starts,
+        arrays.bias_offsets,
+        arrays.bias_ids,
+        arrays.bias_values,
+        None,
+    )
+    return [int(token_id) for token_id in drawn]
 
 
 _EMPTY: _Ints = np.empty(0, dtype=np.int32)

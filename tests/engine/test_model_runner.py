@@ -1,0 +1,214 @@
+"""The whole engine over the native core: tiny random weights, real blocks, real draws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from corral._native import DecoderConfig, Model
+from corral.config import EngineConfig
+from corral.engine.core import EngineCore
+from corral.engine.model_runner import ModelRunner
+from corral.engine.output import SequenceOutput
+from corral.engine.sequence import SequenceGroupSpec
+from corral.sampling_params import SamplingParams
+
+VOCAB_SIZE = 96
+HIDDEN_SIZE = 64
+HEAD_DIM = 32
+NUM_LAYERS = 2
+MAX_MODEL_LEN = 256
+F32 = 0
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return make_model()
+
+
+def make_model(*, poisoned_token: int | None = None) -> Model:
+    rng = np.random.default_rng(3)
+    config = DecoderConfig(
+        num_layers=NUM_LAYERS,
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=128,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=HEAD_DIM,
+        vocab_size=VOCAB_SIZE,
+        norm_eps=1e-5,
+        activation="silu",
+        rope_style="half",
+        rope_dim=HEAD_DIM,
+        inv_freq=(10000.0 ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM)).astype(np.float32),
+        local_inv_freq=None,
+        rope_attn_factor=1.0,
+        attn_scale=HEAD_DIM**-0.5,
+        embedding_scale=1.0,
+        sliding_window=0,
+        layer_is_local=[False] * NUM_LAYERS,
+        attn_softcap=0.0,
+        logit_softcap=0.0,
+    )
+    model = Model(config, 2, pin=False)
+
+    def add(role: str, layer: int, rows: int, cols: int) -> None:
+        data = rng.standard_normal((rows, cols)).astype(np.float32) * cols**-0.5
+        if rows == 1:
+            data = 1 + 0.1 * data
+        if role == "token_embd":
+            data *= 8
+            if poisoned_token is not None:
+                data[poisoned_token] = np.nan
+        model.add_tensor(role, layer, F32, rows, cols, data.astype(np.float32).tobytes())
+
+    add("token_embd", 0, VOCAB_SIZE, HIDDEN_SIZE)
+    add("output", 0, VOCAB_SIZE, HIDDEN_SIZE)
+    add("output_norm", 0, 1, HIDDEN_SIZE)
+    for layer in range(NUM_LAYERS):
+        for role, rows, cols in (
+            ("attn_norm", 1, HIDDEN_SIZE),
+            ("attn_q", 2 * HEAD_DIM, HIDDEN_SIZE),
+            ("attn_k", HEAD_DIM, HIDDEN_SIZE),
+            ("attn_v", HEAD_DIM, HIDDEN_SIZE),
+            ("attn_output", HIDDEN_SIZE, 2 * HEAD_DIM),
+            ("ffn_norm", 1, HIDDEN_SIZE),
+            ("ffn_gate", 128, HIDDEN_SIZE),
+            ("ffn_up", 128, HIDDEN_SIZE),
+            ("ffn_down", HIDDEN_SIZE, 128),
+        ):
+            add(role, layer, rows, cols)
+    model.finish()
+    return model
+
+
+def make_core(model: Model, *, num_blocks: int = 64, max_model_len: int = MAX_MODEL_LEN, **options: Any) -> EngineCore:
+    config = EngineConfig(**({"max_num_seqs": 16, "max_num_batched_tokens": 64} | options))
+    runner = ModelRunner(model, num_blocks, config)
+    return EngineCore(runner, config, max_model_len=max_model_len, vocab_size=VOCAB_SIZE)
+
+
+def run(core: EngineCore, specs: list[SequenceGroupSpec]) -> dict[tuple[str, int], tuple[int, ...]]:
+    for spec in specs:
+        core.add(spec)
+    tokens: dict[tuple[str, int], tuple[int, ...]] = {}
+    while core.has_work:
+        result = core.step()
+        assert not result.failures
+        for output in result.outputs:
+            key = (output.request_id, output.index)
+            tokens[key] = tokens.get(key, ()) + output.new_token_ids
+        core.check_integrity()
+    core.check_idle()
+    return tokens
+
+
+def make_specs(count: int) -> list[SequenceGroupSpec]:
+    """Greedy and seeded, with penalties and without, alone and in groups; half of them share a long prefix."""
+    rng = np.random.default_rng(11)
+    stem = rng.integers(0, VOCAB_SIZE, 40).tolist()
+    flavours: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        {"temperature": 1.0, "seed": 5, "top_k": 20, "n": 3},
+        {"temperature": 0.8, "seed": 9, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.2},
+        {"temperature": 0.0, "presence_penalty": 0.7, "frequency_penalty": 0.3, "logit_bias": {3: 2.0}},
+    ]
+    specs = []
+    for i in range(count):
+        prompt = (stem if i % 2 else []) + rng.integers(0, VOCAB_SIZE, 1 + 7 * i % 50).tolist()
+        specs.append(SequenceGroupSpec(f"r{i}", prompt, SamplingParams(max_tokens=24, **flavours[i % 4])))
+    return specs
+
+
+@pytest.fixture(scope="module")
+def alone(model: Model) -> dict[tuple[str, int], tuple[int, ...]]:
+    """Each answer of an engine that serves one sequence at a time and shares nothing."""
+    answers = {}
+    for spec in make_specs(8):
+        core = make_core(model, max_num_batched_tokens=256, max_num_seqs=1, enable_prefix_caching=False)
+        answers.update(run(core, [spec]))
+    assert len(set(answers.values())) == len(answers)
+    return answers
+
+
+@pytest.mark.parametrize("max_num_batched_tokens", [16, 64, 256])
+@pytest.mark.parametrize("caching", [True, False], ids=["caching", "no caching"])
+def test_answers_do_not_depend_on_the_company(
+    model: Model, alone: dict[tuple[str, int], tuple[int, ...]], max_num_batched_tokens: int, caching: bool
+) -> None:
+    core = make_core(model, max_num_batched_tokens=max_num_batched_tokens, enable_prefix_caching=caching)
+    assert run(core, make_specs(8)) == alone
+
+
+def test_answers_do_not_depend_on_preemption(model: Model, alone: dict[tuple[str, int], tuple[int, ...]]) -> None:
+    core = make_core(model, num_blocks=16)
+    assert run(core, make_specs(8)) == alone
+    assert core.stats().preemptions > 0
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_answers_do_not_depend_on_the_chunking(
+    model: Model, alone: dict[tuple[str, int], tuple[int, ...]], chunk: int
+) -> None:
+    assert run(make_core(model, max_num_batched_tokens=chunk), make_specs(8)) == alone
+
+
+def test_answers_do_not_depend_on_a_prefix_hit(model: Model, alone: dict[tuple[str, int], tuple[int, ...]]) -> None:
+    core = make_core(model)
+    run(core, make_specs(8))
+    hits = core.stats().prefix_hit_tokens
+    assert run(core, make_specs(8)) == alone
+    assert core.stats().prefix_hit_tokens > hits
+
+
+def test_stop_tokens_are_not_drawn_before_min_tokens(model: Model) -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=20)
+    (free,) = run(make_core(model), [SequenceGroupSpec("a", [1, 2, 3], params)]).values()
+    eager = SequenceGroupSpec("a", [1, 2, 3], params, eog_ids=frozenset(free[:1]))
+    assert run(make_core(model), [eager]) == {("a", 0): ()}
+    patient = replace(eager, sampling=replace(params, min_tokens=5))
+    (tokens,) = run(make_core(model), [patient]).values()
+    assert len(tokens) >= 5
+    assert free[0] not in tokens
+
+
+def test_logits_that_are_not_finite_cost_one_request() -> None:
+    core = make_core(make_model(poisoned_token=95))
+    params = SamplingParams(temperature=0.0, max_tokens=4, logit_bias={95: -100.0})
+    core.add(SequenceGroupSpec("bad", [1, 95, 2], params))
+    core.add(SequenceGroupSpec("good", [1, 2, 3], params))
+    outputs: list[SequenceOutput] = []
+    failures: dict[str, Exception] = {}
+    while core.has_work:
+        result = core.step()
+        outputs.extend(result.outputs)
+        failures.update(result.failures)
+    assert list(failures) == ["bad"]
+    assert [output.request_id for output in outputs] == ["good"] * 4
+    core.check_idle()
+
+
+def test_memory_is_touched_when_used_and_given_back(model: Model) -> None:
+    config = EngineConfig(max_num_seqs=16, max_num_batched_tokens=64)
+    runner = ModelRunner(model, 4096, config)
+    core = EngineCore(runner, config, max_model_len=MAX_MODEL_LEN, vocab_size=VOCAB_SIZE)
+    assert runner.resident_kv_bytes() == 0
+    run(core, make_specs(8))
+    used = runner.resident_kv_bytes()
+    assert 0 < used < runner.kv_cache.block_bytes * 64
+    core.release_unused()
+    assert runner.resident_kv_bytes() <= used
+    core.release_all_free()
+    assert runner.resident_kv_bytes() == 0
+
+
+def test_memory_given_back_does_not_change_answers(model: Model, alone: dict[tuple[str, int], tuple[int, ...]]) -> None:
+    core = make_core(model)
+    run(core, make_specs(8))
+    core.release_unused()
+    assert run(core, make_specs(8)) == alone
+    core.release_all_free()
+    assert run(core, make_specs(8)) == alone

@@ -145,3 +145,18 @@ def test_a_certificate_file_that_is_none_is_named(patience: Patience, tmp_path: 
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(InvalidConfig, match=r"ca\.pem"):
         open_client(patience, Transport(cert=str(tmp_path / "ca.pem")))
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_name_that_leaves_the_folder_is_no_wheel(index: FakeIndex, patience: Patience, as_json: bool) -> None:
+    name = "some_model-1.0-py3-none-any/../../x.whl"
+    index.as_json = as_json
+    index.add("some-model", name if as_json else name.replace("/", "%2F"), DATA)
+    with pytest.raises(DownloadError, match="no wheel"):
+        find(settings(index.url), patience)
+
+
+@pytest.mark.parametrize("url", ["https://exa mple/simple", "http://user@[::1/simple", "https://host:port/simple"])
+def test_an_index_address_that_is_none_is_said(url: str, patience: Patience) -> None:
+    with pytest.raises(DownloadError, match="no wheel of some-model"):
+        find(settings(url), patience)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -20,7 +21,6 @@ from corral.store.http_client import Patience, credentials, describe, shown, wit
 from corral.store.pip_settings import PipSettings
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
-_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,10 @@ def find_wheel(client: httpx.Client, settings: PipSettings, requirement: str, pa
                     return link
         except DownloadError as error:
             failures.append(error)
+        except httpx.InvalidURL as error:
+            failures.append(
+                DownloadError(f"a place that pip is set up with, or a link on its page, is no address: {error}")
+            )
     reasons = "; ".join(str(e) for e in failures) or f"none of {len(places)} places has it"
     kind = AccessRefused if any(isinstance(e, AccessRefused) for e in failures) else DownloadError
     raise kind(f"no wheel of {requirement} on the package index that pip is set up with: {reasons}")
@@ -69,6 +73,7 @@ def _is_wheel_of(filename: str, name: str, version: str) -> bool:
     parts = filename.removesuffix(".whl").split("-")
     return (
         filename.endswith(".whl")
+        and "/" not in filename  # it becomes the name of a file here
         and len(parts) in (5, 6)
         and _normalised(parts[0]) == _normalised(name)
         and parts[1] == version
@@ -77,8 +82,13 @@ def _is_wheel_of(filename: str, name: str, version: str) -> bool:
 
 def _index_credentials(settings: PipSettings) -> dict[str, tuple[str, str]]:
     """User and password by host: an index's own address holds those that its files want too."""
-    urls = (httpx.URL(u) for u in (*settings.index_urls, *settings.find_links) if u.startswith("http"))
-    return {url.host: (url.username, url.password) for url in urls if url.username}
+    with_user = (u for u in (*settings.index_urls, *settings.find_links) if u.startswith("http") and "@" in u)
+    known = {}
+    for text in with_user:
+        with contextlib.suppress(httpx.InvalidURL):  # said when it is looked at
+            url = httpx.URL(text)
+            known[url.host] = (url.username, url.password)
+    return known
 
 
 def _file_path(place: str) -> Path | None:
@@ -120,19 +130,21 @@ def _remote_links(
 
 
 def _get(client: httpx.Client, place: str, known: dict[str, tuple[str, str]], patience: Patience) -> httpx.Response:
+    """The answer of `place`; one broken connection is forgiven."""
     url = httpx.URL(place)
-    # Given or not, `auth` is said: the client would otherwise take half of it from the address.
     auth = credentials(url, known)
-    for attempt in range(_TRIES):
+
+    def ask() -> httpx.Response:
+        return within(patience.answer_s, url.host, lambda: client.get(url, headers={"Accept": _ACCEPT}, auth=auth))
+
+    try:
         try:
-            return within(patience.answer_s, url.host, lambda: client.get(url, headers={"Accept": _ACCEPT}, auth=auth))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            if attempt + 1 == _TRIES or not isinstance(error, httpx.TransportError):
-                raise DownloadError(
-                    describe(error, url) if isinstance(error, httpx.HTTPError) else str(error)
-                ) from error
+            return ask()
+        except httpx.TransportError:
             time.sleep(patience.backoff_s)
-    raise AssertionError("unreachable: the last try returns or raises")
+            return ask()
+    except httpx.HTTPError as error:
+        raise DownloadError(describe(error, url)) from error
 
 
 def _json_links(response: httpx.Response, known: dict[str, tuple[str, str]]) -> Iterator[WheelLink]:

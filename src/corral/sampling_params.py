@@ -9,6 +9,8 @@ from corral.errors import InvalidRequest
 
 MAX_N = 64
 MAX_STOP_STRINGS = 16
+MAX_STOP_LENGTH = 1024  # characters in each
+MAX_STOP_TOKEN_IDS = 1024
 MAX_LOGIT_BIAS = 1024
 
 
@@ -75,6 +77,17 @@ class SamplingParams:
             raise InvalidRequest(f"stop has {len(self.stop)} strings; at most {MAX_STOP_STRINGS} are allowed", param="stop")
         if any(not isinstance(s, str) or not s for s in self.stop):
             raise InvalidRequest("stop must hold non-empty strings", param="stop")
+        if longest := max((len(s) for s in self.stop if len(s) > MAX_STOP_LENGTH), default=0):
+            raise InvalidRequest(
+                f"stop has a string of {longest} characters; at most {MAX_STOP_LENGTH} are allowed", param="stop"
+            )
+        if len(self.stop_token_ids) > MAX_STOP_TOKEN_IDS:
+            raise InvalidRequest(
+                f"stop_token_ids has {len(self.stop_token_ids)} entries; at most {MAX_STOP_TOKEN_IDS} are allowed",
+                param="stop_token_ids",
+            )
+        for token_id in self.stop_token_ids:
+            _check_int("stop_token_ids", token_id, 0, 1 << 31)
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
             raise InvalidRequest(
                 f"logit_bias has {len(self.logit_bias)} entries; at most {MAX_LOGIT_BIAS} are allowed", param="logit_bias"

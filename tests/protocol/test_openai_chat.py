@@ -150,6 +150,7 @@ IMAGE = [{"type": "image_url", "image_url": {"url": "http://example.com/a.png"}}
         ({"min_tokens": 9, "max_tokens": 3}, "min_tokens", "at most max_tokens"),
         ({"stop": [""]}, "stop", "non-empty"),
         ({"stop": ["x"] * 100}, "stop", "at most"),
+        ({"stop": "x" * 5000}, "stop", "5000 characters; at most 1024"),
         ({"stop": [1]}, "stop[0]", "a string"),
         ({"stop": 3}, "stop", "a list"),
         ({"stop_token_ids": ["a"] * 1000}, "stop_token_ids[0]", "a token id"),

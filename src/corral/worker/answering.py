@@ -28,7 +28,10 @@ class Answering:
         self._num_completion_tokens = 0
         self._on_output = on_output
         self._finish = finish
-        self._answers = [_Answer(tokenizer, sampling.stop) for _ in range(sampling.n)]
+        is_continuation = request.messages is None  # an answer to a raw prompt goes on in its text
+        self._answers = [
+            _Answer(Detokenizer(tokenizer, is_continuation=is_continuation), sampling.stop) for _ in range(sampling.n)
+        ]
         self._num_unfinished = sampling.n
 
     @property
@@ -71,8 +74,8 @@ class _Answer:
 
     __slots__ = ("_detokenizer", "_stop", "is_finished")
 
-    def __init__(self, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
+    def __init__(self, detokenizer: Detokenizer, stops: tuple[str, ...]) -> None:
+        self._detokenizer = detokenizer
         self._stop = StopMatcher(stops) if stops else None
         self.is_finished = False
 

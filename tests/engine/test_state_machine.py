@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -149,5 +149,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.core.check_idle()
 
 
-EngineMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+EngineMachine.TestCase.settings = settings(
+    max_examples=100,
+    stateful_step_count=25,
+    deadline=None,  # a busy machine is no fault
+    suppress_health_check=[HealthCheck.too_slow],
+)
 TestEngineMachine = EngineMachine.TestCase

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from corral.engine.output import SequenceOutput, StepOutput
 from corral.engine.scheduler import ScheduledRow
-
-__all__ = ["Batch", "SequenceOutput", "StepOutput", "build_batch"]
 
 Int32Array = npt.NDArray[np.int32]
 

@@ -74,7 +74,9 @@ class SamplingParams:
                 f"min_tokens is {self.min_tokens}; it may be at most max_tokens, {self.max_tokens}", param="min_tokens"
             )
         if len(self.stop) > MAX_STOP_STRINGS:
-            raise InvalidRequest(f"stop has {len(self.stop)} strings; at most {MAX_STOP_STRINGS} are allowed", param="stop")
+            raise InvalidRequest(
+                f"stop has {len(self.stop)} strings; at most {MAX_STOP_STRINGS} are allowed", param="stop"
+            )
         if any(not isinstance(s, str) or not s for s in self.stop):
             raise InvalidRequest("stop must hold non-empty strings", param="stop")
         if longest := max((len(s) for s in self.stop if len(s) > MAX_STOP_LENGTH), default=0):
@@ -90,7 +92,8 @@ class SamplingParams:
             _check_int("stop_token_ids", token_id, 0, 1 << 31)
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
             raise InvalidRequest(
-                f"logit_bias has {len(self.logit_bias)} entries; at most {MAX_LOGIT_BIAS} are allowed", param="logit_bias"
+                f"logit_bias has {len(self.logit_bias)} entries; at most {MAX_LOGIT_BIAS} are allowed",
+                param="logit_bias",
             )
         for token_id, bias in self.logit_bias.items():
             _check_int("logit_bias", token_id, 0, 1 << 31)

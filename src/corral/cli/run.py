@@ -38,7 +38,7 @@ class Conversation:
 def run(
     model: Model,
     prompt: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="What to answer; without it, a chat begins.")
+        list[str] | None, typer.Argument(metavar="PROMPT", help="What to answer; without it, a chat begins.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     temperature: Annotated[float, typer.Option(help="Spread of the choice; 0 always takes the likeliest.")] = 0.8,

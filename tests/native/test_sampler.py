@@ -84,7 +84,8 @@ def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 def random_logits(rows: int, seed: int = 0, scale: float = 2.0) -> F32:
     """Multiples of 1/256, so that they pass through the head unchanged."""
-    return np.round(np.random.default_rng(seed).standard_normal((rows, VOCAB)) * scale * 256).astype(np.float32) / 256
+    values = np.random.default_rng(seed).standard_normal((rows, VOCAB)) * scale
+    return (np.round(values * 256) / 256).astype(np.float32)
 
 
 @pytest.fixture(scope="module")

@@ -114,9 +114,11 @@ class Pipeline:
         )
 
         def on_step(result: StepResult) -> None:
-            answering.on_step(result)
-            if answering.is_finished:
-                self._open.pop(request_id, None)
+            try:
+                answering.on_step(result)
+            finally:
+                if answering.is_finished:
+                    self._open.pop(request_id, None)
 
         spec = SequenceGroupSpec(
             request_id=request_id,
@@ -163,8 +165,10 @@ class Pipeline:
 
     def _encode(self, request: Request) -> list[int]:
         if request.messages is not None:
+            contents = (message.get("content") for message in request.messages if isinstance(message, dict))
+            self._check_text("messages", "".join(content for content in contents if isinstance(content, str)))
             rendered = self._template.render(request.messages)
-            self._check_text("messages", rendered.text)
+            self._check_text("messages", rendered.text.replace(rendered.guard, ""))
             return self.tokenizer.encode_chat(rendered.text, rendered.guard)
         if not request.prompt:
             raise InvalidRequest("the prompt is empty; it needs at least one character or token", param="prompt")
@@ -174,7 +178,7 @@ class Pipeline:
         return request.prompt
 
     def _check_text(self, param: str, text: str) -> None:
-        """Refuses a hopelessly long text before it costs seconds in the tokenizer."""
+        """Refuses a hopelessly long text before it costs seconds in template and tokenizer."""
         limit = self.info.max_model_len
         if (least := self.tokenizer.min_num_tokens(text)) >= limit:
             raise ContextLengthExceeded(
@@ -210,6 +214,7 @@ def _chat_template(tokenizer: Tokenizer, source: object) -> ChatTemplate:
         source if isinstance(source, str) else None,
         bos_token=text_of(tokenizer.bos_id),
         eos_token=text_of(tokenizer.eos_id),
+        control_texts=tokenizer.control_texts,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)
 SEEDED = SamplingParams(temperature=0.9, top_k=40, top_p=0.95, seed=7, max_tokens=NUM_TOKENS, ignore_eos=True)
 
 
-def make_engine(runner: NativeRunner, num_blocks: int = 512, **settings: int) -> EngineCore:
+def make_engine(runner: NativeRunner, num_blocks: int = 512, **settings: Any) -> EngineCore:
     config = replace(EngineConfig(max_num_seqs=64, max_step_ms=1e9), **settings)
     return EngineCore(
         ModelRunner(runner.model, num_blocks, config),

@@ -204,6 +204,29 @@ def test_the_oldest_is_never_preempted() -> None:
     assert ends[0] == "r0"
 
 
+def test_siblings_that_find_no_place_start_in_order() -> None:
+    core = make_core(FakeRunner(), max_num_seqs=2)
+    core.add(make_spec("a", 20, n=5, temperature=1.0, seed=7, max_tokens=4))
+    assert [index for _, index in run(core)] == [0, 1, 2, 3, 4]
+
+
+def test_the_preempted_waits_for_a_later_step_in_front_of_all_others() -> None:
+    runner = FakeRunner(num_blocks=8)
+    core = make_core(runner)
+    steps: list[list[str]] = []
+    runner.on_execute = lambda batch: steps.append([row.sequence.group.request_id for row in batch.rows])
+    for i, name in enumerate("abc"):
+        core.add(make_spec(name, 40, first=10 * i, max_tokens=40))
+    while core.stats().preemptions == 0:
+        core.step()
+    assert steps[-2] == ["a", "b"]
+    assert steps[-1] == ["a"], "the blocks of b are for a: nobody is let in at once"
+    assert core.stats().num_waiting == 2
+    run(core)
+    starts = list(dict.fromkeys(name for step in steps[steps.index(["a"], 2) + 1 :] for name in step))
+    assert starts == ["a", "b", "c"]
+
+
 def test_memory_is_used_in_proportion_to_tokens() -> None:
     core = make_core(FakeRunner())
     core.add(make_spec("a", 20, max_tokens=100))

@@ -47,7 +47,8 @@ def _cgroup_limits(root: Path, own_cgroups: Path) -> Iterator[tuple[int, int]]:
 
 def _walk(root: Path, path: str, names: tuple[str, str, str]) -> Iterator[tuple[int, int]]:
     limit_name, usage_name, reclaimable_name = names
-    folder = root / path.lstrip("/")
+    # A path that climbs is that of a process outside its namespace's root; what is above cannot be seen.
+    folder = root if ".." in path.split("/") else root / path.lstrip("/")
     while True:
         limit, usage = _read_number(folder / limit_name), _read_number(folder / usage_name)
         if limit is not None and usage is not None:

@@ -17,7 +17,8 @@ SHORT_CONTEXT = 1024  # the second context that concurrency is stated for
 PROCESS_BYTES = 256 << 20  # interpreter, libraries, tokenizer
 _PAGE_BYTES = 4096
 
-# Bytes of a packed tile of 16 columns x 256 k: (header, one chunk of 32 k). See native/quant/tile_format.h.
+# Bytes of a packed tile of 16 columns x 256 k: (header, one chunk of 32 k); a shorter last tile has less of both.
+# See native/quant/tile_format.h.
 _TILES: dict[TensorType, tuple[int, int]] = {
     TensorType.Q4_0: (256, 256),
     TensorType.Q4_1: (512, 256),
@@ -190,7 +191,9 @@ def _packed_group_bytes(tensor_type: TensorType, cols: int) -> int:
     if tensor_type.is_float:
         return 16 * tensor_type.block_bytes * (cols + cols % 2)
     header, chunk = _TILES[tensor_type]
-    return -(-cols // 256) * header + -(-cols // 32) * chunk
+    tiles, tail_chunks = cols // 256, cols % 256 // 32
+    tail_header = -(-tail_chunks * header // 8 // 64) * 64
+    return tiles * (header + 8 * chunk) + tail_header + tail_chunks * chunk
 
 
 def _work_bytes(config: ModelConfig, engine_config: EngineConfig) -> int:

@@ -96,7 +96,6 @@ class Scheduler:
         num_decoding = sum(sequence.num_new_tokens == 1 for sequence in self.running)
         # Decode rows have their tokens reserved: a long prompt never costs a stream its turn.
         prefill_left = self.budget.prefill_tokens(num_decoding)
-        preemptions = self.counts.preemptions
         at = 0
         while at < len(self.running):
             sequence = self.running[at]
@@ -109,8 +108,7 @@ class Scheduler:
                     break
                 batch.append(sequence, num_tokens)
             at += 1
-        if self.counts.preemptions == preemptions:  # else there are no blocks for newcomers
-            self._admit_waiting(batch, prefill_left)
+        self._admit_waiting(batch, prefill_left)
         batch.copies = self.pool.take_copies()
         return batch
 
@@ -153,6 +151,7 @@ class Scheduler:
         num_copies = int(num_computed // BLOCK_SIZE < len(shared))
         num_taken = -(-sequence.num_tokens // BLOCK_SIZE) - len(shared) + num_copies + self.pool.num_free_among(shared)
         # Every running sequence will soon want one more block: leave that many, or it would preempt the newcomer.
+        # So the preempted, at the head now, cannot come back in the step that took its blocks.
         if num_taken > self.pool.num_free - len(self.running):
             return False
         self.waiting.remove(sequence)

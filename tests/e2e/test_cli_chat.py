@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -14,19 +15,23 @@ pytestmark = pytest.mark.e2e
 
 
 def test_a_chat_with_smollm2() -> None:
-    command = [sys.executable, "-m", "corral", "run", str(model_path("smollm2-135m")), "--temperature", "0"]
+    path = str(model_path("smollm2-135m"))
+    command = [sys.executable, "-m", "corral", "run", path, "--temperature", "0", "--max-tokens", "300", "--verbose"]
     with terminal_session(command, environment()) as chat:
         chat.expect("users at once")  # the plan, before the load
         chat.expect(">>>")
-        chat.press(f"What is the capital of France?{ENTER}")
-        chat.expect("Paris")
-        chat.expect(">>>")
-        chat.press(f"Count from 1 to 1000, one number a line.{ENTER}")
-        chat.expect("\n2")
+        chat.press(f"Count from 1 to 100.{ENTER}")
+        chat.expect("2. 2")
         chat.press(CTRL_C)
+        chat.expect("eval rate")
         chat.expect(">>>")
-        chat.press(f"What is the capital of Italy?{ENTER}")
-        chat.expect("Rome")
+        chat.press(f"What is 2 + 2?{ENTER}")
+        chat.expect("prompt eval count")
+        chat.expect("eval rate")
         chat.expect(">>>")
         chat.press(CTRL_D)
         assert chat.wait() == 0
+    # The second prompt began with the first one, whose blocks were still there.
+    first, second = re.findall(r"prompt eval count:\s+(\d+) token\(s\), (\d+) of them cached", chat.screen)
+    assert int(first[1]) == 0
+    assert int(second[1]) >= int(first[0]) // 16 * 16 > 0

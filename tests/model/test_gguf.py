@@ -38,7 +38,7 @@ def assert_equal_to_gguf_py(path: Path) -> None:
         assert list(file.tensors) == [tensor.name for tensor in expected.tensors]
         for theirs in expected.tensors:
             info = file.tensors[theirs.name]
-            assert (info.type, info.shape) == (theirs.tensor_type, tuple(theirs.shape.tolist()))
+            assert (info.type, info.shape) == (TensorType(theirs.tensor_type), tuple(theirs.shape.tolist()))
             assert (info.offset, info.num_bytes) == (theirs.data_offset, theirs.n_bytes)
             assert bytes(file.data(info)) == theirs.data.tobytes()
         assert file.version == 3

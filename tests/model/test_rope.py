@@ -23,7 +23,8 @@ SMALL = TinyModel(hidden=64, intermediate=64, num_heads=4, num_kv_heads=2, head_
 def test_plain_angles() -> None:
     table = make_rope_table(8, 10_000.0, RopeScaling())
     np.testing.assert_allclose(table.inv_freq, [1, 1e-1, 1e-2, 1e-3], rtol=1e-6)
-    assert (table.inv_freq.dtype, table.attn_factor) == (np.float32, 1.0)
+    assert table.inv_freq.dtype == np.float32
+    assert table.attn_factor == 1.0
 
 
 def test_linear_scaling_divides_every_angle() -> None:

@@ -150,15 +150,18 @@ class ReferenceModel:
 
     def norm(self, x: F32, name: str) -> F32:
         """RMS norm over the last axis."""
-        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.eps) * self.weight(name)
+        scale = np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.eps)
+        return np.asarray(x / scale * self.weight(name), dtype=np.float32)
 
 
 def silu(x: F32) -> F32:
-    return x / (1 + np.exp(-x))
+    with np.errstate(over="ignore"):  # far below zero, exp is infinite and the result 0, as it should be
+        return np.asarray(x / (1 + np.exp(-x)), dtype=np.float32)
 
 
 def gelu_tanh(x: F32) -> F32:
-    return np.float32(0.5) * x * (1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)))
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    return np.asarray(np.float32(0.5) * x * (1 + np.tanh(inner)), dtype=np.float32)
 
 
 def softmax(scores: F32) -> F32:

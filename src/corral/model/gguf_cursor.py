@@ -15,7 +15,7 @@ MAX_TENSORS = 1 << 17
 MAX_STRING_BYTES = 16 << 20
 MAX_KEY_BYTES = (1 << 16) - 1
 MAX_TENSOR_NAME_BYTES = 64
-MAX_ARRAY_ELEMENTS = 1 << 23  # of all arrays of a file together
+MAX_ARRAY_ELEMENTS = 1 << 22  # of all arrays of a file together
 MAX_DIMENSIONS = 4
 
 _U32 = struct.Struct("<I")

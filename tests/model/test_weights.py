@@ -72,3 +72,11 @@ def test_sizes_the_core_does_not_compute_are_refused(tmp_path: Path) -> None:
         pytest.raises(UnsupportedModel, match=fault),
     ):
         load_model(file, read_config(file), 1)
+
+
+def test_a_callers_own_error_passes_through(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise ValueError(f"stopped at {done} of {total}")
+
+    with open_gguf(write_tiny_gguf(tmp_path / "tiny.gguf", ODD)) as file, pytest.raises(ValueError, match="stopped at"):
+        load_model(file, read_config(file), 1, stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from corral.config import EngineConfig
-from corral.errors import CorralError, EngineDead, InvalidConfig, InvalidRequest
+from corral.errors import CorralError, EngineDead, InvalidConfig, InvalidRequest, QueueFull
 from corral.request import FinishReason, Request, RequestOutput, Usage, new_request_id
 from corral.sampling_params import SamplingParams
 from corral.store import resolve
 from corral.worker.pipeline import Pipeline
+
+RETRY_S = 0.01
 
 Prompt = str | list[int]
 Message = dict[str, Any]
@@ -168,9 +171,16 @@ class _Batch:
         """Submits while the engine's queue has room; an engine that is empty takes any request."""
         while self._next < len(self._requests):
             num_sequences = self._requests[self._next].sampling.n
-            if self._num_in_flight and self._num_in_flight + num_sequences > self._max_in_flight // 2:
+            if self._num_in_flight and self._num_in_flight + num_sequences > self._max_in_flight:
                 return
-            self._submit(self._next)
+            try:
+                self._submit(self._next)
+            except QueueFull:
+                # Answers that a stop string has ended leave the engine a step after they have left us.
+                if self._num_in_flight:
+                    return
+                time.sleep(RETRY_S)
+                continue
             self._num_in_flight += num_sequences
             self._next += 1
 

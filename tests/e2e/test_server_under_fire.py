@@ -112,7 +112,8 @@ def test_hostile_bodies_disturb_nobody(server: LiveServer) -> None:
             sock.shutdown(socket.SHUT_WR)
             read_to_end(sock)
         assert {answer.result() for answer in answers} == {undisturbed}
-    for prompt in ("", [], [[]], [10**9]):
+    prompts: tuple[Any, ...] = ("", [], [[]], [10**9])
+    for prompt in prompts:
         response = httpx.post(f"{server.base_url}/completions", json={"model": NAME, "prompt": prompt})
         assert response.status_code == 400
     server.wait_until(lambda stats: stats.num_used_blocks == 0)

@@ -103,3 +103,21 @@ def test_paths_like_health_are_not_health(guarded: LiveServer, path: str) -> Non
 
 def test_without_keys_all_may_come(server: LiveServer) -> None:
     assert httpx.get(f"{server.base_url}/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:1", "corral.localhost:80", "127.0.0.1:5", "10.1.2.3", "[::1]:8"]
+)
+def test_without_keys_our_own_names_are_served(server: LiveServer, host: str) -> None:
+    assert httpx.get(f"{server.base_url}/models", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:11434", "localhost.evil.example", "127.0.0.1.evil", ""])
+def test_without_keys_other_names_are_not(server: LiveServer, host: str) -> None:
+    response = httpx.post(f"{server.base_url}/chat/completions", json=chat_body(), headers={"Host": host})
+    assert (response.status_code, error_of(response)["code"]) == (403, "foreign_host")
+
+
+def test_with_a_key_any_name_is_served(guarded: LiveServer) -> None:
+    headers = {"Host": "corral.example.com", "Authorization": f"Bearer {KEYS[0]}"}
+    assert httpx.get(f"{guarded.base_url}/models", headers=headers).status_code == 200

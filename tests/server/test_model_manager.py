@@ -39,7 +39,7 @@ async def test_models_by_name_and_alias(manager: ModelManager) -> None:
     assert manager.find("eins") is manager.find("one") is one
     assert manager.models == [one, two]
     assert [model.card.name for model in manager.models] == ["one", "two"]
-    assert await asyncio.gather(ask(one, "a"), ask(two, "b")) == ["A", "B"]
+    assert list(await asyncio.gather(ask(one, "a"), ask(two, "b"))) == ["A", "B"]
     with pytest.raises(ModelNotFound, match="served: eins, one, two, uno"):
         manager.find("three")
     with pytest.raises(InvalidConfig, match="uno already"):

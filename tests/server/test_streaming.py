@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -141,17 +142,19 @@ def test_200_vanishing_clients_leave_nothing(server: LiveServer, stream: bool, p
     if path == "/v1/completions":
         body = {"model": "scripted", "prompt": ["forever", "forever"], "max_tokens": 9, "stream": stream}
     per_client = 2 if path == "/v1/completions" else 1
-    sockets = [connect(server) for _ in range(200)]
-    for sock in sockets:
-        sock.sendall(raw_request(server, json.dumps(body), path))
-    server.wait_until(lambda stats: stats.num_used_blocks == 200 * per_client)
-    with httpx.stream("POST", f"{server.base_url}/chat/completions", json=chat_body("hold", stream=True)) as held:
-        lines = held.iter_lines()
-        while "held" not in next(lines):
-            continue
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(connect(server)) for _ in range(200)]
         for sock in sockets:
-            sock.close()
-        server.wait_until(lambda stats: stats.num_used_blocks == 1)
-        assert httpx.post(f"{server.base_url}/chat/completions", json=chat_body("release")).status_code == 200
-        assert "RELEASED" in "".join(lines)
+            sock.sendall(raw_request(server, json.dumps(body), path))
+        server.wait_until(lambda stats: stats.num_used_blocks == 200 * per_client)
+        url, held = f"{server.base_url}/chat/completions", chat_body("hold", stream=True)
+        with httpx.stream("POST", url, json=held, timeout=60) as response:
+            lines = response.iter_lines()
+            while "held" not in next(lines):
+                continue
+            for sock in sockets:
+                sock.close()
+            server.wait_until(lambda stats: stats.num_used_blocks == 1)
+            assert httpx.post(url, json=chat_body("release"), timeout=60).status_code == 200
+            assert "RELEASED" in "".join(lines)
     server.wait_until(lambda stats: stats.num_used_blocks == 0)

@@ -127,7 +127,12 @@ def raw_request(
 ) -> bytes:
     """The bytes of a POST, for tests that speak through a bare socket."""
     body = body.encode() if isinstance(body, str) else body
-    fields = {"Host": "test", "Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+    fields = {
+        "Host": "localhost",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        **(headers or {}),
+    }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 

@@ -166,9 +166,13 @@ def load(
     return model
 
 
+def release_from_outside(*_: object) -> None:
+    for release in on_release:
+        threading.Thread(target=release).start()  # the signal may have interrupted code that holds the model's lock
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", required=True)
-    # The handler only starts a thread: it may interrupt code that holds the model's lock.
-    signal.signal(signal.SIGUSR1, lambda *_: [threading.Thread(target=release).start() for release in on_release])
+    signal.signal(signal.SIGUSR1, release_from_outside)
     run(parser.parse_args().socket, load)

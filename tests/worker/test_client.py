@@ -146,8 +146,8 @@ async def test_abort_of_unknown_ids_is_no_error(client: WorkerClient) -> None:
 
 async def test_drain_finishes_what_runs_and_refuses_the_rest(client: WorkerClient) -> None:
     held = client.generate(ask("hold"))
-    first = [await anext(held), await anext(held)]
-    assert "held " in text_of(first)
+    while not (await anext(held)).deltas:
+        continue
     draining = asyncio.ensure_future(client.drain())
     await client.ping()
     with pytest.raises(ServerDraining):

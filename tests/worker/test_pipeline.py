@@ -62,7 +62,7 @@ def of(prompt: Any = "The horses", **sampling: Any) -> Request:
 def ask(pipeline: Pipeline, request: Request) -> list[RequestOutput]:
     queue: SimpleQueue[RequestOutput | CorralError] = SimpleQueue()
     pipeline.submit(request, queue.put)
-    outputs = []
+    outputs: list[RequestOutput] = []
     while not outputs or not outputs[-1].is_finished:
         output = queue.get(timeout=60)
         if isinstance(output, CorralError):

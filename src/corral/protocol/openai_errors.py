@@ -75,6 +75,13 @@ def unauthorized(message: str) -> ErrorReply:
     return ErrorReply(401, message, code="invalid_api_key", headers={"WWW-Authenticate": 'Bearer realm="corral"'})
 
 
+def foreign_host() -> ErrorReply:
+    message = (
+        "the Host header names another server; call this one by its address or as localhost, or give it an API key"
+    )
+    return ErrorReply(403, message, code="foreign_host")
+
+
 def not_found(path: str) -> ErrorReply:
     return ErrorReply(404, f"there is no route {path[:200]}", code="not_found")
 

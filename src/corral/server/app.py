@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from corral.config import ServerConfig
 from corral.errors import CorralError
 from corral.protocol.openai_errors import ErrorReply, method_not_allowed, not_found, reply_to
-from corral.server.auth import KeyAuth
+from corral.server.auth import HostGuard, KeyAuth
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
@@ -49,6 +49,8 @@ def build_app(
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
     app.add_middleware(KeyAuth, keys=config.api_keys)
+    if not config.api_keys and not config.no_auth:
+        app.add_middleware(HostGuard, host=config.host)
     return app
 
 

@@ -1,16 +1,19 @@
-"""API keys: deny by default, one public route."""
+"""Who may ask: API keys, deny by default, one public route; without keys, only those who call us by our own name."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
+import re
 from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from corral.protocol.openai_errors import ErrorReply, unauthorized
+from corral.protocol.openai_errors import ErrorReply, foreign_host, unauthorized
 from corral.server.replies import send_reply
 
+_HOST_PORT = re.compile(r":\d*$")
 PUBLIC_PATHS = frozenset({"/health"})
 
 
@@ -49,3 +52,31 @@ class KeyAuth:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
+
+
+class HostGuard:
+    """Refuses requests whose Host is a name other than ours: for servers without keys, on loopback.
+
+    A web page can point its own name at 127.0.0.1 (DNS rebinding) and then talk to us as to its own server; but the
+    browser still sends the page's name.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app = app
+        self._own_name = host.lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or all(self._is_ours(v) for k, v in scope["headers"] if k == b"host"):
+            await self._app(scope, receive, send)
+        else:
+            await send_reply(send, foreign_host())
+
+    def _is_ours(self, header: bytes) -> bool:
+        name = _HOST_PORT.sub("", header.decode("latin-1")).strip("[]").lower()
+        if name in ("localhost", self._own_name) or name.endswith(".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True

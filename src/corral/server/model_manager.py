@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.config import EngineConfig
-from corral.errors import CorralError, EngineDead, InvalidConfig, ModelNotFound
+from corral.errors import EngineDead, InvalidConfig, ModelNotFound
 from corral.protocol.openai_models import ModelCard
 from corral.request import Request, RequestOutput
 from corral.worker.client import OnPlan, OnProgress, WorkerClient
@@ -103,8 +103,8 @@ class ServedModel:
                 num_deaths += 1
                 try:
                     client = await self._start_worker()
-                except CorralError as error:
-                    logger.error("the worker of %s could not be started again: %s", self.spec.name, error)
+                except Exception:  # whatever it is (a file that is gone, no memory), the next try may do better
+                    logger.exception("the worker of %s could not be started again", self.spec.name)
             started = time.monotonic()
 
 

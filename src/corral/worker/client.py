@@ -13,6 +13,7 @@ from corral.request import Request, RequestOutput
 from corral.worker import protocol
 from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
+from corral.worker.merge import merge
 from corral.worker.process import WORKER_COMMAND, WorkerProcess
 
 OnProgress = Callable[[int, int], None]
@@ -98,6 +99,10 @@ class WorkerClient:
             self._send(protocol.Submit(request))
             while not is_over:
                 output = await queue.get()
+                # Whoever cannot keep up with the engine gets larger pieces, not a longer queue.
+                while isinstance(output, RequestOutput) and not queue.empty():
+                    following = queue.get_nowait()
+                    output = following if isinstance(following, CorralError) else merge(output, following)
                 if isinstance(output, CorralError):
                     is_over = True
                     raise output

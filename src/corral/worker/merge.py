@@ -1,0 +1,21 @@
+"""Joining outputs that follow one another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from corral.request import Delta, RequestOutput
+
+
+def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
+    """One output that says what both say, in that order; each answer has at most one delta in it."""
+    deltas: dict[int, Delta] = {delta.index: delta for delta in first.deltas}
+    for delta in second.deltas:
+        before = deltas.get(delta.index)
+        if before is not None:
+            delta = replace(delta, text=before.text + delta.text, token_ids=before.token_ids + delta.token_ids)
+        deltas[delta.index] = delta
+    # Only the note that a request was taken has no deltas; it may come after the first words, and then knows less.
+    usage = second.usage if second.deltas or not first.deltas else first.usage
+    is_finished = first.is_finished or second.is_finished
+    return RequestOutput(first.request_id, tuple(deltas.values()), usage, is_finished)

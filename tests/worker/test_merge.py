@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from corral.request import Delta, FinishReason, RequestOutput, Usage
+from corral.worker.merge import merge
+
+
+def test_texts_are_joined_per_answer_in_order() -> None:
+    first = RequestOutput("r", (Delta(0, "a", (1,)), Delta(1, "x", (2,))), Usage(5, 2, 1))
+    second = RequestOutput("r", (Delta(1, "y", (3,)), Delta(2, "z", (4,))), Usage(5, 4, 1))
+    merged = merge(first, second)
+    assert merged.deltas == (Delta(0, "a", (1,)), Delta(1, "xy", (2, 3)), Delta(2, "z", (4,)))
+    assert (merged.usage, merged.is_finished) == (Usage(5, 4, 1), False)
+
+
+def test_ends_are_kept() -> None:
+    first = RequestOutput("r", (Delta(0, "a"),))
+    last = RequestOutput("r", (Delta(0, "b", (), FinishReason.STOP, "stop"),), Usage(1, 2), is_finished=True)
+    merged = merge(first, last)
+    assert merged.is_finished
+    assert merged.deltas == (Delta(0, "ab", (), FinishReason.STOP, "stop"),)
+
+
+def test_a_late_note_of_acceptance_changes_nothing() -> None:
+    spoken = RequestOutput("r", (Delta(0, "a"),), Usage(5, 1, 4), is_finished=True)
+    accepted = RequestOutput("r", (), Usage(5))
+    assert merge(spoken, accepted) == merge(accepted, spoken) == spoken

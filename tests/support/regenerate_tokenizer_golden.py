@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ FOLDER = Path(__file__).parent.parent / "golden" / "tokenizer"
 REAL_MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 BPE_KINDS = ("llama-bpe", "qwen2", "smollm", "gpt-2", "tekken", "default", "dbrx")
 TOYS: dict[str, Callable[[], dict[str, Any]]] = {
-    **{f"toy-{pre}": lambda pre=pre: byte_level_metadata(pre) for pre in BPE_KINDS},
+    **{f"toy-{pre}": partial(byte_level_metadata, pre) for pre in BPE_KINDS},
     "toy-no-pre": lambda: {k: v for k, v in byte_level_metadata("").items() if k != "tokenizer.ggml.pre"},
     "toy-spm": sentencepiece_metadata,
     "toy-spm-no-prefix": lambda: sentencepiece_metadata(
@@ -35,6 +36,7 @@ TOYS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "toy-phi-3": lambda: sentencepiece_metadata(**{"general.name": "Phi-3 mini"}),
 }
+_DISCARD_LOG = llama_cpp.llama_log_callback(lambda *_: None)  # faults come back as return codes
 NUM_RANDOM_TEXTS = 400
 RANDOM_SEED = 20240229
 
@@ -56,7 +58,7 @@ class LlamaVocabulary:
     """The vocabulary of a GGUF file, as llama.cpp reads it."""
 
     def __init__(self, path: Path) -> None:
-        llama_cpp.llama_log_set(_discard_log, ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(_DISCARD_LOG, ctypes.c_void_p(0))
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
         self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -83,11 +85,6 @@ class LlamaVocabulary:
 
     def is_hidden(self, token_id: int) -> bool:
         return bool(self.piece(token_id, True)) and not self.piece(token_id, False)
-
-
-@llama_cpp.llama_log_callback
-def _discard_log(_level: int, _text: bytes, _user_data: object) -> None:
-    """Faults come back as return codes."""
 
 
 def golden_of(vocabulary: LlamaVocabulary, special_tokens: list[str]) -> dict[str, Any]:
@@ -148,7 +145,7 @@ def main(names: list[str]) -> None:
             golden = golden_of(LlamaVocabulary(path), special_tokens_of(metadata))
         lines = [f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in golden.items()]
         (FOLDER / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
-        print(f"{name}: {len(TEXTS)} texts, {NUM_RANDOM_TEXTS} random ones, {len(special_tokens_of(metadata))} special tokens")
+        print(f"{name}: {len(TEXTS)} texts, {len(special_tokens_of(metadata))} special tokens")
 
 
 if __name__ == "__main__":

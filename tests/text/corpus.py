@@ -1,5 +1,7 @@
 """Texts on which tokenizers differ: code, scripts, emoji, white space, control characters, digits, contractions."""
 
+# ruff: noqa: E501 - a text is one line here, whatever its length
+
 from __future__ import annotations
 
 import random
@@ -10,10 +12,10 @@ _CODE = (
     "SELECT a.id, COUNT(*) FROM users AS a WHERE a.name LIKE '%o''brien%' GROUP BY 1 HAVING COUNT(*) >= 10;",
     "const x = {...y, z: [1,2,3].map(n=>n**2)}; // ok?\nlet s = `${x}`;\n",
     '<div class="a b"><p>Hi &amp; bye</p><br/></div>\n<table><tr><td>1</td></tr></table></s><s>',
-    "fn main() { let v: Vec<u8> = vec![0; 1_000]; println!(\"{:?}\", &v[..10]); }",
+    'fn main() { let v: Vec<u8> = vec![0; 1_000]; println!("{:?}", &v[..10]); }',
     "a+=b;c-=d;e*=f;g/=h;i%=j;k**=l;m<<=n;o>>=p;q&=r;s|=t;u^=v;!w;x!=y;z===0;a!==b;a->b;a::b;a..b;a...b",
     "https://user:pw@example.com:8080/a/b.html?q=1&r=%20#frag mailto:x.y+z@example.org C:\\Windows\\System32",
-    "{\"a\": [1, 2.5e-10, null, true], \"b\": {\"c\": \"\\u00e9\\n\"}}",
+    '{"a": [1, 2.5e-10, null, true], "b": {"c": "\\u00e9\\n"}}',
     "HTTPServer getHTTPResponseCode XMLHttpRequest snake_case_name SCREAMING_CASE camelCase PascalCase iPhone eBay",
 )
 _PROSE = (
@@ -90,7 +92,8 @@ _ODD = (
     "a" * 300 + "B" * 300 + "ä" * 100 + "7" * 50,
     "x1y2z3" * 30 + "Aa" * 50 + "AAAAb" * 20 + "éÀÉa" * 20 + "ÀÉA" * 10,
     "ACGTTGCAACGT" * 30,
-    "supercalifragilisticexpialidocious" * 5 + "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
+    "supercalifragilisticexpialidocious" * 5
+    + "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
     "中" * 100 + "の" * 50 + "한" * 50 + "ก" * 60,
     "😀" * 60 + "👩‍👩‍👧‍👦" * 10,
     "!" * 100 + "=" * 80 + "-" * 77 + "." * 50 + "# " * 30 + "\u2014" * 20,
@@ -100,7 +103,15 @@ _ODD = (
 TEXTS: tuple[str, ...] = (*_CODE, *_PROSE, *_SYMBOLS, *_WHITE_SPACE, *_ODD)
 
 # One or more of each class of character that a pre-split tells apart.
-ALPHABET = "aBcsStTrReEvVmMlLdD" + "09²٣½" + "éÀßあ中한ǅʰ" + "\u0301\u0903" + "  \n\n\r\t\u00a0\u2003\u0085" + "''!?.,$+<=>^~|`/_-§€°" + "\x01\u200d\u0378😀"
+ALPHABET = (
+    "aBcsStTrReEvVmMlLdD"
+    + "09²٣½"
+    + "éÀßあ中한ǅʰ"
+    + "\u0301\u0903"
+    + "  \n\n\r\t\u00a0\u2003\u0085"
+    + "''!?.,$+<=>^~|`/_-§€°"
+    + "\x01\u200d\u0378😀"
+)
 
 
 def random_texts(count: int, seed: int) -> list[str]:

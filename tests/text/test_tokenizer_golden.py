@@ -70,7 +70,9 @@ def test_the_corpus_has_llama_cpps_tokens(name: str, mode: str) -> None:
     tokenizer, (add_special, parse_special) = tokenizer_of(name), MODES[mode]
     encoded = [tokenizer.encode(text, add_special=add_special, parse_special=parse_special) for text in TEXTS]
     different = [
-        (text, ids) for text, ids, wanted in zip(TEXTS, encoded, golden_of(name)[mode], strict=True) if digest([ids]) != wanted
+        (text, ids)
+        for text, ids, wanted in zip(TEXTS, encoded, golden_of(name)[mode], strict=True)
+        if digest([ids]) != wanted
     ]
     assert different == []
 

@@ -20,9 +20,7 @@ def byte_level_metadata(pre: str, *, missing_bytes: bytes = b"\x01\xf1", **chang
     tokens = [alphabet[byte] for byte in range(256) if byte not in missing_bytes]
     characters = sorted({character for character in ALPHABET if not set(character.encode()) & set(missing_bytes)})
     spelled = ["".join(alphabet[byte] for byte in character.encode()) for character in characters]
-    merges = dict.fromkeys(
-        (text[:end], text[end]) for text in spelled for end in range(1, len(text))
-    )
+    merges = dict.fromkeys((text[:end], text[end]) for text in spelled for end in range(1, len(text)))
     pairs = [(left, right) for left in spelled for right in spelled if (ord(left[0]) + ord(right[-1])) % 3 != 0]
     merges |= dict.fromkeys(pairs)
     merges |= dict.fromkeys((a + b, c + d) for (a, b), (c, d) in zip(pairs, pairs[7:], strict=False))
@@ -45,12 +43,24 @@ def byte_level_metadata(pre: str, *, missing_bytes: bytes = b"\x01\xf1", **chang
 def sentencepiece_metadata(**changes: Any) -> dict[str, Any]:
     """`tokenizer.*` of a SentencePiece vocabulary with many equal scores, byte tokens and characters without token."""
     space = "\u2581"
-    characters = [c for c in dict.fromkeys("aBcsStTrReEé中09'!.<>|\n" + space)]
+    characters = list(dict.fromkeys("aBcsStTrReEé中09'!.<>|\n" + space))
     pairs = [a + b for a in characters for b in characters if (ord(a) + 3 * ord(b)) % 5 < 3]
     pairs = [pair for pair in pairs if pair not in ("<s", "s>")]  # or llama.cpp merges plain text into <s>
-    longer = [a + b for a, b in zip(pairs, pairs[11:], strict=False)] + [space * n for n in range(3, 9)] + ["あい", "あいう"]
+    longer = (
+        [a + b for a, b in zip(pairs, pairs[11:], strict=False)] + [space * n for n in range(3, 9)] + ["あい", "あいう"]
+    )
     plain = list(dict.fromkeys([*characters, *pairs, *longer]))
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *plain, "<tool>", "  ", "<|end|>", "<|endoftext|>"]
+    tokens = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *plain,
+        "<tool>",
+        "  ",
+        "<|end|>",
+        "<|endoftext|>",
+    ]
     kinds = [2, 3, 3, *[6] * 256, *[1] * len(plain), 4, 4, 3, 3]
     scores = [0.0] * 259 + [-float(index // 7) for index in range(len(plain))] + [0.0] * 4
     metadata: dict[str, Any] = {

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers
 from tokenizers import Regex, models, pre_tokenizers
 
-from corral.errors import InvalidVocabulary, UnsupportedModel
+from corral.errors import InvalidRequest, InvalidVocabulary, UnsupportedModel
 from corral.text.pre_split import PreSplit
-from corral.text.vocabulary import TokenType, Vocabulary
+from corral.text.vocabulary import TokenType, Vocabulary, is_unicode
 
 logger = logging.getLogger(__name__)
+
+_BORDER = re.compile("[A-Za-z](?= )")
+_CHUNK_CHARS = 1 << 20
+_MAX_CHUNK_CHARS = 4 << 20
 
 
 def byte_alphabet() -> list[str]:
@@ -73,6 +78,14 @@ class ByteLevelBPE:
         )
 
     def encode(self, text: str) -> list[int]:
+        """The ids of `text`.
+
+        Raises:
+            InvalidRequest: millions of characters without a border between words.
+        """
+        return list(itertools.chain.from_iterable(map(self._encode_chunk, _chunks(text))))
+
+    def _encode_chunk(self, text: str) -> list[int]:
         # The batch call gives up the GIL while it works; the plain one would hold every stream up.
         [encoding] = self._library.encode_batch_fast([text], add_special_tokens=False)
         ids: list[int] = encoding.ids
@@ -80,6 +93,25 @@ class ByteLevelBPE:
             spelled = self._spelled
             return list(itertools.chain.from_iterable(spelled.get(i, (i,)) for i in ids))
         return ids
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """`text` in parts of about a million characters, cut where every kind of pre-split has a border.
+
+    The library takes a hundred bytes of memory per character, and its patterns give up, in a panic, after ten
+    million steps within one word.
+    """
+    begin = 0
+    while len(text) - begin > _CHUNK_CHARS:
+        border = _BORDER.search(text, begin + _CHUNK_CHARS)
+        end = border.end() if border else len(text)
+        if end - begin > _MAX_CHUNK_CHARS:
+            raise InvalidRequest(
+                f"the text has {end - begin} characters without a space after a letter; {_MAX_CHUNK_CHARS} are allowed"
+            )
+        yield text[begin:end]
+        begin = end
+    yield text[begin:]
 
 
 def _usable(vocabulary: Vocabulary) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -92,12 +124,7 @@ def _usable(vocabulary: Vocabulary) -> tuple[dict[str, int], list[tuple[str, str
         for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
         if kind in (TokenType.CONTROL, TokenType.UNKNOWN)
     }
-    ids = {
-        text: i
-        for i, text in enumerate(vocabulary.tokens)
-        # Printable texts, nearly all, hold no surrogates; asking for that first saves most of the time.
-        if text not in barred and (text.isprintable() or not _has_surrogates(text))
-    }
+    ids = {text: i for i, text in enumerate(vocabulary.tokens) if text not in barred and is_unicode(text)}
     return ids, [pair for pair in _pairs(vocabulary.merges) if pair[0] + pair[1] not in barred]
 
 
@@ -105,10 +132,6 @@ def _pairs(merges: Sequence[str]) -> Iterable[tuple[str, str]]:
     """Each merge's two parts, once: a repeated merge has the rank of its first place."""
     for index, merge in enumerate(dict.fromkeys(merges)):
         cut = merge.find(" ", 1)
-        if cut < 0 or cut == len(merge) - 1 or " " in merge[cut + 1 :] or _has_surrogates(merge):
+        if cut < 0 or cut == len(merge) - 1 or " " in merge[cut + 1 :] or not is_unicode(merge):
             raise InvalidVocabulary("tokenizer.ggml.merges", f"merge {index} is {merge!r:.80}, which is no pair")
         yield merge[:cut], merge[cut + 1 :]
-
-
-def _has_surrogates(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template
 
 from corral.errors import InvalidRequest, UnsupportedModel
 from corral.text.template_guard import TemplateGuard
-from corral.text.template_limits import CURRENT_BUDGET, Budget, TemplateLimitExceeded, TemplateLimits
-from corral.text.template_sandbox import ChatTemplateEnvironment, RefusedByTemplate
+from corral.text.template_limits import CURRENT_BUDGET, Budget, TemplateLimitError, TemplateLimits
+from corral.text.template_sandbox import ChatTemplateEnvironment, TemplateRefusalError
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +73,11 @@ class ChatTemplate:
         try:
             with _budget(self._limits):
                 return ChatTemplateEnvironment().from_string(source)
-        except TemplateError as error:
-            raise UnsupportedModel(f"the chat template does not compile: {_told(error)}") from error
         # Constants are worked out while compiling, so anything may go wrong there.
         except Exception as error:
             raise UnsupportedModel(f"the chat template does not compile: {_told(error)}") from error
 
-    def render(
-        self, messages: list[dict[str, Any]], *, add_generation_prompt: bool = True, **kwargs: Any
-    ) -> Rendered:
+    def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool = True, **kwargs: Any) -> Rendered:
         """The prompt for `messages`: {"role": str, "content": str, list of text parts, or None, ...} each.
 
         Further arguments (tools, documents, enable_thinking, ...) go to the template as they are.
@@ -102,9 +98,9 @@ class ChatTemplate:
         try:
             with _budget(self._limits) as budget:
                 return Rendered(_joined(self._template, variables, budget), guard)
-        except RefusedByTemplate as error:
+        except TemplateRefusalError as error:
             raise InvalidRequest(str(error).replace(guard, ""), param="messages") from error
-        except TemplateLimitExceeded as error:
+        except TemplateLimitError as error:
             raise InvalidRequest(f"rendering the chat template {error}", param="messages") from error
         # A template is a program: with messages it was not written for it may fail in any way.
         except Exception as error:
@@ -152,7 +148,9 @@ def _with_plain_content(index: int, message: Any) -> dict[str, Any]:
         text = part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         if kind != "text" or not isinstance(text, str):
-            raise InvalidRequest(f"messages[{index}].content has a {kind!r:.40} part; only text is known", param="messages")
+            raise InvalidRequest(
+                f"messages[{index}].content has a {kind!r:.40} part; only text is known", param="messages"
+            )
         texts.append(text)
     return {**message, "content": "\n".join(texts)}
 

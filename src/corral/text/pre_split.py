@@ -3,8 +3,8 @@
 The expressions are Oniguruma's, as the tokenizers library runs them. They match what llama.cpp's hand-written
 splitters and std::regex patterns match, with two differences in form:
 - Letters, numbers and punctuation are those of Unicode 15.1, as in llama.cpp; Oniguruma's newer ones are taken out.
-- Nothing backtracks. The usual patterns do, once per character of a long run, and Oniguruma gives up after ten
-  million steps, which ends in a panic. Where a repeat is possessive, a comment says why that changes no match.
+- Nothing backtracks over a long run, as the usual patterns do once per character. Where that changes a pattern's
+  form, a comment says why it changes no match.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ _TEKKEN = PreSplit((_tekken(),), keeps_whole_words=True, adds_bos=True)
 _DEFAULT = PreSplit((rf"[{_PUNCTUATION}$+<=>^~|]++", _GPT2, rf"{_NUMBER}++", "[0-9][0-9][0-9]"))
 
 PRE_SPLITS: dict[str, PreSplit] = {
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"), _LLAMA3),
+    **dict.fromkeys(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"), _LLAMA3
+    ),
     **dict.fromkeys(("dbrx", "smaug-bpe"), _LLAMA3_MERGING),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan"), _QWEN2),
     "solar-open": _QWEN2,

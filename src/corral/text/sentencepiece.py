@@ -116,4 +116,6 @@ def _word_pattern(ids: dict[str, int]) -> re.Pattern[str]:
     joined = {text[at - 1] for text in ids if SPACE in text[1:] for at in range(1, len(text)) if text[at] == SPACE}
     inner = "".join(map(re.escape, sorted(joined - {SPACE})))
     # Spaces, then characters that are no space; after one of `inner` more spaces may follow.
-    return re.compile(rf"{SPACE}*+(?:[^{SPACE}]++(?:(?<=[{inner}]){SPACE}++)?+)*+" if inner else rf"{SPACE}*+[^{SPACE}]*+")
+    return re.compile(
+        rf"{SPACE}*+(?:[^{SPACE}]++(?:(?<=[{inner}]){SPACE}++)?+)*+" if inner else rf"{SPACE}*+[^{SPACE}]*+"
+    )

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from corral.errors import InvalidVocabulary
+from corral.text.vocabulary import is_unicode
+
 _ASCII_SPACE = " \t\n\v\f\r"  # what C's isspace knows
 
 
@@ -37,7 +40,7 @@ class SpecialTokenSplitter:
     """
 
     def __init__(self, tokens: Iterable[SpecialToken]) -> None:
-        usable = [token for token in tokens if token.text and _is_unicode(token.text)]
+        usable = [token for token in tokens if token.text and is_unicode(token.text)]
         ordered = sorted(usable, key=lambda token: (-len(token.text.encode()), token.id))
         ranks: dict[str, tuple[int, bool]] = {}
         # White space that a neighbour may swallow is never safe.
@@ -47,17 +50,17 @@ class SpecialTokenSplitter:
             characters.update(token.text)
         self._entries: dict[str, _Entry] = {}
         for token in sorted(usable, key=lambda token: len(token.text)):
-            shorter = next((e for n in range(len(token.text) - 1, 0, -1) if (e := self._entries.get(token.text[:n]))), None)
+            shorter = next(
+                (e for n in range(len(token.text) - 1, 0, -1) if (e := self._entries.get(token.text[:n]))), None
+            )
             self._entries[token.text] = _Entry(token, ranks[token.text][0], shorter, ranks[token.text][1])
-        self._pattern = re.compile(trie_pattern(self._entries)) if self._entries else None
+        self._search = compile_any(self._entries).search if self._entries else None
 
     def split(self, text: str, guard: str | None = None) -> list[str | int]:
         """The pieces of `text` in order: token ids, and the non-empty texts between them.
 
         A token of one character directly after `guard` is no token: longer ones were broken up by the guard itself.
         """
-        if self._pattern is None:
-            return [text] if text else []
         places = self._accepted(text, list(self._starts(text, guard)))
         pieces: list[str | int] = []
         position = 0
@@ -73,10 +76,8 @@ class SpecialTokenSplitter:
 
     def _starts(self, text: str, guard: str | None) -> Iterator[tuple[int, int, str]]:
         """(rank, position, token text) of the longest token that begins at each position where one does."""
-        assert self._pattern is not None
-        search = self._pattern.search
         position = 0
-        while match := search(text, position):
+        while self._search and (match := self._search(text, position)):
             begin, found = match.start(), match[0]
             entry = self._entries[found]
             position = begin + 1
@@ -87,7 +88,7 @@ class SpecialTokenSplitter:
                 position = begin + len(found)
 
     def _accepted(self, text: str, heap: list[tuple[int, int, str]]) -> list[tuple[int, int, int, int]]:
-        """(begin, end, token begin, id) of the tokens cut out, by position; [begin, end) includes stripped white space."""
+        """(begin, end, token begin, id) of the tokens cut out, by position; [begin, end) has the stripped space too."""
         if not heap:
             return []
         heapq.heapify(heap)
@@ -123,8 +124,20 @@ class SpecialTokenSplitter:
         return entry
 
 
-def trie_pattern(texts: Iterable[str]) -> str:
-    """A regular expression for the longest of `texts` at a place; one branch per character, however many texts."""
+def compile_any(texts: Iterable[str]) -> re.Pattern[str]:
+    """A pattern for the longest of `texts` at a place.
+
+    Raises:
+        InvalidVocabulary: hundreds of texts begin with one another, deeper than the compiler of patterns goes.
+    """
+    try:
+        return re.compile(_trie_pattern(texts))
+    except RecursionError:
+        raise InvalidVocabulary("tokenizer.ggml.tokens", "too many special tokens begin with one another") from None
+
+
+def _trie_pattern(texts: Iterable[str]) -> str:
+    """One branch per character, however many texts."""
     root: dict[str, dict[str, object]] = {}
     for text in texts:
         node: dict[str, object] = root  # type: ignore[assignment]
@@ -149,8 +162,3 @@ def trie_pattern(texts: Iterable[str]) -> str:
             pattern = f"(?:{pattern})"
         done[id(node)] = pattern
     return done[id(root)]
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether the text can be encoded: a token of other bytes cannot stand in any text."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -6,12 +6,12 @@ noncharacter is put inside it; Tokenizer.encode_chat takes it out again once the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.text.special_tokens import trie_pattern
+from corral.text.special_tokens import compile_any
+from corral.text.vocabulary import is_unicode
 
 NONCHARACTERS = tuple(map(chr, range(0xFDD0, 0xFDF0)))  # for internal use, never for interchange, says Unicode
 _MAX_DEPTH = 64
@@ -21,8 +21,8 @@ class TemplateGuard:
     """Breaks up control tokens in user's text."""
 
     def __init__(self, control_texts: Collection[str], template_source: str) -> None:
-        texts = [text for text in control_texts if text]
-        self._pattern = re.compile(trie_pattern(texts)) if texts else None
+        texts = [text for text in control_texts if is_unicode(text)]
+        self._search = compile_any(texts).search if texts else None
         self._single = {text for text in texts if len(text) == 1}
         # A text may also end with the beginning of a control token whose rest the template or another text goes on to
         # write. (A text in the middle of one, as a role between <| and |>, is what templates are for.)
@@ -42,7 +42,9 @@ class TemplateGuard:
         for character in self._candidates:
             if not any(character in text for text in texts):
                 return character
-        raise InvalidRequest("the messages use every noncharacter from U+FDD0 to U+FDEF; leave one out", param="messages")
+        raise InvalidRequest(
+            "the messages use every noncharacter from U+FDD0 to U+FDEF; leave one out", param="messages"
+        )
 
     def protect(self, value: Any, guard: str) -> Any:
         """A copy of a JSON-like value in which no text, and no key, holds the text of a control token."""
@@ -55,11 +57,11 @@ class TemplateGuard:
         return value
 
     def _protect_text(self, text: str, guard: str) -> str:
-        if self._pattern is None or not text:
+        if self._search is None or not text:
             return text
         parts: list[str] = []
         position = copied = 0
-        while match := self._pattern.search(text, position):
+        while match := self._search(text, position):
             begin = match.start()
             if text[begin] in self._single:
                 parts += (text[copied:begin], guard)

@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import TemplateError
 from jinja2.utils import Namespace
 
+_MAX_BITS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class TemplateLimits:
@@ -31,7 +33,7 @@ class TemplateLimits:
     max_items: int = 1 << 18
 
 
-class TemplateLimitExceeded(Exception):
+class TemplateLimitError(Exception):
     """A template did more than TemplateLimits allow. No subclass of what templates' own filters catch."""
 
 
@@ -55,16 +57,16 @@ class Budget:
         if self._units_to_look < 0:
             self._units_to_look = self._LOOK_EVERY
             if time.thread_time() > self._deadline:
-                raise TemplateLimitExceeded(f"took more than {self.limits.max_cpu_s:g} s of CPU time")
+                raise TemplateLimitError(f"took more than {self.limits.max_cpu_s:g} s of CPU time")
 
     def check_chars(self, num_chars: int) -> None:
         """Call before a text of that length is made, where that can be known."""
         if num_chars > self.limits.max_chars:
-            raise TemplateLimitExceeded(f"makes a text of more than {self.limits.max_chars} characters")
+            raise TemplateLimitError(f"makes a text of more than {self.limits.max_chars} characters")
 
     def check_items(self, num_items: int) -> None:
         if num_items > self.limits.max_items:
-            raise TemplateLimitExceeded(f"makes a list of more than {self.limits.max_items} values")
+            raise TemplateLimitError(f"makes a list of more than {self.limits.max_items} values")
 
     def charge(self, value: Any) -> Any:
         """Pays for a value that was just made, and gives it back."""
@@ -73,9 +75,11 @@ class Budget:
             self._chars_left -= len(value)
             self.spend(1 + len(value) // 1024)
             if self._chars_left < 0:
-                raise TemplateLimitExceeded(f"makes more than {self.limits.max_total_chars} characters of text in all")
+                raise TemplateLimitError(f"makes more than {self.limits.max_total_chars} characters of text in all")
         elif isinstance(value, list | tuple | dict):
             self.measure(value)
+        elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise TemplateLimitError(f"makes a number of more than {_MAX_BITS} bits")
         return value
 
     def measure(self, value: Any, indent: int = 0) -> int:

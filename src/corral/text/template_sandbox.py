@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import update_wrapper
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, LoopControlExtension
@@ -19,37 +19,30 @@ from jinja2.visitor import NodeTransformer
 
 from corral.text.template_limits import CURRENT_BUDGET
 
-# Filters and string methods that templates use; those left out (center, wordwrap, xmlattr, ...) only lay text out,
-# and each would need a guard of its own.
-_FILTERS = (
-    "abs attr batch capitalize count d default dictsort e escape first float forceescape format groupby indent int "
-    "items join last length list lower map max min reject rejectattr replace reverse round safe select selectattr "
-    "slice sort string striptags sum title trim truncate unique upper urlencode wordcount"
-).split()
-_STRING_METHODS = frozenset(
-    (
-        "capitalize casefold count endswith find format index isalnum isalpha isascii isdecimal isdigit isidentifier "
-        "islower isnumeric isspace istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind "
-        "rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper"
-    ).split()
-)
+# Filters and string methods that templates use; those left out (center, wordwrap, striptags, ...) are for pages of
+# HTML, and each would need a guard of its own.
+_FILTERS = """
+    abs attr batch capitalize count d default dictsort e escape first float forceescape format groupby indent
+    int items join last length list lower map max min reject rejectattr replace reverse round safe select
+    selectattr slice sort string sum title trim truncate unique upper urlencode wordcount
+"""
+_STRING_METHODS = """
+    capitalize casefold count endswith find format index isalnum isalpha isascii isdecimal isdigit isidentifier
+    islower isnumeric isspace istitle isupper join lower lstrip partition removeprefix removesuffix replace
+    rfind rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title upper
+"""
 _NUMBER_METHODS = frozenset({"is_integer", "bit_length"})
-_WRITES_TEXT = frozenset({"format", "join", "string", "striptags", "trim", "urlencode", "upper", "lower", "title"}) | {
-    "capitalize",
-    "e",
-    "escape",
-    "forceescape",
-    "indent",
-    "replace",
-    "truncate",
-    "wordcount",
-}
+_WRITES_TEXT = """
+    capitalize e escape forceescape format indent join lower replace string title trim truncate upper
+    urlencode wordcount
+"""
 _MAX_LAYOUT = 10_000  # widths and counts
 _MAX_POWER_BITS = 4096
-_BIG_NUMBER = re.compile(r"\d{5}|\*|\{[^{}]*\{")  # in a format: a width of 10,000 or more, or one taken from a value
+# A width of 10,000 or more in a format, or one taken from a value.
+_WIDE = {"%": re.compile(r"%[^A-Za-z%]*?(?:\*|\d{5})"), "{": re.compile(r"\{[^{}]*(?:\{|\d{5})")}
 
 
-class RefusedByTemplate(TemplateError):
+class TemplateRefusalError(TemplateError):
     """The template itself called raise_exception."""
 
 
@@ -66,8 +59,9 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
             finalize=_checked_output,
             cache_size=0,
         )
-        self.filters = {name: _metered_filter(name, FILTERS[name]) for name in _FILTERS}
+        self.filters = {name: _metered_filter(name, FILTERS[name]) for name in _FILTERS.split()}
         self.filters["tojson"] = _tojson
+        self._string_methods = frozenset(_STRING_METHODS.split())
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
@@ -98,7 +92,8 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
         CURRENT_BUDGET.get().check_chars(sum(map(len, texts)))
         return CURRENT_BUDGET.get().charge("".join(texts))  # type: ignore[no-any-return]
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805 - Jinja's own form, so that templates may use any keyword
+    # Jinja's own form: a template may use any name for its keyword arguments.
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         budget = CURRENT_BUDGET.get()
         budget.spend(4)
         if isinstance(__obj, LoopContext) and args:  # a recursive loop
@@ -118,14 +113,14 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "+" and isinstance(left, list | tuple) and isinstance(right, list | tuple):
             budget.check_items(len(left) + len(right))
         elif operator == "%" and isinstance(left, str):
-            _check_format(left, right)
+            _check_format("%", left, right)
         elif operator in ("*", "**"):
             _check_product(operator, left, right)
         return budget.charge(super().call_binop(context, operator, left, right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, str):
-            return attr in _STRING_METHODS
+            return attr in self._string_methods
         if isinstance(obj, int | float | bytes):
             return attr in _NUMBER_METHODS
         return super().is_safe_attribute(obj, attr, value)
@@ -136,7 +131,7 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
             return None
 
         def checked(*args: Any, **kwargs: Any) -> str:
-            _check_format(value.__self__, (args, kwargs))
+            _check_format("{", value.__self__, (args, kwargs))
             return wrapped(*args, **kwargs)
 
         return checked
@@ -147,12 +142,12 @@ class _Metering(NodeTransformer):
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - Jinja's name
         self.generic_visit(node)
-        node.iter = _call_environment("metered", [node.iter], node.lineno)
+        node.iter = _call_environment("metered", [cast(nodes.Expr, node.iter)], node.lineno)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        return _call_environment("concatenated", node.nodes, node.lineno)
+        return _call_environment("concatenated", list(node.nodes), node.lineno)
 
     def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802
         return self._visit_literal(node, node.items)
@@ -187,24 +182,26 @@ class _GenerationTag(Extension):
 
 def _metered_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter of Jinja's that pays for its work. What Jinja marks it with (pass_environment, ...) is kept."""
+    is_lazy = name in ("map", "select", "reject", "selectattr", "rejectattr")  # works while others take its items
+    writes_text = name in _WRITES_TEXT.split()
     num_passed = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     def run(*args: Any, **kwargs: Any) -> Any:
         budget = CURRENT_BUDGET.get()
         budget.spend(4)
         passed, values = args[:num_passed], list(args[num_passed:])
-        if values and isinstance(values[0], Iterator):
+        if values and (is_lazy or isinstance(values[0], Iterator)):
             values[0] = budget.metered(values[0])
         if name == "join" and values:
             separator = values[1] if len(values) > 1 else kwargs.get("d", "")
             values[0] = _joinable(str(separator), values[0])
-        if name in _WRITES_TEXT:
+        if writes_text:
             for value in (*values, *kwargs.values()):
                 budget.measure(value)
         if name == "replace":
             _check_replace(str(values[0]), *map(str, values[1:3]))
         elif name == "format":
-            _check_format(str(values[0]), (values[1:], kwargs))
+            _check_format("%", str(values[0]), (values[1:], kwargs))
         elif name in ("indent", "batch", "slice", "round"):
             _check_layout(name, values, kwargs)
         result = function(*passed, *values, **kwargs)
@@ -226,12 +223,11 @@ def _check_replace(text: str, old: Any, new: Any, *_: Any, **__: Any) -> None:
         CURRENT_BUDGET.get().check_chars(len(text) + text.count(old) * (len(new) - len(old)))
 
 
-def _check_format(text: str, values: Any) -> None:
-    """A format may take its values whole, and may not blow them up."""
+def _check_format(mark: str, text: str, values: Any) -> None:
+    """A format, whose fields begin with `mark`, may take its values whole, and may not blow them up."""
     budget = CURRENT_BUDGET.get()
-    num_chars = budget.measure(values)
-    budget.check_chars(len(text) + num_chars * (1 + text.count("%") + text.count("{")))
-    if _BIG_NUMBER.search(text):
+    budget.check_chars(len(text) + budget.measure(values) * text.count(mark))
+    if _WIDE[mark].search(text):
         raise TemplateError("a width in a format must be a number below 10,000")
 
 
@@ -284,9 +280,9 @@ def _tojson(
 
 def _raise_exception(message: object) -> NoReturn:
     CURRENT_BUDGET.get().measure(message)
-    raise RefusedByTemplate(str(message))
+    raise TemplateRefusalError(str(message))
 
 
 def _strftime_now(format: str) -> str:  # noqa: A002 - the name templates use
-    _check_format(format, ())
+    _check_format("%", format, ())
     return datetime.now().astimezone().strftime(format)

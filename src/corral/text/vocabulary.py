@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 TOKENIZER_MODELS = ("gpt2", "llama")
 MAX_TOKENS = 1 << 24  # four times the largest vocabulary known
 MAX_TOKEN_BYTES = 1 << 16
+MAX_SPECIAL_CHARS = 1 << 10
 _PREFIX = "tokenizer.ggml."
 
 
@@ -95,6 +96,11 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     kinds = _Kinds(tokens, types)
     eog_ids = _end_of_generation(fields, kinds, eos_id)
     left, right = _white_space_rules(metadata, kinds)
+    for token_id in kinds.special | kinds.user_defined:
+        if len(tokens[token_id]) > MAX_SPECIAL_CHARS:
+            raise InvalidVocabulary(
+                _PREFIX + "tokens", f"special token {token_id} is longer than {MAX_SPECIAL_CHARS} characters"
+            )
     return Vocabulary(
         model=model,
         pre_split=pre_split,
@@ -119,6 +125,12 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
 def token_bytes_of(text: str) -> bytes:
     """The bytes of a token's text, surrogate escapes turned back into the file's bytes."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a token's text can be encoded; one that cannot stands in no text."""
+    # Nearly all texts are printable, and surrogates never are.
+    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _Fields:
@@ -229,7 +241,9 @@ class _Kinds:
 
     def __post_init__(self) -> None:
         numbered = enumerate(self.types)
-        odd = [(i, kind) for i, kind in numbered if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)]
+        odd = [
+            (i, kind) for i, kind in numbered if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
+        ]
         self.special = {i for i, kind in odd if kind != TokenType.USER_DEFINED}
         self.user_defined = {i for i, kind in odd if kind == TokenType.USER_DEFINED}
         wanted = {*END_OF_GENERATION, *END_OF_MESSAGE, *ALWAYS_VISIBLE, "<mask>"}

@@ -32,7 +32,8 @@ VirtualMemory::VirtualMemory(size_t bytes) {
   if (mapped == MAP_FAILED) throw std::bad_alloc();
   uint8_t* begin = static_cast<uint8_t*>(mapped);
   if (slack != 0) {
-    const size_t head = round_up(reinterpret_cast<uintptr_t>(begin), kHugePageBytes) - reinterpret_cast<uintptr_t>(begin);
+    const size_t head =
+        round_up(reinterpret_cast<uintptr_t>(begin), kHugePageBytes) - reinterpret_cast<uintptr_t>(begin);
     if (head != 0) munmap(begin, head);
     if (head != slack) munmap(begin + head + size, slack - head);
     begin += head;
@@ -55,8 +56,8 @@ VirtualMemory& VirtualMemory::operator=(VirtualMemory&& other) noexcept {
   return *this;
 }
 
-void VirtualMemory::advise_huge_pages() const {
-  if (size_ >= kHugePageBytes) madvise(data_, size_, MADV_HUGEPAGE);
+void VirtualMemory::advise_huge_pages(bool wanted) const {
+  if (size_ >= kHugePageBytes) madvise(data_, size_, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 void VirtualMemory::release(size_t offset, size_t bytes) const {

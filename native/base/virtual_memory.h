@@ -22,8 +22,8 @@ class VirtualMemory {
   uint8_t* data() const { return data_; }
   size_t size() const { return size_; }  // bytes, a multiple of the page size
 
-  // Lets the kernel back the mapping with huge pages.
-  void advise_huge_pages() const;
+  // Asks the kernel to back the mapping with huge pages, or never to: a huge page is taken whole by its first byte.
+  void advise_huge_pages(bool wanted) const;
 
   // Gives back the whole pages inside [offset, offset + bytes); they read as zeros again.
   void release(size_t offset, size_t bytes) const;

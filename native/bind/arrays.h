@@ -52,7 +52,8 @@ Array<T, Dims> take(const AnyArray& array, const char* name) {
     if (out.shape[dim] > 1 && array.stride(dim) != stride) contiguous = false;
     stride *= out.shape[dim];
   }
-  if (stride > 0 && !contiguous) refuse(std::string(name) + " is not C-contiguous; pass numpy.ascontiguousarray() of it");
+  if (stride > 0 && !contiguous)
+    refuse(std::string(name) + " is not C-contiguous; pass numpy.ascontiguousarray() of it");
   out.data = static_cast<const T*>(array.data());
   return out;
 }
@@ -79,7 +80,8 @@ void need_values(const Array<T, Dims>& array, Bound low, Bound high) {
 // Offsets of parts of an array of `total` values: begin at 0, never fall, end at `total`.
 inline void need_offsets(const Array<int32_t, 1>& offsets, int64_t num_parts, int64_t total) {
   need_size(offsets, num_parts + 1);
-  if (offsets.data[0] != 0) refuse(std::string(offsets.name) + " begins at " + std::to_string(offsets.data[0]) + ", not 0");
+  if (offsets.data[0] != 0)
+    refuse(std::string(offsets.name) + " begins at " + std::to_string(offsets.data[0]) + ", not 0");
   for (int64_t i = 0; i < num_parts; ++i) {
     if (offsets.data[i + 1] < offsets.data[i]) {
       refuse(std::string(offsets.name) + " falls from " + std::to_string(offsets.data[i]) + " to " +

@@ -28,7 +28,8 @@ struct BoundDecoder {
   int64_t max_seqs;
 };
 
-void init_decoder(BoundDecoder* self, Model& model, const BoundKVCache& kv_cache, int64_t max_tokens, int64_t max_seqs) {
+void init_decoder(BoundDecoder* self, Model& model, const BoundKVCache& kv_cache, int64_t max_tokens,
+                  int64_t max_seqs) {
   if (&kv_cache.model != &model) refuse("kv_cache was made for another model");
   need_between("max_tokens", max_tokens, 1, kMaxTokens);
   need_between("max_seqs", max_seqs, 1, max_tokens);
@@ -99,8 +100,9 @@ void check_settings(const SamplingBatch& batch, int64_t history_size) {
   need("temperature", batch.temperature, [](float x) { return x >= 0.0F && x <= kMost; }, "finite and at least 0");
   need("top_p", batch.top_p, [](float x) { return x > 0.0F && x <= 1.0F; }, "above 0 and at most 1");
   need("min_p", batch.min_p, [](float x) { return x >= 0.0F && x <= 1.0F; }, "from 0 to 1");
-  need("repetition_penalty", batch.repetition_penalty, [](float x) { return x > 0.0F && x <= kMost; },
-       "finite and above 0");
+  need(
+      "repetition_penalty", batch.repetition_penalty, [](float x) { return x > 0.0F && x <= kMost; },
+      "finite and above 0");
   const auto is_finite = [](float x) { return x >= -kMost && x <= kMost; };
   need("presence_penalty", batch.presence_penalty, is_finite, "finite");
   need("frequency_penalty", batch.frequency_penalty, is_finite, "finite");

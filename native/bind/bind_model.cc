@@ -131,9 +131,8 @@ void bind_model(nb::module_& module) {
       .def("__init__", init_config, nb::kw_only(), arg("num_layers"), arg("hidden_size"), arg("intermediate_size"),
            arg("num_heads"), arg("num_kv_heads"), arg("head_dim"), arg("vocab_size"), arg("norm_eps"),
            arg("activation"), arg("rope_style"), arg("rope_dim"), arg("inv_freq").noconvert(),
-           arg("local_inv_freq").noconvert().none(), arg("rope_attn_factor"), arg("attn_scale"),
-           arg("embedding_scale"), arg("sliding_window"), arg("layer_is_local"), arg("attn_softcap"),
-           arg("logit_softcap"));
+           arg("local_inv_freq").noconvert().none(), arg("rope_attn_factor"), arg("attn_scale"), arg("embedding_scale"),
+           arg("sliding_window"), arg("layer_is_local"), arg("attn_softcap"), arg("logit_softcap"));
 
   nb::class_<Model>(module, "Model", "The packed weights of one model, with the threads that compute on them.")
       .def("__init__", init_model, arg("config"), arg("num_threads"), arg("pin") = true)
@@ -145,13 +144,18 @@ void bind_model(nb::module_& module) {
 
   nb::class_<BoundKVCache>(module, "KVCache", "Keys and values in blocks of 16 tokens.")
       .def("__init__", init_kv_cache, arg("model"), arg("num_blocks"), nb::keep_alive<1, 2>())
-      .def_prop_ro("block_bytes", [](const BoundKVCache& cache) { return cache.block_bytes(); }, "Bytes of one block, all layers.")
-      .def_prop_ro("num_blocks", [](const BoundKVCache& cache) { return cache.num_blocks(); }, "Blocks of the pool.")
-      .def_prop_ro("block_size", [](const BoundKVCache&) { return kBlockTokens; }, "Tokens in a block: 16.")
+      .def_prop_ro(
+          "block_bytes", [](const BoundKVCache& cache) { return cache.block_bytes(); },
+          "Bytes of one block, all layers.")
+      .def_prop_ro(
+          "num_blocks", [](const BoundKVCache& cache) { return cache.num_blocks(); }, "Blocks of the pool.")
+      .def_prop_ro(
+          "block_size", [](const BoundKVCache&) { return kBlockTokens; }, "Tokens in a block: 16.")
       .def("copy_blocks", copy_blocks, arg("src").noconvert(), arg("dst").noconvert(), "Copies block src[i] to dst[i].")
       .def("release_blocks", release_blocks, arg("ids").noconvert(), "Gives the blocks' memory back.")
-      .def("resident_bytes", [](const BoundKVCache& cache) { return cache.resident_bytes(); },
-           "Bytes of the cache that are in memory now.");
+      .def(
+          "resident_bytes", [](const BoundKVCache& cache) { return cache.resident_bytes(); },
+          "Bytes of the cache that are in memory now.");
 }
 
 }  // namespace corral::bind

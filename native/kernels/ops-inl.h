@@ -78,9 +78,8 @@ void add_to(float* x, const float* y, int64_t n) {
 }
 
 void scale_by(float* x, float factor, int64_t n) {
-  for_lanes(n, [&](int64_t i, int64_t count) {
-    store_some(x + i, count, mul(load_some(x + i, count, 0.0F), set1(factor)));
-  });
+  for_lanes(
+      n, [&](int64_t i, int64_t count) { store_some(x + i, count, mul(load_some(x + i, count, 0.0F), set1(factor))); });
 }
 
 void rope(float* head, const float* cos, const float* sin, int64_t rope_dim, RopeStyle style) {

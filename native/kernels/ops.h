@@ -20,12 +20,12 @@ struct AttentionTile {
   const float* const* queries = nullptr;  // [num_rows] -> [head_dim], already scaled
   const int32_t* key_begin = nullptr;     // [num_rows] row r sees keys [key_begin[r], key_end[r])
   const int32_t* key_end = nullptr;
-  const int32_t* block_table = nullptr;   // block of page p = block_table[p]
-  const uint8_t* pages = nullptr;         // K page of this layer and KV head in block 0
-  int64_t block_bytes = 0;                // from one block to the next
+  const int32_t* block_table = nullptr;  // block of page p = block_table[p]
+  const uint8_t* pages = nullptr;        // K page of this layer and KV head in block 0
+  int64_t block_bytes = 0;               // from one block to the next
   int64_t head_dim = 0;
   int64_t padded_dim = 0;
-  float softcap = 0.0F;                   // 0: none
+  float softcap = 0.0F;  // 0: none
 };
 
 // Softmax state of some rows over some keys: out = acc / sum, all scaled by exp(-max). A row without keys has

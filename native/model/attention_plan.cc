@@ -7,8 +7,8 @@
 namespace corral {
 namespace {
 
-constexpr int64_t kTileRows = 32;                            // query rows that share the loads of one chunk
-constexpr int64_t kMaxSlotBytes = int64_t{64} << 20;         // of all slots; beyond it tiles stay whole
+constexpr int64_t kTileRows = 32;                     // query rows that share the loads of one chunk
+constexpr int64_t kMaxSlotBytes = int64_t{64} << 20;  // of all slots; beyond it tiles stay whole
 
 int64_t work(const AttentionItem& item) {
   return static_cast<int64_t>(item.row_end - item.row_begin) * (item.chunk_end - item.chunk_begin);

@@ -10,7 +10,8 @@
 
 namespace corral {
 
-// Query tokens [row_begin, row_end) of one sequence with all heads of one KV head, over chunks [chunk_begin, chunk_end).
+// Query tokens [row_begin, row_end) of one sequence with all heads of one KV head, over chunks [chunk_begin,
+// chunk_end).
 struct AttentionItem {
   int32_t seq = 0;
   int32_t kv_head = 0;

@@ -45,8 +45,8 @@ void DecoderConfig::check() const {
   need_between("rope_dim", rope_dim, 0, head_dim);
   need_between("sliding_window", sliding_window, 0, INT32_MAX);
   if (num_heads % num_kv_heads != 0) {
-    throw std::invalid_argument("num_heads is " + std::to_string(num_heads) + "; it must be a multiple of num_kv_heads, " +
-                                std::to_string(num_kv_heads));
+    throw std::invalid_argument("num_heads is " + std::to_string(num_heads) +
+                                "; it must be a multiple of num_kv_heads, " + std::to_string(num_kv_heads));
   }
   if (rope_dim % 2 != 0) {
     throw std::invalid_argument("rope_dim is " + std::to_string(rope_dim) + "; it must be even");

@@ -19,16 +19,16 @@ struct DecoderConfig {
   float norm_eps = 0.0F;
   Activation activation = Activation::kSilu;
   RopeStyle rope_style = RopeStyle::kInterleaved;
-  int64_t rope_dim = 0;                // the first rope_dim values of a head are rotated
-  std::vector<float> inv_freq;         // [rope_dim / 2] radians per token
-  std::vector<float> local_inv_freq;   // [rope_dim / 2] of the local layers; empty: as inv_freq
-  float rope_attn_factor = 1.0F;       // multiplies cos and sin
-  float attn_scale = 0.0F;             // multiplies q . k
+  int64_t rope_dim = 0;               // the first rope_dim values of a head are rotated
+  std::vector<float> inv_freq;        // [rope_dim / 2] radians per token
+  std::vector<float> local_inv_freq;  // [rope_dim / 2] of the local layers; empty: as inv_freq
+  float rope_attn_factor = 1.0F;      // multiplies cos and sin
+  float attn_scale = 0.0F;            // multiplies q . k
   float embedding_scale = 1.0F;
-  int64_t sliding_window = 0;          // local layers: key j is visible to query i iff i - j < sliding_window; 0: all
-  std::vector<bool> layer_is_local;    // [num_layers]
-  float attn_softcap = 0.0F;           // 0: none
-  float logit_softcap = 0.0F;          // 0: none
+  int64_t sliding_window = 0;        // local layers: key j is visible to query i iff i - j < sliding_window; 0: all
+  std::vector<bool> layer_is_local;  // [num_layers]
+  float attn_softcap = 0.0F;         // 0: none
+  float logit_softcap = 0.0F;        // 0: none
 
   int64_t q_size() const { return num_heads * head_dim; }
   int64_t kv_size() const { return num_kv_heads * head_dim; }

@@ -88,8 +88,8 @@ void DecoderWorker::make_rope_table(int64_t row) {
 
 Activations DecoderWorker::activations(const Matrix& matrix, const float* input) const {
   const ActForm form = act_form(matrix.packed.type);
-  Activations act = make_activations(form, num_rows_, matrix.packed.cols,
-                                     rows().activations[static_cast<size_t>(form)]);
+  Activations act =
+      make_activations(form, num_rows_, matrix.packed.cols, rows().activations[static_cast<size_t>(form)]);
   act.f32 = input;
   return act;
 }
@@ -109,9 +109,8 @@ void DecoderWorker::quantize(const float* input, int64_t k, int64_t row_begin, i
 void DecoderWorker::multiply(const Matrix& matrix, const float* input, float* out, int64_t stride) {
   const Activations act = activations(matrix, input);
   const int64_t groups = matrix.packed.num_groups();
-  share(groups, groups / (32 * num_workers_), [&](int64_t begin, int64_t end) {
-    model_.matmul().matmul(matrix.packed, act, out, stride, begin, end);
-  });
+  share(groups, groups / (32 * num_workers_),
+        [&](int64_t begin, int64_t end) { model_.matmul().matmul(matrix.packed, act, out, stride, begin, end); });
 }
 
 // x += norm(y + bias); bias and norm may be empty. `scratch` holds hidden_size floats.
@@ -191,9 +190,7 @@ void DecoderWorker::rotate_heads(int64_t row, int64_t kv_head, const LayerWeight
     if (norm != nullptr) ops_.rms_norm(head, norm, config_.norm_eps, dim, head);
     ops_.rope(head, cos, sin, config_.rope_dim, config_.rope_style);
   };
-  const auto bias_of = [](const Vector& bias, int64_t offset) {
-    return bias.empty() ? nullptr : bias.data() + offset;
-  };
+  const auto bias_of = [](const Vector& bias, int64_t offset) { return bias.empty() ? nullptr : bias.data() + offset; };
   float* qkv = scratch_.qkv + row * scratch_.qkv_stride;
   const int64_t group = config_.heads_per_kv();
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {

@@ -38,7 +38,8 @@ class DecoderWorker {
   void finish_tile(const AttentionItem& item, const AttentionState& state);
   void gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end);
   void add_residual(float* x, const float* y, const Vector& bias, const Vector& norm, float* scratch);
-  void quantize(const float* input, int64_t k, int64_t row_begin, int64_t row_end, std::initializer_list<const Matrix*> for_matrices);
+  void quantize(const float* input, int64_t k, int64_t row_begin, int64_t row_end,
+                std::initializer_list<const Matrix*> for_matrices);
   Activations activations(const Matrix& matrix, const float* input) const;
   void multiply(const Matrix& matrix, const float* input, float* out, int64_t stride);
 

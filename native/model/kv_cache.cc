@@ -23,7 +23,9 @@ KVCache::KVCache(const DecoderConfig& config, int64_t num_blocks)
       num_kv_heads_(config.num_kv_heads),
       head_bytes_(2 * config.padded_head_dim() * kBlockTokens * static_cast<int64_t>(sizeof(uint16_t))),
       block_bytes_(config.num_layers * num_kv_heads_ * head_bytes_),
-      memory_(cache_bytes(num_blocks, block_bytes_)) {}
+      memory_(cache_bytes(num_blocks, block_bytes_)) {
+  memory_.advise_huge_pages(false);  // memory follows the tokens that are held
+}
 
 void KVCache::copy_block(int64_t source, int64_t target) const {
   if (source == target) return;

@@ -90,6 +90,7 @@ Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_toke
     }
     if (layout.base != nullptr) break;
     memory_ = VirtualMemory(layout.used);
+    memory_.advise_huge_pages(false);  // only the rows in use take memory
     layout.base = memory_.data();
   }
   for (WorkerScratch& worker : workers) {

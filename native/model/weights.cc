@@ -19,7 +19,7 @@ int64_t head(const DecoderConfig& c) { return c.head_dim; }
 
 struct MatrixRole {
   std::string_view name;
-  Matrix LayerWeights::*member;
+  Matrix LayerWeights::* member;
   Size rows;
   Size cols;
 };
@@ -36,7 +36,7 @@ constexpr std::array kMatrixRoles = {
 
 struct VectorRole {
   std::string_view name;
-  Vector LayerWeights::*member;
+  Vector LayerWeights::* member;
   Size size;
   bool required;
 };
@@ -145,7 +145,7 @@ void Model::add_tensor(std::string_view role, int64_t layer, const TensorView& t
 
 void Model::pack(const TensorView& tensor, Matrix& matrix) {
   matrix.memory = VirtualMemory(::corral::packed_bytes(tensor.type, tensor.rows, tensor.cols));
-  matrix.memory.advise_huge_pages();
+  matrix.memory.advise_huge_pages(true);
   matrix.packed = {.type = tensor.type,
                    .rows = tensor.rows,
                    .cols = tensor.cols,

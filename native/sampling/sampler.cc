@@ -10,7 +10,7 @@
 namespace corral {
 namespace {
 
-constexpr int64_t kBlock = 1024;  // tokens whose weights are summed as one
+constexpr int64_t kBlock = 1024;                                 // tokens whose weights are summed as one
 constexpr float kLowest = std::numeric_limits<float>::lowest();  // a floor that only drops -inf
 
 }  // namespace
@@ -60,8 +60,7 @@ int32_t Sampler::sample_row(const float* logits, const SamplingBatch& batch, int
   if (min_p > 0.0F) {
     floor = std::max(kLowest, static_cast<float>(max + std::log(static_cast<double>(min_p)) * temperature));
   }
-  const double uniform =
-      uniform_at(batch.seeds[row], static_cast<uint64_t>(batch.positions[row]));
+  const double uniform = uniform_at(batch.seeds[row], static_cast<uint64_t>(batch.positions[row]));
   const Row view{logits, max, scale, floor, uniform};
   const int64_t top_k = batch.top_k[row] <= 0 ? vocab_size_ : batch.top_k[row];
   if (top_k >= vocab_size_ && batch.top_p[row] >= 1.0F) return draw_from_all(view, worker);
@@ -71,9 +70,9 @@ int32_t Sampler::sample_row(const float* logits, const SamplingBatch& batch, int
 // Returns the row itself if nothing is to be changed, else an edited copy.
 const float* Sampler::edit(const float* logits, const SamplingBatch& batch, int64_t row, Worker& worker) const {
   const bool has_bias = batch.bias_offsets[row] != batch.bias_offsets[row + 1];
-  const bool has_penalty =
-      batch.history_offsets[row] != batch.history_offsets[row + 1] &&
-      (batch.repetition_penalty[row] != 1.0F || batch.presence_penalty[row] != 0.0F || batch.frequency_penalty[row] != 0.0F);
+  const bool has_penalty = batch.history_offsets[row] != batch.history_offsets[row + 1] &&
+                           (batch.repetition_penalty[row] != 1.0F || batch.presence_penalty[row] != 0.0F ||
+                            batch.frequency_penalty[row] != 0.0F);
   if (batch.mask == nullptr && !has_bias && !has_penalty) return logits;
   std::memcpy(worker.logits, logits, static_cast<size_t>(vocab_size_) * sizeof(float));
   if (batch.mask != nullptr) {
@@ -191,7 +190,8 @@ int32_t Sampler::draw_from_top(const Row& row, int64_t top_k, float top_p, Worke
     size_t kept = 0;
     double kept_weight = 0.0;
     const double wanted = top_p >= 1.0F ? std::numeric_limits<double>::infinity() : static_cast<double>(top_p) * total;
-    while (kept < count && (kept == 0 || kept_weight < wanted)) kept_weight += static_cast<double>(worker.weights[kept++]);
+    while (kept < count && (kept == 0 || kept_weight < wanted))
+      kept_weight += static_cast<double>(worker.weights[kept++]);
     if (!by_count && !complete && kept_weight < wanted) continue;
     const double point = row.uniform * kept_weight;
     double passed = 0.0;

@@ -23,11 +23,11 @@ struct SamplingBatch {
   const int64_t* positions = nullptr;         // [num_rows]
   const int32_t* history_offsets = nullptr;   // [num_rows + 1] tokens so far: history_ids[offsets[r], offsets[r + 1])
   const int32_t* history_ids = nullptr;
-  const int32_t* output_starts = nullptr;     // [num_rows] where in its history a row's output begins
-  const int32_t* bias_offsets = nullptr;      // [num_rows + 1]
+  const int32_t* output_starts = nullptr;  // [num_rows] where in its history a row's output begins
+  const int32_t* bias_offsets = nullptr;   // [num_rows + 1]
   const int32_t* bias_ids = nullptr;
   const float* bias_values = nullptr;
-  const uint32_t* mask = nullptr;             // [num_rows][ceil(vocab / 32)] bit set: token allowed; null: all are
+  const uint32_t* mask = nullptr;  // [num_rows][ceil(vocab / 32)] bit set: token allowed; null: all are
 };
 
 // Draws one token for each row. Steps: mask, bias, penalties (repetition, then frequency and presence), temperature,
@@ -47,10 +47,10 @@ class Sampler {
   };
   // Memory of one worker; touched by the rows that need it.
   struct Worker {
-    float* logits = nullptr;     // [vocab] edited copy of a row
-    int32_t* counts = nullptr;   // [vocab] zero between rows: 1 + occurrences in the output
-    int32_t* ids = nullptr;      // [vocab] selected tokens
-    float* weights = nullptr;    // [vocab]
+    float* logits = nullptr;    // [vocab] edited copy of a row
+    int32_t* counts = nullptr;  // [vocab] zero between rows: 1 + occurrences in the output
+    int32_t* ids = nullptr;     // [vocab] selected tokens
+    float* weights = nullptr;   // [vocab]
     std::vector<Candidate> candidates;
   };
   // A row after the edits: weight of token t = exp((logits[t] - max) * scale) if logits[t] >= floor.

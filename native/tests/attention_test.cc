@@ -105,8 +105,9 @@ std::vector<double> plain_attention(const Context& c, const Query& row, float ca
     sum += weight;
     for (int64_t d = 0; d < c.head_dim; ++d) {
       out[static_cast<size_t>(d)] +=
-          weight * static_cast<double>(c.v[(static_cast<size_t>(row.key_begin) + i) * static_cast<size_t>(c.head_dim) +
-                                           static_cast<size_t>(d)]);
+          weight *
+          static_cast<double>(
+              c.v[(static_cast<size_t>(row.key_begin) + i) * static_cast<size_t>(c.head_dim) + static_cast<size_t>(d)]);
     }
   }
   for (double& x : out) x /= sum;
@@ -138,12 +139,13 @@ void test_case(const OpsKernels& ops, int64_t num_keys, int64_t head_dim, int64_
     const std::vector<double> plain = plain_attention(context, rows[r], cap);
     const Floats alone = attend(ops, context, {rows[r]}, cap)[0];
     for (size_t d = 0; d < plain.size(); ++d) {
-      CHECK(std::abs(static_cast<double>(together[r][d]) - plain[d]) < 1e-4, "%s keys=%ld dim=%ld row=%zu: %g is not %g",
-            ops.name, static_cast<long>(num_keys), static_cast<long>(head_dim), r,
-            static_cast<double>(together[r][d]), plain[d]);
+      CHECK(std::abs(static_cast<double>(together[r][d]) - plain[d]) < 1e-4,
+            "%s keys=%ld dim=%ld row=%zu: %g is not %g", ops.name, static_cast<long>(num_keys),
+            static_cast<long>(head_dim), r, static_cast<double>(together[r][d]), plain[d]);
     }
     CHECK(together[r] == alone, "%s keys=%ld row=%zu differs alone", ops.name, static_cast<long>(num_keys), r);
-    CHECK(together[r] == oracle[r], "%s keys=%ld row=%zu differs from scalar", ops.name, static_cast<long>(num_keys), r);
+    CHECK(together[r] == oracle[r], "%s keys=%ld row=%zu differs from scalar", ops.name, static_cast<long>(num_keys),
+          r);
   }
 }
 

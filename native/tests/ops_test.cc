@@ -1,4 +1,6 @@
 // Every op of every ISA against the scalar oracle, bit for bit; the oracle against plain double arithmetic.
+#include "kernels/ops.h"
+
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -6,7 +8,6 @@
 #include <vector>
 
 #include "base/cpu_features.h"
-#include "kernels/ops.h"
 #include "tests/check.h"
 
 namespace corral {
@@ -135,7 +136,8 @@ void test_argmax_edges(const OpsKernels& ops) {
       x[static_cast<size_t>(at)] = 2.0F;
       x[static_cast<size_t>(n - 1)] = 2.0F;
       ops.argmax(x.data(), n, &value, &index);
-      CHECK(value == 2.0F && index == at, "%s argmax n=%ld: %ld", ops.name, static_cast<long>(n), static_cast<long>(index));
+      CHECK(value == 2.0F && index == at, "%s argmax n=%ld: %ld", ops.name, static_cast<long>(n),
+            static_cast<long>(index));
       x[static_cast<size_t>(at)] = std::numeric_limits<float>::quiet_NaN();
       ops.argmax(x.data(), n, &value, &index);
       CHECK(index == -1, "%s argmax of NaN", ops.name);

@@ -24,6 +24,7 @@ from corral.errors import (
 )
 from corral.request import FinishReason, Request, RequestOutput, new_request_id
 from corral.sampling_params import SamplingParams
+from corral.worker import protocol
 from corral.worker.client import WorkerClient
 from tests.support.scripted_worker import COMMAND
 
@@ -235,3 +236,18 @@ async def test_no_orphans_when_the_front_is_killed(tmp_path: Path) -> None:
     await front.wait()
     await asyncio.to_thread(psutil.wait_procs, [worker], timeout=20)
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_a_callback_that_fails_ends_the_start_and_the_process() -> None:
+    def fail(_: str) -> None:
+        raise ZeroDivisionError("by the caller")
+
+    with pytest.raises(EngineDead, match="by the caller"):
+        await WorkerClient.start(MODEL, EngineConfig(), on_plan=fail, command=COMMAND)
+
+
+async def test_frames_out_of_order_end_the_worker(client: WorkerClient) -> None:
+    client._send(protocol.Load("again", EngineConfig()))
+    await asyncio.wait_for(client.died.wait(), 20)
+    assert "exit code 5" in client.cause_of_death
+    assert "Load is out of order" in client.cause_of_death

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.merge import merge
 from corral.worker.process import WORKER_COMMAND, WorkerProcess
+
+logger = logging.getLogger("corral.worker")
 
 OnProgress = Callable[[int, int], None]
 OnPlan = Callable[[str], None]
@@ -168,8 +171,9 @@ class WorkerClient:
         try:
             while (payload := await read_payload(self._process.reader)) is not None:
                 self._handle(protocol.decode_from_worker(payload))
-        except protocol.FrameError as error:
-            fault = f"{error}; "
+        except Exception as error:  # without its reader every waiter would hang for ever
+            logger.exception("what the worker sent could not be handled")
+            fault = f"{type(error).__name__}: {error}; "
         if self._death is None:
             self._end(fault + await self._process.autopsy())
         self._process.writer.close()

@@ -24,6 +24,7 @@ from corral.worker.outbox import Item, Outbox
 EXIT_ORPHANED = 0
 EXIT_LOAD_FAILED = 3
 EXIT_ENGINE_DEAD = 4
+EXIT_PROTOCOL = 5
 CLOSE_TIMEOUT_S = 5.0
 TEXT_THREADS = 2  # render and tokenise off the event loop
 
@@ -91,8 +92,9 @@ class Worker:
         try:
             while (payload := await read_payload(self._reader)) is not None:
                 self._handle(protocol.decode_to_worker(payload))
-        except protocol.FrameError:
-            logger.exception("the front process sent what is no frame")
+        except Exception:  # without its reader the worker would hang for ever
+            logger.exception("a frame of the front process could not be handled")
+            self._exit(EXIT_PROTOCOL)
         self._exit(EXIT_ORPHANED)
 
     def _handle(self, frame: protocol.ToWorker) -> None:

@@ -7,8 +7,8 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-import click
 import typer
 
 from corral import config
@@ -24,22 +24,22 @@ def cli_page() -> str:
     root = typer.main.get_command(app)
     parts = [MARK, "# Command line\n"]
     commands = [("corral", root)]
-    if isinstance(root, click.Group) or hasattr(root, "commands"):
-        commands += [(f"corral {name}", command) for name, command in sorted(root.commands.items())]
+    commands += [(f"corral {name}", command) for name, command in sorted(getattr(root, "commands", {}).items())]
     for path, command in commands:
-        context = click.Context(command, info_name=path)
+        context = typer.Context(command, info_name=path)
         parts.append(f"## `{path}`\n\n{inspect.cleandoc(command.help or '')}\n\n```\n{_usage(command, context)}\n```\n")
-        rows = [_option_row(p) for p in command.params if isinstance(p, click.Option) and not p.hidden]
+        options = [p for p in command.params if p.param_type_name == "option" and not getattr(p, "hidden", False)]
+        rows = [_option_row(option) for option in options]
         if rows:
             parts.append("| option | default | environment | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 
 
-def _usage(command: click.Command, context: click.Context) -> str:
+def _usage(command: Any, context: typer.Context) -> str:
     return " ".join([context.command_path, *command.collect_usage_pieces(context)])
 
 
-def _option_row(option: click.Option) -> str:
+def _option_row(option: Any) -> str:
     flags = ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
     plain = option.default is None or callable(option.default) or option.default is False or option.default == ()
     default = "" if plain else f"`{option.default}`"
@@ -51,9 +51,9 @@ def _option_row(option: click.Option) -> str:
 def config_page() -> str:
     """The settings as the code knows them, and the environment that is read."""
     parts = [MARK, "# Configuration\n", "## Environment\n", "| variable | meaning |\n|---|---|"]
-    for function in (config.data_home, config.cache_home, config.forced_isa):
+    for function in (config.data_home, config.cache_home, config.forced_isa, config.ca_bundle):
         doc = re.sub(r"\s+", " ", inspect.getdoc(function) or "")
-        parts += [f"| `{name}` | {doc} |" for name in re.findall(r"CORRAL_[A-Z_]+", doc)]
+        parts += [f"| `{name}` | {doc} |" for name in re.findall(r"[A-Z]+_[A-Z_]+", doc)]
     parts.append("\nEvery flag of `corral serve` has an environment twin too: see the [command line](cli.md).\n")
     for owner, title in (
         (config.EngineConfig, "Engine"),

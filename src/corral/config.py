@@ -52,7 +52,16 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Settings of the front process."""
+    """Settings of the front process.
+
+    Args:
+        host: address to listen on; beyond loopback a key or no_auth is demanded.
+        port: 0 takes a free one.
+        api_keys: any of them opens every route.
+        no_auth: listen beyond loopback without a key.
+        max_body_bytes: largest request body.
+        drain_timeout_s: how long streams in flight may take to finish after SIGTERM.
+    """
 
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
@@ -89,5 +98,5 @@ def forced_isa() -> str | None:
 
 
 def ca_bundle() -> str | None:
-    """File of certificate authorities that requests and curl are told to trust; ours is to trust it too."""
+    """REQUESTS_CA_BUNDLE, else CURL_CA_BUNDLE: file of certificate authorities to trust, as requests and curl do."""
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None

@@ -92,7 +92,7 @@ async def test_many_at_once(client: WorkerClient) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = {i: group.create_task(collect(client, ask(f"a b{i} c"))) for i in range(100)}
     assert all(text_of(task.result()) == f"A B{i} C" for i, task in tasks.items())
-    assert await used_blocks(client) == 0
+    await until_unused(client)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -9,9 +10,12 @@ from corral.engine.output import SequenceOutput
 from corral.errors import CorralError, EngineDead
 from corral.request import FinishReason, Request, RequestOutput
 from corral.sampling_params import SamplingParams
+from corral.text.chat_template import ChatTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.answering import Answering
 from tests.support.tiny_vocab import bpe_metadata
+
+NO_TOKENS: dict[str, Any] = {"bos_token": None, "eos_token": None, "control_texts": ()}
 
 
 @cache
@@ -40,6 +44,18 @@ def answering(n: int = 1, stop: tuple[str, ...] = ()) -> tuple[Answering, Heard]
     heard = Heard()
     request = Request("r", prompt="p", sampling=SamplingParams(n=n, stop=stop))
     return Answering(request, 5, tokenizer(), heard.outputs.append, heard.finished.append), heard
+
+
+def test_the_templates_own_stop_texts_end_an_answer_too() -> None:
+    heard = Heard()
+    request = Request("r", messages=[{"role": "user", "content": "p"}], sampling=SamplingParams(stop=("\n\n",)))
+    one = Answering(
+        request, 5, tokenizer(), heard.outputs.append, heard.finished.append, ChatTemplate(None, **NO_TOKENS).stop_texts
+    )
+    one.on_step((step(tuple(ids("Whoa.<|im_end|>more"))),))
+    assert heard.text() == "Whoa."
+    assert heard.last.deltas[0].stop_reason == "<|im_end|>"
+    assert heard.finished == [0]
 
 
 def step(token_ids: tuple[int, ...] = (), index: int = 0, end: FinishReason | None = None) -> SequenceOutput:

@@ -42,6 +42,7 @@ class ChatTemplate:
 
     Attributes:
         is_fallback: the file had no template. The model may well not know ChatML.
+        stop_texts: what ends an answer though it is no token of the model: ChatML's mark in the fallback.
 
     Raises:
         UnsupportedModel: the template does not compile, or is too long.
@@ -57,6 +58,7 @@ class ChatTemplate:
         limits: TemplateLimits | None = None,
     ) -> None:
         self.is_fallback = source is None
+        self.stop_texts: tuple[str, ...] = ("<|im_end|>",) if self.is_fallback else ()
         if source is None:
             logger.warning("the model's file has no chat template; taking ChatML, which the model may not know")
             source = CHATML

@@ -16,12 +16,22 @@ Finish = Callable[[int], None]  # ends the answer of that index, because of its 
 
 
 class Answering:
-    """One request under way. All calls come from the engine's thread, and are short."""
+    """One request under way. All calls come from the engine's thread, and are short.
+
+    `stop_texts` end an answer besides the request's own stop strings.
+    """
 
     def __init__(
-        self, request: Request, num_prompt_tokens: int, tokenizer: Tokenizer, on_output: OnOutput, finish: Finish
+        self,
+        request: Request,
+        num_prompt_tokens: int,
+        tokenizer: Tokenizer,
+        on_output: OnOutput,
+        finish: Finish,
+        stop_texts: tuple[str, ...] = (),
     ) -> None:
         sampling = request.sampling
+        stops = sampling.stop + stop_texts
         self._request_id = request.request_id
         self._num_prompt_tokens = num_prompt_tokens
         self._num_cached_tokens = 0
@@ -30,7 +40,7 @@ class Answering:
         self._finish = finish
         is_continuation = request.messages is None  # an answer to a raw prompt goes on in its text
         self._answers = [
-            _Answer(Detokenizer(tokenizer, is_continuation=is_continuation), sampling.stop) for _ in range(sampling.n)
+            _Answer(Detokenizer(tokenizer, is_continuation=is_continuation), stops) for _ in range(sampling.n)
         ]
         self._num_unfinished = sampling.n
 

@@ -110,7 +110,12 @@ class Pipeline:
         prompt_ids = self._encode(request)
         self._check_length(request, len(prompt_ids))
         answering = Answering(
-            request, len(prompt_ids), self.tokenizer, on_output, lambda index: self._engine.finish(request_id, index)
+            request,
+            len(prompt_ids),
+            self.tokenizer,
+            on_output,
+            lambda index: self._engine.finish(request_id, index),
+            self._template.stop_texts if request.messages is not None else (),
         )
 
         def on_step(result: StepResult) -> None:

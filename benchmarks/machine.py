@@ -1,0 +1,149 @@
+"""What a figure was measured on: the machine card, and its read bandwidth and int8 peak at that moment."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import platform
+import re
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import psutil
+
+from corral import _native
+
+BANDWIDTH_BYTES = 512 << 20  # beyond the share of a last-level cache that one guest usually gets
+BANDWIDTH_SLICE = 1 << 20  # one numpy call: its temporaries stay in the first caches
+NATIVE_BENCH_TYPE = "Q4_K"
+_BENCH_LINE = re.compile(r"threads=(?P<threads>\d+).*of read\s+(?P<read>[\d.]+)\).*of peak\s+(?P<peak>[\d.]+)\)")
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Median read bandwidth (GB/s) and int8 peak (1e9 operations/s), with their range; None where not measured."""
+
+    read_gbs: tuple[float, float, float] | None
+    int8_gops: tuple[float, float, float] | None
+    source: str
+
+
+def machine_card(num_threads: int) -> dict[str, str]:
+    """Name and value of everything about the machine that a figure depends on."""
+    info = _native.cpu_info()
+    memory = psutil.virtual_memory()
+    return {
+        "CPU": _cpu_model(),
+        "CPUs usable": f"{info['num_cpus']} (threads used: {num_threads})",
+        "caches": _caches(),
+        "memory": f"{memory.total / 1e9:.1f} GB",
+        "ISA of Corral": f"{info['isa']} (of {', '.join(info['isas'])})",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "Python, numpy": f"{platform.python_version()}, {np.__version__}",
+        "Corral commit": _commit(),
+        "load average at start": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def machine_name() -> str:
+    """A file name for the kind of machine: model and CPUs, never the host's name."""
+    text = f"{_cpu_model()} {_native.cpu_info()['num_cpus']}cpu".lower()
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", text)).strip("-")
+
+
+def read_bandwidth(num_threads: int, seconds: float = 0.5) -> float:
+    """GB/s of summing memory in numpy on `num_threads` threads: a stand-in, below what a tight native loop reads."""
+    arrays = [np.ones(BANDWIDTH_BYTES // num_threads // 8, np.uint64) for _ in range(num_threads)]
+    step = BANDWIDTH_SLICE // 8
+
+    def read(array: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> float:
+        """Bytes per second of one thread."""
+        done, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            for first in range(0, len(array), step):
+                array[first : first + step].max()
+            done += array.nbytes
+        return done / elapsed
+
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        return sum(pool.map(read, arrays)) / 1e9
+
+
+class ForeignLoad:
+    """CPU time that other processes take while one's own children work.
+
+    with ForeignLoad() as foreign:
+        subprocess.run(...)
+    foreign.share  # of all CPUs, over the whole block
+    """
+
+    share: float = 0.0
+
+    def __enter__(self) -> Self:
+        self._before = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        wall, busy, own = (after - before for before, after in zip(self._before, self._now(), strict=True))
+        self.share = max(0.0, busy - own) / (wall * (psutil.cpu_count() or 1))
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """Seconds: of the clock, of all CPUs busy or stolen, of this process and its ended children."""
+        cpu = psutil.cpu_times()
+        busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
+        return time.perf_counter(), busy, sum(os.times()[:4])
+
+
+def native_peaks(binary: Path | None, num_threads: int) -> Peaks:
+    """Read bandwidth and vpdpbusd peak as native/bench/matmul_bench prints them; says why if it cannot."""
+    if binary is None:
+        return Peaks(None, None, "not measured: no matmul_bench given (--native-bench)")
+    command = [str(binary), NATIVE_BENCH_TYPE, "8960", "1536"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return Peaks(
+            None, None, f"not measured: matmul_bench ended with {done.returncode}: {done.stderr.strip()[-200:]}"
+        )
+    found = [match for match in map(_BENCH_LINE.search, done.stdout.splitlines()) if match]
+    lines = [match for match in found if int(match["threads"]) == num_threads]
+    if not lines:
+        return Peaks(None, None, f"not measured: matmul_bench has no lines for {num_threads} threads")
+    read, peak = (_with_range([float(line[name]) for line in lines]) for name in ("read", "peak"))
+    return Peaks(read, peak if peak[0] > 0 else None, f"matmul_bench, {num_threads} threads, {len(lines)} measurements")
+
+
+def _with_range(values: list[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
+
+
+def _cpu_model() -> str:
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _caches() -> str:
+    found = []
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        values = {name: "".join(_lines(folder / name)) for name in ("level", "type", "size")}
+        if values["type"] != "Instruction":
+            found.append(f"L{values['level']} {values['size']}")
+    return ", ".join(found) or "unknown"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def _commit() -> str:
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"

@@ -13,7 +13,7 @@
 namespace corral {
 namespace {
 
-constexpr int kSpinUs = 50;         // longer than a barrier among running threads, shorter than a time slice
+constexpr int kSpinUs = 50;         // longer than a stage among running threads, shorter than a time slice
 constexpr int kSpinsPerClock = 16;  // pauses between two looks at the clock
 
 void cpu_pause() {
@@ -144,6 +144,30 @@ void ThreadPool::worker_loop(int worker) {
     if (stopping_) return;
     region_(context_, worker);
     barrier();
+  }
+}
+
+StageList::StageList(int64_t num_stages, int num_workers)
+    : num_stages_(num_stages),
+      num_workers_(num_workers),
+      stride_((num_workers + 1 + 7) / 8 * 8),
+      counters_(std::make_unique<std::atomic<int64_t>[]>(static_cast<size_t>(num_stages * stride_))) {}
+
+void StageList::reset() {
+  for (int64_t i = 0; i < num_stages_ * stride_; ++i) {
+    counters_[static_cast<size_t>(i)].store(0, std::memory_order_relaxed);
+  }
+}
+
+void StageList::finish(std::atomic<int64_t>& done, int64_t finished, int64_t total) {
+  if (finished > 0 && done.fetch_add(finished, std::memory_order_acq_rel) + finished == total) {
+    if (num_workers_ > 1) progress_.advance();
+    return;
+  }
+  while (done.load(std::memory_order_acquire) != total) {
+    const uint32_t seen = progress_.current();
+    if (done.load(std::memory_order_acquire) == total) return;
+    progress_.wait_past(seen, kSpinUs);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -65,34 +66,64 @@ class ThreadPool {
   std::vector<std::thread> threads_;
 };
 
-// Work shared out in one region: each worker first takes a fixed contiguous part, then small pieces of a common tail,
-// so that a worker that loses its CPU for a while does not hold up the others by its whole part.
+// Pieces of [0, total), handed out one after the other to whoever asks.
 class WorkQueue {
  public:
-  void reset() { next_.store(0, std::memory_order_relaxed); }
-
-  // Calls body(begin, end) for pieces of [0, total) until none is left. All workers must call it with equal arguments.
-  // `tail_step` is the size of a tail piece.
+  // Calls body(begin, end) for pieces of `step` (at least 1) until none is left.
   template <class Body>
-  void share(int64_t total, int64_t tail_step, int worker, int num_workers, Body&& body) {
-    const int64_t fixed = num_workers == 1 ? total : total * 3 / 4 / num_workers;  // part of each worker
-    if (fixed > 0) body(fixed * worker, fixed * (worker + 1));
-    take(fixed * num_workers, total, tail_step, body);
-  }
-
-  // As share(), but all of it in pieces of `step`.
-  template <class Body>
-  void take(int64_t begin, int64_t end, int64_t step, Body&& body) {
-    if (step < 1) step = 1;
+  void take(int64_t total, int64_t step, Body&& body) {
     for (;;) {
-      const int64_t piece = begin + next_.fetch_add(step, std::memory_order_relaxed);
-      if (piece >= end) return;
-      body(piece, piece + step < end ? piece + step : end);
+      const int64_t piece = next_.fetch_add(step, std::memory_order_relaxed);
+      if (piece >= total) return;
+      body(piece, piece + step < total ? piece + step : total);
     }
   }
 
  private:
   alignas(64) std::atomic<int64_t> next_{0};
+};
+
+// The stages of one region, in order. A stage ends when its work is done, not when all workers have come by: a worker
+// that lost its CPU or still sleeps holds nobody up, the others do its share and it skips what is finished.
+class StageList {
+ public:
+  StageList(int64_t num_stages, int num_workers);
+
+  // Makes all stages open again; not while a region runs.
+  void reset();
+
+  // Calls body(begin, end) for pieces of [0, total), then waits until all of them are done, whoever did them. Each
+  // worker begins with a contiguous part of its own, in pieces of `step`, and then helps with what others have left.
+  // Every worker must call it for every stage, with equal arguments; memory written before is seen after.
+  template <class Body>
+  void run(int64_t stage, int64_t total, int64_t step, int worker, Body&& body) {
+    std::atomic<int64_t>* counters = counters_.get() + stage * stride_;
+    if (step < 1) step = 1;
+    int64_t finished = 0;
+    for (int turn = 0; turn < num_workers_; ++turn) {
+      const int part = (worker + turn) % num_workers_;
+      const int64_t part_end = total * (part + 1) / num_workers_;
+      const int64_t part_begin = total * part / num_workers_;
+      std::atomic<int64_t>& taken = counters[1 + part];
+      while (taken.load(std::memory_order_relaxed) < part_end - part_begin) {
+        const int64_t begin = part_begin + taken.fetch_add(step, std::memory_order_relaxed);
+        if (begin >= part_end) break;
+        const int64_t end = begin + step < part_end ? begin + step : part_end;
+        body(begin, end);
+        finished += end - begin;
+      }
+    }
+    finish(counters[0], finished, total);
+  }
+
+ private:
+  void finish(std::atomic<int64_t>& done, int64_t finished, int64_t total);
+
+  const int64_t num_stages_;
+  const int num_workers_;
+  const int64_t stride_;  // counters of a stage: done, then the taken part of each worker; whole cache lines
+  std::unique_ptr<std::atomic<int64_t>[]> counters_;
+  EventCount progress_;  // advances when a stage ends
 };
 
 }  // namespace corral

@@ -7,8 +7,8 @@
 namespace corral {
 namespace {
 
-constexpr int64_t kQueuesPerLayer = 10;  // stages of a layer; DecoderWorker takes one queue for each
-constexpr int64_t kOtherQueues = 4;      // embedding and head
+constexpr int64_t kStagesPerLayer = 10;  // of DecoderWorker
+constexpr int64_t kOtherStages = 4;      // embedding and head
 
 Model& finished(Model& model) {
   if (!model.finished()) throw std::invalid_argument("the model is not finished; call finish() after the last tensor");
@@ -24,8 +24,7 @@ Decoder::Decoder(Model& model, const KVCache& kv_cache, int64_t max_tokens)
       global_plan_(model.config(), model.pool().num_threads(), kv_cache.num_blocks()),
       local_plan_(model.config(), model.pool().num_threads(), kv_cache.num_blocks()),
       scratch_(model, global_plan_, max_tokens, model.pool().num_threads()),
-      num_queues_(model.config().num_layers * kQueuesPerLayer + kOtherQueues),
-      queues_(std::make_unique<WorkQueue[]>(static_cast<size_t>(num_queues_))) {}
+      stages_(model.config().num_layers * kStagesPerLayer + kOtherStages, model.pool().num_threads()) {}
 
 void Decoder::forward(const Batch& batch) {
   const DecoderConfig& config = model_.config();
@@ -42,9 +41,9 @@ void Decoder::forward(const Batch& batch) {
   for (const bool local : config.layer_is_local) (local ? any_local : any_global) = true;
   if (any_global) global_plan_.build(batch, 0);
   if (any_local) local_plan_.build(batch, config.sliding_window);
-  for (int64_t index = 0; index < num_queues_; ++index) queues_[static_cast<size_t>(index)].reset();
+  stages_.reset();
   model_.pool().run([&](int worker) {
-    DecoderWorker(model_, kv_cache_, batch, {&global_plan_, &local_plan_}, scratch_, queues_.get(), worker).run();
+    DecoderWorker(model_, kv_cache_, batch, {&global_plan_, &local_plan_}, scratch_, stages_, worker).run();
   });
 }
 

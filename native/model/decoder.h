@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
+#include "base/thread_pool.h"
 #include "model/attention_plan.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
@@ -36,8 +36,7 @@ class Decoder {
   AttentionPlan global_plan_;
   AttentionPlan local_plan_;
   Scratch scratch_;
-  int64_t num_queues_;
-  std::unique_ptr<WorkQueue[]> queues_;  // one for each stage of a step
+  StageList stages_;
 };
 
 }  // namespace corral

@@ -18,10 +18,9 @@ AttentionState slot_state(float* slots, const AttentionPlan& plan, int64_t slot)
 void DecoderWorker::attend(int64_t layer) {
   AttentionPlan& plan = *plans_[config_.is_local(layer) ? 1 : 0];
   const std::vector<AttentionItem>& items = plan.items();
-  (next_queue_++)->take(0, static_cast<int64_t>(items.size()), 1, [&](int64_t begin, int64_t end) {
+  share(static_cast<int64_t>(items.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) attend_item(items[static_cast<size_t>(index)], plan, layer);
   });
-  model_.pool().barrier();
 }
 
 void DecoderWorker::attend_item(const AttentionItem& item, AttentionPlan& plan, int64_t layer) {

@@ -11,23 +11,8 @@ const float* or_null(const Vector& vector) { return vector.empty() ? nullptr : v
 
 }  // namespace
 
-template <class Body>
-void DecoderWorker::for_rows(Body&& body) {
-  if (replicated()) {
-    body(int64_t{0}, num_rows_);
-  } else {
-    share(num_rows_, num_rows_ / (16 * num_workers_), body);
-  }
-}
-
-template <class Body>
-void DecoderWorker::share(int64_t total, int64_t tail_step, Body&& body) {
-  (next_queue_++)->share(total, tail_step, worker_, num_workers_, body);
-  model_.pool().barrier();
-}
-
 DecoderWorker::DecoderWorker(Model& model, const KVCache& kv_cache, const Batch& batch,
-                             std::array<AttentionPlan*, 2> plans, Scratch& scratch, WorkQueue* queues, int worker)
+                             std::array<AttentionPlan*, 2> plans, Scratch& scratch, StageList& stages, int worker)
     : model_(model),
       kv_cache_(kv_cache),
       config_(model.config()),
@@ -36,11 +21,11 @@ DecoderWorker::DecoderWorker(Model& model, const KVCache& kv_cache, const Batch&
       plans_(plans),
       scratch_(scratch),
       own_(scratch.workers[static_cast<size_t>(worker)]),
-      next_queue_(queues),
+      stages_(stages),
       worker_(worker),
       num_workers_(model.pool().num_threads()),
       num_rows_(batch.num_tokens),
-      x_(rows().x) {}
+      x_(scratch.x) {}
 
 void DecoderWorker::run() {
   embed();
@@ -58,13 +43,12 @@ void DecoderWorker::run() {
 }
 
 void DecoderWorker::embed() {
-  for_rows([&](int64_t begin, int64_t end) {
+  share_rows([&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float* x = x_ + row * config_.hidden_size;
       unpack_row(model_.token_embd().packed, batch_.token_ids[row], x);
       if (config_.embedding_scale != 1.0F) ops_.scale(x, config_.embedding_scale, config_.hidden_size);
-      // The tables are shared: one worker makes a row, the others read it after the next barrier.
-      if (!replicated() || row % num_workers_ == worker_) make_rope_table(row);
+      make_rope_table(row);
     }
   });
 }
@@ -89,7 +73,7 @@ void DecoderWorker::make_rope_table(int64_t row) {
 Activations DecoderWorker::activations(const Matrix& matrix, const float* input) const {
   const ActForm form = act_form(matrix.packed.type);
   Activations act =
-      make_activations(form, num_rows_, matrix.packed.cols, rows().activations[static_cast<size_t>(form)]);
+      make_activations(form, num_rows_, matrix.packed.cols, scratch_.activations[static_cast<size_t>(form)]);
   act.f32 = input;
   return act;
 }
@@ -108,9 +92,9 @@ void DecoderWorker::quantize(const float* input, int64_t k, int64_t row_begin, i
 
 void DecoderWorker::multiply(const Matrix& matrix, const float* input, float* out, int64_t stride) {
   const Activations act = activations(matrix, input);
-  const int64_t groups = matrix.packed.num_groups();
-  share(groups, groups / (32 * num_workers_),
-        [&](int64_t begin, int64_t end) { model_.matmul().matmul(matrix.packed, act, out, stride, begin, end); });
+  share_groups(matrix.packed.num_groups(), [&](int64_t begin, int64_t end) {
+    model_.matmul().matmul(matrix.packed, act, out, stride, begin, end);
+  });
 }
 
 // x += norm(y + bias); bias and norm may be empty. `scratch` holds hidden_size floats.
@@ -130,8 +114,8 @@ void DecoderWorker::add_residual(float* x, const float* y, const Vector& bias, c
 
 void DecoderWorker::attention_input(int64_t layer) {
   const LayerWeights& weights = model_.layer(layer);
-  float* input = rows().input;
-  for_rows([&](int64_t begin, int64_t end) {
+  float* input = scratch_.input;
+  share_rows([&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float* x = x_ + row * config_.hidden_size;
       float* out = input + row * config_.hidden_size;
@@ -156,8 +140,8 @@ void DecoderWorker::project_qkv(const LayerWeights& weights) {
                                       {&weights.attn_k, scratch_.k_offset, q_groups},
                                       {&weights.attn_v, scratch_.v_offset, q_groups + k_groups}}};
   const int64_t total = q_groups + k_groups + weights.attn_v.packed.num_groups();
-  const float* input = rows().input;
-  share(total, total / (32 * num_workers_), [&](int64_t begin, int64_t end) {
+  const float* input = scratch_.input;
+  share_groups(total, [&](int64_t begin, int64_t end) {
     for (const Part& part : parts) {
       const PackedMatrix& packed = part.matrix->packed;
       const int64_t first = std::max<int64_t>(begin - part.first_group, 0);
@@ -217,21 +201,21 @@ void DecoderWorker::attention_output(int64_t layer) {
   const float* attention = scratch_.attention;
   if (last) {
     num_rows_ = batch_.num_logit_rows;
-    x_ = rows().selected;
-    attention = rows().input;
+    x_ = scratch_.selected;
+    attention = scratch_.input;
   }
-  for_rows([&](int64_t begin, int64_t end) {
+  share_rows([&](int64_t begin, int64_t end) {
     for (int64_t row = begin; last && row < end; ++row) {
       const int64_t source = batch_.logit_rows[row];
       std::memcpy(x_ + row * hidden, all_x + source * hidden, static_cast<size_t>(hidden) * sizeof(float));
-      std::memcpy(rows().input + row * config_.q_size(), scratch_.attention + source * config_.q_size(),
+      std::memcpy(scratch_.input + row * config_.q_size(), scratch_.attention + source * config_.q_size(),
                   static_cast<size_t>(config_.q_size()) * sizeof(float));
     }
     quantize(attention, config_.q_size(), begin, end, {&weights.attn_output});
   });
   multiply(weights.attn_output, attention, scratch_.projected, scratch_.hidden_stride);
-  float* input = rows().input;
-  for_rows([&](int64_t begin, int64_t end) {
+  float* input = scratch_.input;
+  share_rows([&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float* x = x_ + row * hidden;
       float* out = input + row * hidden;
@@ -244,9 +228,9 @@ void DecoderWorker::attention_output(int64_t layer) {
 }
 
 void DecoderWorker::feed_forward(const LayerWeights& weights) {
-  const int64_t groups = weights.ffn_gate.packed.num_groups();
-  share(groups, groups / (32 * num_workers_), [&](int64_t begin, int64_t end) { gate_and_up(weights, begin, end); });
-  for_rows([&](int64_t begin, int64_t end) {
+  share_groups(weights.ffn_gate.packed.num_groups(),
+               [&](int64_t begin, int64_t end) { gate_and_up(weights, begin, end); });
+  share_rows([&](int64_t begin, int64_t end) {
     quantize(scratch_.inner, config_.intermediate_size, begin, end, {&weights.ffn_down});
   });
   multiply(weights.ffn_down, scratch_.inner, scratch_.down, scratch_.hidden_stride);
@@ -254,7 +238,7 @@ void DecoderWorker::feed_forward(const LayerWeights& weights) {
 
 // inner = activation(gate) * up for the outputs of the groups, by tiles that stay in this core's cache.
 void DecoderWorker::gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end) {
-  const float* input = rows().input;
+  const float* input = scratch_.input;
   const Activations gate_act = activations(weights.ffn_gate, input);
   const Activations up_act = activations(weights.ffn_up, input);
   const int64_t tile_groups = scratch_.tile_floats / (kTileColumns * num_rows_);
@@ -275,8 +259,8 @@ void DecoderWorker::gate_and_up(const LayerWeights& weights, int64_t group_begin
 
 void DecoderWorker::head() {
   const Vector& last_norm = model_.layer(config_.num_layers - 1).ffn_post_norm;
-  float* input = rows().input;
-  for_rows([&](int64_t begin, int64_t end) {
+  float* input = scratch_.input;
+  share_rows([&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float* x = x_ + row * config_.hidden_size;
       float* out = input + row * config_.hidden_size;

@@ -11,12 +11,13 @@
 
 namespace corral {
 
-// One worker's walk through a step. All workers run the same stages in the same order; a stage that others read from
-// ends in a barrier. Each stage takes the next WorkQueue.
+// One worker's walk through a step. All workers run the same stages in the same order and share each of them out; a
+// worker that comes late finds a stage done and goes on to the next. So a stage may only write what is shared, and
+// nothing of one stage may live in a worker until another.
 class DecoderWorker {
  public:
   DecoderWorker(Model& model, const KVCache& kv_cache, const Batch& batch, std::array<AttentionPlan*, 2> plans,
-                Scratch& scratch, WorkQueue* queues, int worker);
+                Scratch& scratch, StageList& stages, int worker);
 
   void run();
 
@@ -43,16 +44,19 @@ class DecoderWorker {
   Activations activations(const Matrix& matrix, const float* input) const;
   void multiply(const Matrix& matrix, const float* input, float* out, int64_t stride);
 
-  // Rows of which every worker has its own copy, or shares one.
-  bool replicated() const { return num_rows_ <= kReplicatedRows; }
-  const RowBuffers& rows() const { return replicated() ? own_.rows : scratch_.rows; }
-
-  // Calls body(begin, end) for ranges of [0, num_rows_): all rows if replicated, else this worker's share, then waits.
+  // One stage: calls body(begin, end) for pieces of [0, total), returns when all of them are done.
   template <class Body>
-  void for_rows(Body&& body);
-  // Shares [0, total) out among the workers, then waits for all of them.
+  void share(int64_t total, int64_t step, Body&& body) {
+    stages_.run(next_stage_++, total, step, worker_, body);
+  }
   template <class Body>
-  void share(int64_t total, int64_t tail_step, Body&& body);
+  void share_rows(Body&& body) {
+    share(num_rows_, num_rows_ / (16 * num_workers_), body);
+  }
+  template <class Body>
+  void share_groups(int64_t num_groups, Body&& body) {
+    share(num_groups, num_groups / (32 * num_workers_), body);
+  }
 
   Model& model_;
   const KVCache& kv_cache_;
@@ -62,7 +66,8 @@ class DecoderWorker {
   const std::array<AttentionPlan*, 2> plans_;  // of global and of local layers
   Scratch& scratch_;
   WorkerScratch& own_;
-  WorkQueue* next_queue_;
+  StageList& stages_;
+  int64_t next_stage_ = 0;
   const int worker_;
   const int num_workers_;
   int64_t num_rows_;  // all tokens; from the last layer's attention on the rows whose logits are wanted

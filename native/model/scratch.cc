@@ -38,16 +38,6 @@ struct Scratch::Layout {
   }
   float* floats(int64_t count) { return reinterpret_cast<float*>(bytes(static_cast<size_t>(count) * sizeof(float))); }
 
-  void rows(const Model& model, int64_t count, RowBuffers& out) {
-    const DecoderConfig& config = model.config();
-    out.x = floats(count * config.hidden_size);
-    out.selected = floats(count * config.hidden_size);
-    out.input = floats(count * std::max(config.hidden_size, config.q_size()));
-    for (const ActForm form : {ActForm::kQ8x32, ActForm::kQ8x256}) {
-      out.activations[static_cast<size_t>(form)] = bytes(largest_activation(model, form, count));
-    }
-  }
-
   AttentionState state(const AttentionPlan& plan) {
     float* memory = floats(plan.slot_floats());
     if (memory == nullptr) return {};
@@ -68,7 +58,12 @@ Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_toke
   tile_floats = std::max(kTileFloats, kTileColumns * max_tokens);
   for (Layout layout;;) {
     layout.used = 0;
-    layout.rows(model, max_tokens, rows);
+    x = layout.floats(max_tokens * config.hidden_size);
+    selected = layout.floats(max_tokens * config.hidden_size);
+    input = layout.floats(max_tokens * std::max(config.hidden_size, config.q_size()));
+    for (const ActForm form : {ActForm::kQ8x32, ActForm::kQ8x256}) {
+      activations[static_cast<size_t>(form)] = layout.bytes(largest_activation(model, form, max_tokens));
+    }
     qkv = layout.floats(max_tokens * qkv_stride);
     attention = layout.floats(max_tokens * config.q_size());
     projected = layout.floats(max_tokens * hidden_stride);
@@ -81,7 +76,6 @@ Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_toke
       slots[table] = layout.floats(plan.max_slots() * plan.slot_floats());
     }
     for (WorkerScratch& worker : workers) {
-      layout.rows(model, kReplicatedRows, worker.rows);
       worker.gate = layout.floats(tile_floats);
       worker.up = layout.floats(tile_floats);
       worker.scores = layout.floats(plan.max_tile_rows() * kChunkKeys);

@@ -14,24 +14,11 @@
 
 namespace corral {
 
-// Up to this many rows every worker does the row-wise work (norms, residuals, quantising) itself, on a copy of its
-// own: that costs less than a barrier.
-inline constexpr int64_t kReplicatedRows = 4;
-
 inline constexpr int kNumActForms = 3;  // of ActForm
 
 inline int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 
-// Row buffers: one shared by all workers, or one each for the first kReplicatedRows rows.
-struct RowBuffers {
-  float* x = nullptr;                                // [rows][hidden] the residual stream
-  float* selected = nullptr;                         // [rows][hidden] the same for the rows whose logits are wanted
-  float* input = nullptr;                            // [rows][k] input of the next matmul
-  std::array<uint8_t*, kNumActForms> activations{};  // the input in the quantised forms
-};
-
 struct WorkerScratch {
-  RowBuffers rows;          // for kReplicatedRows rows
   float* gate = nullptr;    // tile of the feed-forward gate, tile_floats
   float* up = nullptr;      // same of its other half
   float* scores = nullptr;  // [tile rows][kChunkKeys]
@@ -46,14 +33,17 @@ struct WorkerScratch {
 struct Scratch {
   Scratch(const Model& model, const AttentionPlan& plan, int64_t max_tokens, int num_threads);
 
-  RowBuffers rows;              // for max_tokens rows
-  float* qkv = nullptr;         // [rows][qkv_stride] q, k, v, each begins at a multiple of 16
-  float* attention = nullptr;   // [rows][q size]
-  float* projected = nullptr;   // [rows][hidden_stride] output of attn_output
-  float* inner = nullptr;       // [rows][intermediate]
-  float* down = nullptr;        // [rows][hidden_stride] output of ffn_down
-  float* logits = nullptr;      // [rows][logits_stride]
-  std::array<float*, 2> cos{};  // [rows][rope_dim / 2] of global and of local layers
+  float* x = nullptr;                                // [rows][hidden] the residual stream
+  float* selected = nullptr;                         // [rows][hidden] the same for the rows whose logits are wanted
+  float* input = nullptr;                            // [rows][k] input of the next matmul
+  std::array<uint8_t*, kNumActForms> activations{};  // the input in the quantised forms
+  float* qkv = nullptr;                              // [rows][qkv_stride] q, k, v, each begins at a multiple of 16
+  float* attention = nullptr;                        // [rows][q size]
+  float* projected = nullptr;                        // [rows][hidden_stride] output of attn_output
+  float* inner = nullptr;                            // [rows][intermediate]
+  float* down = nullptr;                             // [rows][hidden_stride] output of ffn_down
+  float* logits = nullptr;                           // [rows][logits_stride]
+  std::array<float*, 2> cos{};                       // [rows][rope_dim / 2] of global and of local layers
   std::array<float*, 2> sin{};
   std::array<float*, 2> slots{};      // [max_slots][slot_floats] of both plans
   std::vector<int32_t> row_seq;       // [rows]

@@ -153,7 +153,7 @@ void Model::pack(const TensorView& tensor, Matrix& matrix) {
                    .data = matrix.memory.data()};
   WorkQueue queue;
   pool_.run([&](int) {
-    queue.take(0, matrix.packed.num_groups(), 4, [&](int64_t begin, int64_t end) {
+    queue.take(matrix.packed.num_groups(), 4, [&](int64_t begin, int64_t end) {
       pack_groups(tensor.type, tensor.rows, tensor.cols, tensor.data, matrix.memory.data(), begin, end);
     });
   });

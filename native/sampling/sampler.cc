@@ -32,7 +32,7 @@ Sampler::Sampler(const OpsKernels& ops, int64_t vocab_size, int num_threads)
 void Sampler::sample(ThreadPool& pool, const float* logits, int64_t stride, const SamplingBatch& batch, int32_t* out) {
   WorkQueue queue;
   const auto body = [&](int worker) {
-    queue.take(0, batch.num_rows, 1, [&](int64_t begin, int64_t end) {
+    queue.take(batch.num_rows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         out[row] = sample_row(logits + row * stride, batch, row, workers_[static_cast<size_t>(worker)]);
       }

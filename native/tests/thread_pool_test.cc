@@ -29,21 +29,64 @@ void test_regions_and_barriers(int num_threads, bool pin) {
   }
 }
 
-void test_shared_work_is_done_once(int num_threads) {
+void test_queue_hands_out_each_piece_once(int num_threads) {
   ThreadPool pool(num_threads, false);
+  for (const int64_t total : {0, 1, 7, 1001}) {
+    std::vector<std::atomic<int>> done(static_cast<size_t>(total));
+    WorkQueue queue;
+    pool.run([&](int) {
+      queue.take(total, 3, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) done[static_cast<size_t>(i)].fetch_add(1);
+      });
+    });
+    for (const auto& count : done) CHECK(count.load() == 1, "%d", count.load());
+  }
+}
+
+// Each stage adds one to what the stage before left: wrong if a stage begins before the last one has ended.
+void test_stages_follow_each_other(int num_threads) {
+  ThreadPool pool(num_threads, false);
+  constexpr int64_t kStages = 50;
+  StageList stages(kStages, num_threads);
   for (const int64_t total : {0, 1, 2, 3, 7, 100, 1001}) {
     for (const int64_t step : {0, 1, 3, 2000}) {
-      std::vector<std::atomic<int>> done(static_cast<size_t>(total));
-      WorkQueue queue;
+      std::vector<int64_t> values(static_cast<size_t>(total));
+      std::vector<int64_t> next(values);
+      stages.reset();
       pool.run([&](int worker) {
-        queue.share(total, step, worker, num_threads, [&](int64_t begin, int64_t end) {
-          CHECK(begin < end && end <= total, "[%ld, %ld)", static_cast<long>(begin), static_cast<long>(end));
-          for (int64_t i = begin; i < end; ++i) done[static_cast<size_t>(i)].fetch_add(1);
-        });
+        for (int64_t stage = 0; stage < kStages; ++stage) {
+          const bool even = stage % 2 == 0;
+          stages.run(stage, total, step, worker, [&](int64_t begin, int64_t end) {
+            CHECK(begin < end && end <= total, "[%ld, %ld)", static_cast<long>(begin), static_cast<long>(end));
+            for (int64_t i = begin; i < end; ++i) {  // from the mirrored place, which another worker wrote
+              const std::vector<int64_t>& from = even ? values : next;
+              (even ? next : values)[static_cast<size_t>(i)] = from[static_cast<size_t>(total - 1 - i)] + 1;
+            }
+          });
+        }
       });
-      for (const auto& count : done) CHECK(count.load() == 1, "%d", count.load());
+      for (const int64_t value : values) CHECK(value == kStages, "%ld", static_cast<long>(value));
     }
   }
+}
+
+// A worker that comes late does not hold the others up: worker 0 does all stages while the others wait for it.
+void test_a_late_worker_holds_nobody_up() {
+  ThreadPool pool(3, false);
+  StageList stages(20, 3);
+  EventCount first_is_through;
+  std::atomic<int> done{0};
+  pool.run([&](int worker) {
+    if (worker != 0) first_is_through.wait_past(0, 0);
+    for (int64_t stage = 0; stage < 20; ++stage) {
+      stages.run(stage, 30, 4, worker, [&](int64_t begin, int64_t end) {
+        CHECK(worker == 0, "worker %d found work", worker);
+        done.fetch_add(static_cast<int>(end - begin));
+      });
+    }
+    if (worker == 0) first_is_through.advance();
+  });
+  CHECK(done.load() == 600, "%d", done.load());
 }
 
 double process_cpu_seconds() {
@@ -94,8 +137,10 @@ int main() {
   for (const int num_threads : {1, 2, 3, 5}) {
     test_regions_and_barriers(num_threads, false);
     test_regions_and_barriers(num_threads, true);
-    test_shared_work_is_done_once(num_threads);
+    test_queue_hands_out_each_piece_once(num_threads);
+    test_stages_follow_each_other(num_threads);
   }
+  test_a_late_worker_holds_nobody_up();
   test_idle_workers_sleep();
   test_the_caller_keeps_its_cpus();
   test_virtual_memory();

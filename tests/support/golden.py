@@ -82,6 +82,7 @@ class PromptGolden:
     Args:
         token_ids: i32[T].
         best: i32[T], llama.cpp's likeliest token at each position; margin: f16[T], its lead in logits.
+        exact_best: i32[T], the f32 reference's likeliest token.
         rows: i32[R], the sampled positions.
         llama, exact: what llama.cpp and the f32 reference say there.
         llama_divergence, llama_squared_error: f64[R], llama.cpp's own distance from the reference.
@@ -90,6 +91,7 @@ class PromptGolden:
     token_ids: IntArray
     best: IntArray
     margin: npt.NDArray[np.float16]
+    exact_best: IntArray
     rows: IntArray
     llama: TopLogprobs
     exact: TopLogprobs
@@ -143,9 +145,9 @@ def sampled_rows(length: int) -> IntArray:
 
 
 def make_prompt_golden(
-    token_ids: list[int], llama_chunks: Iterable[tuple[int, FloatArray]], exact_rows: FloatArray
+    token_ids: list[int], llama_chunks: Iterable[tuple[int, FloatArray]], exact_logits: FloatArray
 ) -> PromptGolden:
-    """From llama.cpp's logits in chunks of positions, and the reference's at `sampled_rows`: f32[R, vocab]."""
+    """From llama.cpp's logits in chunks of positions, and the reference's of all positions: f32[T, vocab]."""
     rows = sampled_rows(len(token_ids))
     best, margin, kept = [], [], []
     for start, logits in llama_chunks:
@@ -153,11 +155,12 @@ def make_prompt_golden(
         best.append(chunk_best)
         margin.append(chunk_margin.astype(np.float16))
         kept.append(logits[rows[(rows >= start) & (rows < start + len(logits))] - start])
-    llama_rows, exact = np.concatenate(kept), TopLogprobs.of(exact_rows)
+    llama_rows, exact = np.concatenate(kept), TopLogprobs.of(exact_logits[rows])
     return PromptGolden(
         np.array(token_ids, np.int32),
         np.concatenate(best),
         np.concatenate(margin),
+        exact_logits.argmax(axis=1).astype(np.int32),
         rows,
         TopLogprobs.of(llama_rows),
         exact,
@@ -176,7 +179,7 @@ def _log_rest(logprobs: DoubleArray, ids: IntArray) -> FloatArray:
 
 
 def _to_arrays(prompt: PromptGolden) -> dict[str, npt.NDArray[Any]]:
-    plain = ("token_ids", "best", "margin", "rows", "llama_divergence", "llama_squared_error")
+    plain = ("token_ids", "best", "margin", "exact_best", "rows", "llama_divergence", "llama_squared_error")
     arrays: dict[str, npt.NDArray[Any]] = {name: getattr(prompt, name) for name in plain}
     for source in ("llama", "exact"):
         top: TopLogprobs = getattr(prompt, source)
@@ -192,6 +195,7 @@ def _from_arrays(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> PromptG
         arrays[prefix + "token_ids"],
         arrays[prefix + "best"],
         arrays[prefix + "margin"],
+        arrays[prefix + "exact_best"],
         arrays[prefix + "rows"],
         top("llama"),
         top("exact"),

@@ -48,7 +48,10 @@ class LlamaCpp:
         """As the program says, with its compiler."""
         if self.batched_bench is None:
             return "unknown"
-        done = subprocess.run([str(self.batched_bench), "--version"], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run([str(self.batched_bench), "--version"], capture_output=True, text=True, check=False)
+        except OSError as error:
+            return f"unknown: {error.strerror}"
         found = re.search(r"version: .*", done.stdout + done.stderr)
         built = re.search(r"built with .*", done.stdout + done.stderr)
         return "; ".join(match.group(0) for match in (found, built) if match) or "unknown"
@@ -92,10 +95,13 @@ def batched_command(binary: Path, model: Path, num_threads: int, sizes: Sizes, f
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise RivalError(f"{name} cannot be started: {error.strerror}") from error
     if done.returncode == 0:
         return done.stdout
-    name = Path(command[0]).name
     if done.returncode < 0:
         raise RivalError(f"{name} crashed with {signal.Signals(-done.returncode).name}")
     last_words = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]

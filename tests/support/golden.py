@@ -60,9 +60,14 @@ class TopLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """Mean divergence (nats) and root mean square error of log-probabilities, over the sampled positions."""
+    """Mean and median divergence (nats) and root mean square error of log-probabilities, over the sampled positions.
+
+    The first position of some models has activations so large that int8 cannot hold them beside the others: it alone
+    can make the mean, of any engine. The median tells about the rest.
+    """
 
     kl: float
+    median_kl: float
     rms: float
 
     @classmethod
@@ -72,7 +77,7 @@ class Distance:
 
     @classmethod
     def mean(cls, divergences: DoubleArray, squared_errors: DoubleArray) -> Self:
-        return cls(float(divergences.mean()), float(np.sqrt(squared_errors.mean())))
+        return cls(float(divergences.mean()), float(np.median(divergences)), float(np.sqrt(squared_errors.mean())))
 
 
 @dataclass(frozen=True, slots=True)

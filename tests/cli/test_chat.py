@@ -43,6 +43,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(chat: TerminalSession) -> None
     chat.expect(">>>")
     chat.press(f"still there{ENTER}")
     chat.expect("STILL THERE")
+    chat.expect(">>>")
     chat.press(CTRL_D)
     assert chat.wait() == 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.agreement import compare_with_golden
 from tests.support.golden import GOLDEN_FOLDER, Golden, best_and_margin
-from tests.support.models import MODELS, model_path
+from tests.support.models import MODEL_PARAMS, model_path
 from tests.support.native_runner import NativeRunner, Part
 from tests.support.random_models import file_digest
 
@@ -19,7 +19,7 @@ DOUBTFUL_MARGIN = 0.5
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=MODEL_PARAMS)
 def loaded(request: pytest.FixtureRequest) -> tuple[str, NativeRunner]:
     """(name, runner) of one real model after the other."""
     return request.param, NativeRunner(model_path(request.param), max_tokens=256)

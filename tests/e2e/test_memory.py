@@ -16,7 +16,7 @@ from corral.request import Request
 from corral.sampling_params import SamplingParams
 from corral.worker.client import WorkerClient
 from corral.worker.info import WorkerStats
-from tests.support.models import MODELS, model_path
+from tests.support.models import MODEL_PARAMS, model_path
 
 NEVER = 86_400.0  # kv_idle_release_s beyond any test
 NUM_REQUESTS = 50
@@ -72,7 +72,7 @@ async def wait_for(worker: WorkerClient, condition: Callable[[WorkerStats], bool
     return stats
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODEL_PARAMS)
 async def test_idle_worker_holds_its_weights_and_little_else(name: str) -> None:
     async with running_worker(name) as worker:
         resident = resident_bytes(worker)

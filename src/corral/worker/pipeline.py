@@ -17,6 +17,7 @@ from corral.errors import ContextLengthExceeded, InvalidRequest
 from corral.model.architectures import read_config
 from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.gguf import open_gguf
+from corral.model.packed_cache import PackedCache
 from corral.model.plan import Plan, make_plan
 from corral.model.weights import load_model
 from corral.request import Request
@@ -76,7 +77,7 @@ class Pipeline:
             tokenizer = Tokenizer.from_metadata(gguf.metadata)
             template = _chat_template(tokenizer, gguf.metadata.get("tokenizer.chat_template"))
             num_threads = config.num_threads or usable_cpus()
-            model = load_model(gguf, model_config, num_threads, progress)
+            model = load_model(gguf, model_config, num_threads, progress, PackedCache.of(config))
         runner = ModelRunner(model, plan.num_blocks, config)
         core = EngineCore(runner, config, max_model_len=plan.max_model_len, vocab_size=model_config.vocab_size)
         info = ModelInfo(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from corral.config import EngineConfig, forced_isa
 from corral.engine.core import EngineCore
@@ -69,15 +70,23 @@ class Pipeline:
         started = time.monotonic()
         if (isa := config.isa or forced_isa()) is not None:
             select_isa(isa)
-        with open_gguf(path) as gguf:
+        # The tokenizer is built while the core packs weights.
+        with open_gguf(path) as gguf, ThreadPoolExecutor(1, thread_name_prefix="corral-text") as pool:
             model_config = read_config(gguf)
             plan = make_plan(gguf, model_config, config)
             if plan_out is not None:
                 plan_out(plan.describe())
-            tokenizer = Tokenizer.from_metadata(gguf.metadata)
-            template = _chat_template(tokenizer, gguf.metadata.get("tokenizer.chat_template"))
+            text = pool.submit(_read_text, gguf.metadata)
+
+            def on_progress(done_bytes: int, total_bytes: int) -> None:
+                if text.done():
+                    text.result()  # a faulty vocabulary ends the load at once
+                if progress is not None:
+                    progress(done_bytes, total_bytes)
+
             num_threads = config.num_threads or usable_cpus()
-            model = load_model(gguf, model_config, num_threads, progress, PackedCache.of(config))
+            model = load_model(gguf, model_config, num_threads, on_progress, PackedCache.of(config))
+            tokenizer, template = text.result()
         runner = ModelRunner(model, plan.num_blocks, config)
         core = EngineCore(runner, config, max_model_len=plan.max_model_len, vocab_size=model_config.vocab_size)
         info = ModelInfo(
@@ -210,6 +219,11 @@ class Pipeline:
                 f"{num_prompt_tokens} in the {param} and {max_tokens} by max_tokens",
                 param="max_tokens",
             )
+
+
+def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, ChatTemplate]:
+    tokenizer = Tokenizer.from_metadata(metadata)
+    return tokenizer, _chat_template(tokenizer, metadata.get("tokenizer.chat_template"))
 
 
 def _chat_template(tokenizer: Tokenizer, source: object) -> ChatTemplate:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import mmap
 import os
 import stat
@@ -35,6 +36,8 @@ MAX_DIRECTORY_BYTES = 32 << 20
 _HEAD = struct.Struct("<8sIIQQ")  # magic, format, layout of the matrices, offset and bytes of the directory
 _DIGEST_BYTES = 32
 _CHUNK_BYTES = 16 << 20
+
+logger = logging.getLogger("corral.cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +111,18 @@ class PackedFile:
                 self._fail(tensor.offset, f"the bytes of {tensor.role} of layer {tensor.layer} have changed")
 
     def advise(self) -> None:
-        """Asks the system to read the file ahead, and to map it in huge pages where it can."""
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
+        """Asks the system to map the file in huge pages where it can, and to read it ahead: by itself it would read
+        what each first access needs, many times slower."""
+        try:
+            if hasattr(mmap, "MADV_HUGEPAGE"):
                 self._map.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:  # a kernel without them
-                return
+        except OSError as error:
+            logger.debug("no huge pages for %s: %s", self.path, error)
+        try:
+            with self.path.open("rb") as file:  # unlike madvise, this lets other Python threads run
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        except OSError as error:  # replaced or removed since: the map shows the old one still
+            logger.debug("%s is not read ahead: %s", self.path, error)
 
     def _read_head(self) -> tuple[int, dict[str, Any], int]:
         """(layout, directory, where the directory begins)."""
@@ -173,7 +182,7 @@ class PackedWriter:
         offset = -(-self._end // ALIGNMENT) * ALIGNMENT
         crc32 = 0
         end = offset
-        for begin in range(0, data.nbytes, _CHUNK_BYTES):  # each chunk is summed up while it is in the CPU's cache
+        for begin in range(0, data.nbytes, _CHUNK_BYTES):
             chunk = data[begin : begin + _CHUNK_BYTES]
             crc32 = zlib.crc32(chunk, crc32)
             end = self._write(chunk, end)

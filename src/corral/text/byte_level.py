@@ -60,11 +60,10 @@ class ByteLevelBPE:
     """
 
     def __init__(self, vocabulary: Vocabulary, pre_split: PreSplit) -> None:
-        ids, merges = _usable(vocabulary)
+        ids, merges, is_closed = _usable(vocabulary)
         self._num_tokens = len(vocabulary.tokens)
         self._spelled: dict[int, tuple[int, ...]] = {}
-        texts = itertools.chain(ALPHABET, itertools.chain.from_iterable(merges), map("".join, merges))
-        if not all(map(ids.__contains__, texts)):
+        if not is_closed:
             self._spell(ids, merges, pre_split)
         if missing := sum(character_id >= self._num_tokens for character_id in (ids[c] for c in ALPHABET)):
             logger.info("the vocabulary has no token for %d of 256 bytes; they are left out of prompts", missing)
@@ -131,8 +130,8 @@ def _chunks(text: str) -> Iterator[str]:
     yield text[begin:]
 
 
-def _usable(vocabulary: Vocabulary) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Texts that plain text may become, with their ids, and the merges that lead to them.
+def _usable(vocabulary: Vocabulary) -> tuple[dict[str, int], list[tuple[str, str]], bool]:
+    """Texts that plain text may become, with their ids; the merges that lead to them; whether those name no others.
 
     The file's control and unknown tokens are not among them. (llama.cpp would let merges build one.)
     """
@@ -145,9 +144,10 @@ def _usable(vocabulary: Vocabulary) -> tuple[dict[str, int], list[tuple[str, str
     if not are_unicode(tokens):
         ids = {text: i for text, i in ids.items() if is_unicode(text)}
     pairs = _pairs(vocabulary.merges)
-    if not barred.isdisjoint(map("".join, pairs)):
-        pairs = [pair for pair in pairs if pair[0] + pair[1] not in barred]
-    return ids, pairs
+    named = itertools.chain(ALPHABET, itertools.chain.from_iterable(pairs), map("".join, pairs))
+    if all(map(ids.__contains__, named)):
+        return ids, pairs, True
+    return ids, [pair for pair in pairs if pair[0] + pair[1] not in barred], False
 
 
 def _pairs(merges: Sequence[str]) -> list[tuple[str, str]]:

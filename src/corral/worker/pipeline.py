@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,7 +73,8 @@ class Pipeline:
         if (isa := config.isa or forced_isa()) is not None:
             select_isa(isa)
         # The tokenizer is built while the core packs weights.
-        with open_gguf(path) as gguf, ThreadPoolExecutor(1, thread_name_prefix="corral-text") as pool:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="corral-text")
+        with _paused_collector(), open_gguf(path) as gguf, pool:
             model_config = read_config(gguf)
             plan = make_plan(gguf, model_config, config)
             if plan_out is not None:
@@ -219,6 +222,18 @@ class Pipeline:
                 f"{num_prompt_tokens} in the {param} and {max_tokens} by max_tokens",
                 param="max_tokens",
             )
+
+
+@contextmanager
+def _paused_collector() -> Iterator[None]:
+    """A load makes half a million objects, and they stay: to look among them for garbage would take 0.1 s."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, ChatTemplate]:

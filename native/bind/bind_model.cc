@@ -159,8 +159,7 @@ void release_blocks(const BoundKVCache& cache, const AnyArray& ids) {
 
 void bind_model(nb::module_& module) {
   using nb::arg;
-  module.def(
-      "packed_layout", [] { return kPackedLayout; }, "Number of the layout of packed matrices.");
+  module.def("packed_layout", [] { return kPackedLayout; }, "Number of the layout of packed matrices.");
 
   nb::class_<DecoderConfig>(module, "DecoderConfig", "Shapes of a model, and where the dense families differ.")
       .def("__init__", init_config, nb::kw_only(), arg("num_layers"), arg("hidden_size"), arg("intermediate_size"),

@@ -1,4 +1,4 @@
-"""Packed files that are cut, damaged, foreign or hostile: each is refused with its fault, and the load is none the worse."""
+"""Packed files that are cut, damaged, foreign or hostile: each is refused by name, and made again."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pytest
 
 from corral import _native
-from corral.model import packed_cache
 from corral.model.packed_cache import PackedCache
 from corral.model.packed_file import ALIGNMENT, PackedFile
 from corral.model.tensor_type import TensorType
@@ -226,7 +225,7 @@ def test_without_room_nothing_is_kept(
         class Usage:
             total, free = 100 << 30, 10 << 30
 
-        monkeypatch.setattr(packed_cache.shutil, "disk_usage", lambda _folder: Usage)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _folder: Usage)
     logits(model, cache)
     assert list(cache.folder.iterdir()) == []
     assert "are not kept: that is more than" in caplog.text

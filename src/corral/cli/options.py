@@ -67,7 +67,7 @@ CacheMax = Annotated[
     int | None,
     typer.Option(
         parser=parse_size, envvar="CORRAL_CACHE_MAX", metavar="SIZE",
-        help="Most that the packed weights of all models take on disk; by default 32G, or half of what is free if less.",
+        help="Most that packed weights take on disk; by default 32G, or half of what is free if that is less.",
     ),
 ]  # fmt: skip
 

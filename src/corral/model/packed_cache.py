@@ -18,7 +18,6 @@ from queue import SimpleQueue
 
 from corral.config import EngineConfig, cache_home
 from corral.errors import InvalidModelFile
-from corral.model.gguf import GGUFFile
 from corral.model.packed_file import SUFFIX, PackedFile, PackedWriter, Source, remove_leftovers
 
 FOLDER = "packed"

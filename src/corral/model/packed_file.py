@@ -150,7 +150,7 @@ class PackedFile:
         numbers = astuple(tensor)[1:]
         if not isinstance(tensor.role, str) or any(type(number) is not int for number in numbers):
             raise TypeError(f"an entry of the wrong types: {tensor}")
-        is_inside = ALIGNMENT <= tensor.offset and 0 < tensor.num_bytes <= self._data_end - tensor.offset
+        is_inside = tensor.offset >= ALIGNMENT and 0 < tensor.num_bytes <= self._data_end - tensor.offset
         if not is_inside or tensor.offset % ALIGNMENT:
             raise ValueError(f"a matrix that lies elsewhere: {tensor}")
         return tensor

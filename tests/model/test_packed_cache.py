@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -231,24 +231,35 @@ def test_without_room_nothing_is_kept(
     assert "are not kept: that is more than" in caplog.text
 
 
-def load_in_a_process(path: Path, folder: Path, ready: Callable[[], int], results: Any) -> None:
-    ready()
-    results.put(logits(path, PackedCache(folder)))
+# Loads once it is told to, and writes the logits to standard output.
+LOADER = """
+import sys
+from pathlib import Path
+from corral.model.packed_cache import PackedCache
+from tests.support.native_runner import NativeRunner
+model, folder = map(Path, sys.argv[1:3])
+print("ready", flush=True)
+sys.stdin.readline()
+cache = PackedCache(folder)
+logits = NativeRunner(model, cache=cache).all_logits([int(each) for each in sys.argv[3:]])
+cache.wait()
+sys.stdout.buffer.write(logits.tobytes())
+"""
 
 
 def test_two_processes_at_once(model: Path, cache: PackedCache) -> None:
-    context = multiprocessing.get_context("spawn")
-    results, barrier = context.Queue(), context.Barrier(2)
-    processes = [
-        context.Process(target=load_in_a_process, args=(model, cache.folder, barrier.wait, results)) for _ in range(2)
-    ]
+    command = [sys.executable, "-c", LOADER, str(model), str(cache.folder), *map(str, IDS)]
+    root = Path(__file__).parent.parent.parent
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root) for _ in range(2)]
     for process in processes:
-        process.start()
-    found = [results.get(timeout=120) for _ in processes]
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
     for process in processes:
-        process.join()
-    for each in found:
-        np.testing.assert_array_equal(each, logits(model, None))
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    packed = logits(model, None).tobytes()
+    assert [process.communicate()[0] for process in processes] == [packed, packed]
     PackedFile(only_file(cache)).verify()
 
 

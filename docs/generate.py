@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,7 @@ def cli_page() -> str:
     """One section a verb: usage, arguments, options with defaults and environment twins."""
     root = typer.main.get_command(app)
     parts = [MARK, "# Command line\n"]
-    commands = [("corral", root)]
-    commands += [(f"corral {name}", command) for name, command in sorted(getattr(root, "commands", {}).items())]
-    for path, command in commands:
+    for path, command in _commands("corral", root):
         context = typer.Context(command, info_name=path)
         parts.append(f"## `{path}`\n\n{inspect.cleandoc(command.help or '')}\n\n```\n{_usage(command, context)}\n```\n")
         options = [p for p in command.params if p.param_type_name == "option" and not getattr(p, "hidden", False)]
@@ -33,6 +32,13 @@ def cli_page() -> str:
         if rows:
             parts.append("| option | default | environment | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command and those below it, each with the words that call it."""
+    yield path, command
+    for name, child in sorted(getattr(command, "commands", {}).items()):
+        yield from _commands(f"{path} {name}", child)
 
 
 def _usage(command: Any, context: typer.Context) -> str:

@@ -2,13 +2,16 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bind/arrays.h"
 #include "bind/bind.h"
 #include "model/config.h"
+#include "quant/tile_format.h"
 
 namespace corral::bind {
 namespace {
@@ -85,18 +88,47 @@ class HeldBuffer {
   Py_buffer view_{};
 };
 
+TensorView view_of(int64_t type, int64_t rows, int64_t cols, const HeldBuffer& buffer) {
+  need_between("type", type, 0, UINT32_MAX);
+  return {.type = static_cast<TensorType>(type),
+          .rows = rows,
+          .cols = cols,
+          .data = buffer.data(),
+          .num_bytes = buffer.size()};
+}
+
 void add_tensor(Model& model, const std::string& role, int64_t layer, int64_t type, int64_t rows, int64_t cols,
                 nb::handle data) {
-  need_between("type", type, 0, UINT32_MAX);
   const HeldBuffer buffer(data);
-  const TensorView tensor{.type = static_cast<TensorType>(type),
-                          .rows = rows,
-                          .cols = cols,
-                          .data = buffer.data(),
-                          .num_bytes = buffer.size()};
+  const TensorView tensor = view_of(type, rows, cols, buffer);
   const ModelUse use(model);
   const nb::gil_scoped_release released;
   model.add_tensor(role, layer, tensor);
+}
+
+void map_tensor(Model& model, const std::string& role, int64_t layer, int64_t type, int64_t rows, int64_t cols,
+                nb::handle data) {
+  // The model may let go of the buffer on any thread.
+  const std::shared_ptr<const HeldBuffer> buffer(new HeldBuffer(data), [](const HeldBuffer* held) {
+    const nb::gil_scoped_acquire acquired;
+    delete held;
+  });
+  const ModelUse use(model);
+  model.map_tensor(role, layer, view_of(type, rows, cols, *buffer), buffer);
+}
+
+using PackedView = nb::ndarray<nb::memview, const uint8_t, nb::ndim<1>>;
+
+PackedView packed_tensor(Model& model, const std::string& role, int64_t layer) {
+  const ModelUse use(model);
+  const Matrix& matrix = model.packed_matrix(role, layer);
+  const PackedMatrix& packed = matrix.packed;
+  // The view shares the memory, so that it outlives the model and a tensor that replaces this one.
+  auto shared = std::make_unique<std::shared_ptr<const void>>(matrix.memory);
+  const nb::capsule owner(shared.get(),
+                          [](void* held) noexcept { delete static_cast<std::shared_ptr<const void>*>(held); });
+  shared.release();
+  return PackedView(packed.data, {packed_bytes(packed.type, packed.rows, packed.cols)}, owner);
 }
 
 void init_kv_cache(BoundKVCache* self, Model& model, int64_t num_blocks) {
@@ -127,6 +159,8 @@ void release_blocks(const BoundKVCache& cache, const AnyArray& ids) {
 
 void bind_model(nb::module_& module) {
   using nb::arg;
+  module.def("packed_layout", [] { return kPackedLayout; }, "Number of the layout of packed matrices.");
+
   nb::class_<DecoderConfig>(module, "DecoderConfig", "Shapes of a model, and where the dense families differ.")
       .def("__init__", init_config, nb::kw_only(), arg("num_layers"), arg("hidden_size"), arg("intermediate_size"),
            arg("num_heads"), arg("num_kv_heads"), arg("head_dim"), arg("vocab_size"), arg("norm_eps"),
@@ -138,6 +172,9 @@ void bind_model(nb::module_& module) {
       .def("__init__", init_model, arg("config"), arg("num_threads"), arg("pin") = true)
       .def("add_tensor", add_tensor, arg("role"), arg("layer"), arg("type"), arg("rows"), arg("cols"), arg("data"),
            "Packs a matrix, or copies a vector as float32.")
+      .def("map_tensor", map_tensor, arg("role"), arg("layer"), arg("type"), arg("rows"), arg("cols"), arg("data"),
+           "Takes a packed matrix as it stands in a mapped file, without a copy.")
+      .def("packed_tensor", packed_tensor, arg("role"), arg("layer"), "The bytes of a packed matrix, read-only.")
       .def("finish", &Model::finish, "Call after the last tensor; ValueError names those that are missing.")
       .def_prop_ro("packed_bytes", &Model::packed_bytes, "Memory of the weights in bytes.")
       .def_prop_ro("num_threads", [](Model& model) { return model.pool().num_threads(); }, "Workers of the model.");

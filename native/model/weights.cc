@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "base/virtual_memory.h"
+
 namespace corral {
 namespace {
 
@@ -65,7 +67,7 @@ std::string tensor_name(std::string_view role, int64_t layer) {
   return std::string(role) + " of layer " + std::to_string(layer);
 }
 
-void check_tensor(const std::string& name, const TensorView& tensor, int64_t rows, int64_t cols) {
+void check_shape(const std::string& name, const TensorView& tensor, int64_t rows, int64_t cols) {
   if (tensor.rows != rows || tensor.cols != cols) {
     throw std::invalid_argument(name + " has shape [" + std::to_string(tensor.rows) + ", " +
                                 std::to_string(tensor.cols) + "]; the config asks for [" + std::to_string(rows) + ", " +
@@ -78,11 +80,24 @@ void check_tensor(const std::string& name, const TensorView& tensor, int64_t row
     throw std::invalid_argument(name + " has rows of " + std::to_string(cols) + " values; tensor type " + type +
                                 " needs a multiple of " + std::to_string(block));
   }
-  const size_t bytes = static_cast<size_t>(rows * (cols / block) * block_bytes(tensor.type));
-  if (tensor.num_bytes != bytes) {
-    throw std::invalid_argument(name + " has " + std::to_string(tensor.num_bytes) + " bytes; its shape and type make " +
-                                std::to_string(bytes));
-  }
+}
+
+void check_bytes(const std::string& name, const TensorView& tensor, size_t bytes) {
+  if (tensor.num_bytes == bytes) return;
+  throw std::invalid_argument(name + " has " + std::to_string(tensor.num_bytes) + " bytes; its shape and type make " +
+                              std::to_string(bytes));
+}
+
+size_t file_bytes(const TensorView& tensor) {
+  return static_cast<size_t>(tensor.rows * (tensor.cols / block_size(tensor.type)) * block_bytes(tensor.type));
+}
+
+PackedMatrix packed_view(const TensorView& tensor, const uint8_t* data) {
+  return {.type = tensor.type,
+          .rows = tensor.rows,
+          .cols = tensor.cols,
+          .group_bytes = packed_group_bytes(tensor.type, tensor.cols),
+          .data = data};
 }
 
 }  // namespace
@@ -127,7 +142,8 @@ Model::Slot Model::find_slot(std::string_view role, int64_t layer) {
 
 void Model::add_tensor(std::string_view role, int64_t layer, const TensorView& tensor) {
   const Slot slot = find_slot(role, layer);
-  check_tensor(slot.name, tensor, slot.rows, slot.cols);
+  check_shape(slot.name, tensor, slot.rows, slot.cols);
+  check_bytes(slot.name, tensor, file_bytes(tensor));
   if (slot.matrix != nullptr) {
     Matrix matrix;
     pack(tensor, matrix);
@@ -144,19 +160,40 @@ void Model::add_tensor(std::string_view role, int64_t layer, const TensorView& t
 }
 
 void Model::pack(const TensorView& tensor, Matrix& matrix) {
-  matrix.memory = VirtualMemory(::corral::packed_bytes(tensor.type, tensor.rows, tensor.cols));
-  matrix.memory.advise_huge_pages(true);
-  matrix.packed = {.type = tensor.type,
-                   .rows = tensor.rows,
-                   .cols = tensor.cols,
-                   .group_bytes = packed_group_bytes(tensor.type, tensor.cols),
-                   .data = matrix.memory.data()};
+  auto memory = std::make_shared<VirtualMemory>(::corral::packed_bytes(tensor.type, tensor.rows, tensor.cols));
+  memory->advise_huge_pages(true);
+  uint8_t* data = memory->data();
+  matrix.packed = packed_view(tensor, data);
+  matrix.memory_bytes = memory->size();
+  matrix.memory = std::move(memory);
   WorkQueue queue;
   pool_.run([&](int) {
     queue.take(matrix.packed.num_groups(), 4, [&](int64_t begin, int64_t end) {
-      pack_groups(tensor.type, tensor.rows, tensor.cols, tensor.data, matrix.memory.data(), begin, end);
+      pack_groups(tensor.type, tensor.rows, tensor.cols, tensor.data, data, begin, end);
     });
   });
+}
+
+void Model::map_tensor(std::string_view role, int64_t layer, const TensorView& packed,
+                       std::shared_ptr<const void> memory) {
+  const Slot slot = find_slot(role, layer);
+  if (slot.matrix == nullptr) throw std::invalid_argument(slot.name + " is a vector; only matrices are mapped");
+  check_shape(slot.name, packed, slot.rows, slot.cols);
+  check_bytes(slot.name, packed, ::corral::packed_bytes(packed.type, packed.rows, packed.cols));
+  const uintptr_t misalignment = reinterpret_cast<uintptr_t>(packed.data) % kPackedAlignment;
+  if (misalignment != 0) {
+    throw std::invalid_argument(slot.name + " begins " + std::to_string(misalignment) + " bytes after a multiple of " +
+                                std::to_string(kPackedAlignment) + "; it must begin at one");
+  }
+  *slot.matrix = {
+      .packed = packed_view(packed, packed.data), .memory = std::move(memory), .memory_bytes = packed.num_bytes};
+}
+
+const Matrix& Model::packed_matrix(std::string_view role, int64_t layer) {
+  const Slot slot = find_slot(role, layer);
+  if (slot.matrix == nullptr) throw std::invalid_argument(slot.name + " is a vector; only matrices are packed");
+  if (slot.matrix->empty()) throw std::invalid_argument(slot.name + " has not been added");
+  return *slot.matrix;
 }
 
 void Model::finish() {
@@ -179,9 +216,9 @@ void Model::finish() {
 }
 
 size_t Model::packed_bytes() const {
-  size_t bytes = token_embd_.memory.size() + output_.memory.size() + output_norm_.size() * sizeof(float);
+  size_t bytes = token_embd_.memory_bytes + output_.memory_bytes + output_norm_.size() * sizeof(float);
   for (const LayerWeights& weights : layers_) {
-    for (const MatrixRole& role : kMatrixRoles) bytes += (weights.*role.member).memory.size();
+    for (const MatrixRole& role : kMatrixRoles) bytes += (weights.*role.member).memory_bytes;
     for (const VectorRole& role : kVectorRoles) bytes += (weights.*role.member).size() * sizeof(float);
   }
   return bytes;

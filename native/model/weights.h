@@ -3,11 +3,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
 #include "base/thread_pool.h"
-#include "base/virtual_memory.h"
 #include "kernels/matmul.h"
 #include "kernels/ops.h"
 #include "model/config.h"
@@ -15,10 +15,11 @@
 
 namespace corral {
 
-// A packed matrix with its memory; empty until added.
+// A packed matrix with what keeps its memory alive: pages of its own, or a mapped file; empty until added.
 struct Matrix {
   PackedMatrix packed;
-  VirtualMemory memory;
+  std::shared_ptr<const void> memory;
+  size_t memory_bytes = 0;
 
   bool empty() const { return packed.data == nullptr; }
 };
@@ -50,6 +51,14 @@ class Model {
   // `layer` is ignored for roles of the whole model. Throws std::invalid_argument and changes nothing if role, layer,
   // type, shape or size are wrong.
   void add_tensor(std::string_view role, int64_t layer, const TensorView& tensor);
+
+  // Takes a matrix that is packed already, without a copy: `packed.data` is that of packed_matrix() of another Model,
+  // 64-byte aligned, and stays as it is while `memory` lives. Its content is not checked: any bytes compute, if only to
+  // nonsense. Throws as add_tensor does, and for a vector.
+  void map_tensor(std::string_view role, int64_t layer, const TensorView& packed, std::shared_ptr<const void> memory);
+
+  // A matrix that was added or mapped; throws std::invalid_argument if there is none.
+  const Matrix& packed_matrix(std::string_view role, int64_t layer);
 
   // Throws std::invalid_argument with the names of the tensors that are missing.
   void finish();

@@ -10,8 +10,10 @@ namespace corral {
 // Columns (= outputs, rows of the GGUF tensor) that share one interleaved tile.
 inline constexpr int64_t kTileColumns = 16;
 
+inline constexpr size_t kPackedAlignment = 64;  // of PackedMatrix::data
+
 // A weight matrix [rows = outputs, cols = K] packed into 16-column interleaved tiles, order [row group][k block].
-// `data` is 64-byte aligned; rows are padded to a multiple of 16 with zero scales.
+// `data` is aligned to kPackedAlignment; rows are padded to a multiple of 16 with zero scales.
 struct PackedMatrix {
   TensorType type{};
   int64_t rows = 0;

@@ -17,6 +17,10 @@
 //       shift 2 * (b % 4); 1 bit: shift b.
 namespace corral {
 
+// Names the layout of packed matrices, of float types too, in files that outlive the process. Whoever changes a byte of
+// what pack_groups writes raises it: files of another layout are then packed anew.
+inline constexpr int kPackedLayout = 1;
+
 inline constexpr int kTileK = 256;
 inline constexpr int kChunkK = 32;
 inline constexpr int kTileHeaderD = 64;  // d and dmin of a K-quant tile

@@ -26,6 +26,9 @@ def select_isa(name: str) -> None:
         ValueError: this machine lacks it; the text lists those it has.
     """
 
+def packed_layout() -> int:
+    """Number of the layout of packed matrices; what packed_tensor gave under another one must not be mapped."""
+
 class DecoderConfig:
     """Shapes of a model, and where the dense families differ.
 
@@ -101,6 +104,26 @@ class Model:
         Raises:
             ValueError: the role, layer, type, shape or number of bytes is wrong.
             MemoryError: the machine has no more address space.
+        """
+
+    def map_tensor(self, role: str, layer: int, type: int, rows: int, cols: int, data: Buffer) -> None:  # noqa: A002
+        """Takes a packed matrix without a copy, and keeps `data` alive; it must not change.
+
+        The content is not checked: any bytes compute, if only to nonsense.
+
+        Args:
+            role: of a matrix, as for add_tensor; so are layer, type, rows and cols.
+            data: what packed_tensor gave, at an address that is a multiple of 64.
+
+        Raises:
+            ValueError: the role, layer, type, shape, alignment or number of bytes is wrong.
+        """
+
+    def packed_tensor(self, role: str, layer: int) -> memoryview:
+        """The bytes of a packed matrix, read-only, not copied; they outlive the model while they are held.
+
+        Raises:
+            ValueError: no matrix has that role, or it has not been added.
         """
 
     def finish(self) -> None:

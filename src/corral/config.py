@@ -27,6 +27,8 @@ class EngineConfig:
         kv_idle_release_s: seconds without work after which the pool's memory, cached prefixes too, is given back.
         enable_prefix_caching: share full blocks among live and past requests.
         num_threads: worker threads of the core; None is the number of usable CPUs.
+        cache_weights: keep the packed weights on disk, and map them at the next load.
+        cache_max_bytes: most that all packed weights take there; None is 32 GiB, or half of the free disk if less.
         isa: forces "scalar", "avx2" or "avx512"; None takes the best the CPU has.
     """
 
@@ -39,6 +41,8 @@ class EngineConfig:
     kv_idle_release_s: float = 60.0
     enable_prefix_caching: bool = True
     num_threads: int | None = None
+    cache_weights: bool = True
+    cache_max_bytes: int | None = None
     isa: str | None = None
 
     def __post_init__(self) -> None:
@@ -48,6 +52,8 @@ class EngineConfig:
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
         _check_positive("max_step_ms", self.max_step_ms)
+        if self.cache_max_bytes is not None and self.cache_max_bytes < 0:
+            raise InvalidConfig(f"cache_max_bytes is {self.cache_max_bytes!r}; it must not be below 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,10 +50,11 @@ FLAGS = {
     "--kv-cache-memory": "1G",
     "--kv-idle-release": "5",
     "--threads": "2",
+    "--cache-max": "2G",
     "--max-body-size": "1M",
     "--drain-timeout": "10",
 }
-SWITCHES = ("--no-auth", "--no-prefix-caching")
+SWITCHES = ("--no-auth", "--no-prefix-caching", "--no-cache")
 EXPECTED = (
     "team",
     EngineConfig(
@@ -66,6 +67,8 @@ EXPECTED = (
         kv_idle_release_s=5.0,
         enable_prefix_caching=False,
         num_threads=2,
+        cache_weights=False,
+        cache_max_bytes=2 << 30,
     ),
     ServerConfig("0.0.0.0", 8000, ("one", "two"), no_auth=True, max_body_bytes=1 << 20, drain_timeout_s=10.0),
 )

@@ -117,6 +117,50 @@ def test_add_tensor_refuses(arguments: tuple[str, int, int, int, int, int], mess
     assert model.packed_bytes == 0
 
 
+def aligned(num_bytes: int, offset: int = 0) -> memoryview:
+    """Bytes that begin `offset` after a multiple of 64."""
+    array = np.zeros(num_bytes + 128, np.uint8)
+    begin = -array.ctypes.data % 64 + offset
+    return array[begin : begin + num_bytes].data
+
+
+BAD_PACKED = [
+    (("ffn_mid", 0, 0, 64, 64), 16384, 0, 'role is "ffn_mid"; it must be one of token_embd, output'),
+    (("attn_q", 2, 0, 64, 64), 16384, 0, "layer is 2 for attn_q; it must be from 0 to 1"),
+    (("attn_q", 0, 0, 64, 32), 8192, 0, r"attn_q of layer 0 has shape \[64, 32\]; the config asks for \[64, 64\]"),
+    (("attn_q", 0, 99, 64, 64), 16384, 0, "has tensor type 99, which is not known"),
+    (("attn_q", 0, -1, 64, 64), 16384, 0, "type is -1"),
+    (("attn_q", 0, 0, 64, 64), 16383, 0, "has 16383 bytes; its shape and type make 16384"),
+    (("attn_q", 0, 0, 64, 64), 16448, 0, "has 16448 bytes; its shape and type make 16384"),
+    (("attn_q", 0, 0, 64, 64), 0, 0, "has 0 bytes"),
+    (("attn_q", 0, 0, 64, 64), 16384, 32, "attn_q of layer 0 begins 32 bytes after a multiple of 64"),
+    (("token_embd", 0, 0, 50, 64), 50 * 64 * 4, 0, "its shape and type make 16384"),  # rows are padded to tiles
+    (("attn_norm", 0, 0, 1, 64), 256, 0, "attn_norm of layer 0 is a vector; only matrices are mapped"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "num_bytes", "offset", "message"), BAD_PACKED)
+def test_map_tensor_refuses(
+    arguments: tuple[str, int, int, int, int], num_bytes: int, offset: int, message: str
+) -> None:
+    model = _native.Model(SHAPE.config(), 1)
+    with pytest.raises(ValueError, match=message):
+        model.map_tensor(*arguments, aligned(num_bytes, offset))
+    with pytest.raises(TypeError):
+        model.map_tensor(*arguments, 7)  # type: ignore[arg-type]
+    assert model.packed_bytes == 0
+
+
+def test_packed_tensor_refuses() -> None:
+    model = _native.Model(SHAPE.config(), 1)
+    with pytest.raises(ValueError, match="attn_q of layer 1 has not been added"):
+        model.packed_tensor("attn_q", 1)
+    with pytest.raises(ValueError, match="attn_norm of layer 0 is a vector; only matrices are packed"):
+        model.packed_tensor("attn_norm", 0)
+    with pytest.raises(ValueError, match="layer is 7 for attn_q"):
+        model.packed_tensor("attn_q", 7)
+
+
 def test_finish_names_what_is_missing() -> None:
     model = _native.Model(SHAPE.config(), 1)
     model.add_tensor("token_embd", 0, 0, 50, 64, bytes(50 * 64 * 4))

@@ -15,10 +15,10 @@ import httpx
 
 from corral.config import EngineConfig, ServerConfig
 from corral.server.app import build_app
+from corral.server.http_server import make_server
 from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
 from corral.server.model_manager import ModelManager, ModelSpec
-from corral.server.run import make_server
 from corral.worker.info import WorkerStats
 from tests.support import scripted_worker
 

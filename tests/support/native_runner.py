@@ -13,7 +13,8 @@ from corral import _native
 from corral.config import BLOCK_SIZE
 from corral.model.architectures import read_config
 from corral.model.gguf import open_gguf
-from corral.model.weights import load_model
+from corral.model.packed_cache import PackedCache
+from corral.model.weights import Progress, load_model
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -35,13 +36,22 @@ class NativeRunner:
         num_threads: of the core.
         num_tokens: tokens that the KV cache holds.
         max_tokens: most tokens of one forward.
+        cache: of packed weights; see load_model, as for progress.
     """
 
-    def __init__(self, path: Path, *, num_threads: int = 2, num_tokens: int = 2048, max_tokens: int = 512) -> None:
-        gguf = open_gguf(path)
-        self.config = read_config(gguf)
-        self.model = load_model(gguf, self.config, num_threads)
-        gguf.close()
+    def __init__(
+        self,
+        path: Path,
+        *,
+        num_threads: int = 2,
+        num_tokens: int = 2048,
+        max_tokens: int = 512,
+        cache: PackedCache | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        with open_gguf(path) as gguf:
+            self.config = read_config(gguf)
+            self.model = load_model(gguf, self.config, num_threads, progress, cache)
         self.max_tokens = max_tokens
         self.num_blocks = -(-num_tokens // BLOCK_SIZE)
         self.kv_cache = _native.KVCache(self.model, self.num_blocks)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from corral.cli import plan, run, serve
+from corral.cli import cache, plan, run, serve
 from corral.errors import CorralError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("serve")(serve.serve)
 app.command("plan")(plan.plan)
+app.add_typer(cache.app, name="cache")
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -56,12 +56,29 @@ Threads = Annotated[
     typer.Option(min=1, envvar="CORRAL_THREADS", metavar="N", help="Worker threads; by default every usable CPU."),
 ]
 
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache", envvar="CORRAL_NO_CACHE",
+        help="Neither map packed weights from the cache on disk nor write them there.",
+    ),
+]  # fmt: skip
+CacheMax = Annotated[
+    int | None,
+    typer.Option(
+        parser=parse_size, envvar="CORRAL_CACHE_MAX", metavar="SIZE",
+        help="Most that packed weights take on disk; by default 32G, or half of what is free if that is less.",
+    ),
+]  # fmt: skip
+
 
 def engine_config(
     *,
     max_model_len: int | None = None,
     kv_cache_memory: int | None = None,
     threads: int | None = None,
+    no_cache: bool = False,
+    cache_max: int | None = None,
     **others: object,
 ) -> EngineConfig:
     """The engine's settings out of flags; `others` bear EngineConfig's own names."""
@@ -69,6 +86,8 @@ def engine_config(
         max_model_len=max_model_len,
         kv_cache_bytes=kv_cache_memory,
         num_threads=threads,
+        cache_weights=not no_cache,
+        cache_max_bytes=cache_max,
         isa=forced_isa(),
         **others,  # type: ignore[arg-type]
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corral.cli.options import MaxModelLen, Model, Threads, engine_config
+from corral.cli.options import CacheMax, MaxModelLen, Model, NoCache, Threads, engine_config
 from corral.cli.terminal import AnswerPrinter, download_progress, is_terminal, load_progress, warn
 from corral.config import EngineConfig
 from corral.errors import CorralError
@@ -51,6 +51,8 @@ def run(
     ] = None,
     max_model_len: MaxModelLen = None,
     threads: Threads = None,
+    no_cache: NoCache = False,
+    cache_max: CacheMax = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print timings after the answer, to stderr.")] = False,
 ) -> None:
     """Answer a prompt, or chat, with a model; it is downloaded first if need be.
@@ -63,7 +65,13 @@ def run(
     )
     conversation = Conversation(model, sampling, system, verbose)
     question = _question(prompt)
-    config = engine_config(max_model_len=max_model_len, threads=threads, max_num_seqs=MAX_NUM_SEQS)
+    config = engine_config(
+        max_model_len=max_model_len,
+        threads=threads,
+        no_cache=no_cache,
+        cache_max=cache_max,
+        max_num_seqs=MAX_NUM_SEQS,
+    )
     started = time.perf_counter()
     pipeline = load(model, config)
     try:

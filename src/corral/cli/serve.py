@@ -8,10 +8,12 @@ import typer
 
 from corral.cli.options import (
     ENGINE_DEFAULTS,
+    CacheMax,
     KvCacheMemory,
     MaxModelLen,
     MaxNumSeqs,
     Model,
+    NoCache,
     Threads,
     engine_config,
     parse_size,
@@ -74,6 +76,8 @@ def serve(
         ),
     ] = ENGINE_DEFAULTS.kv_idle_release_s,
     threads: Threads = None,
+    no_cache: NoCache = False,
+    cache_max: CacheMax = None,
     no_prefix_caching: Annotated[
         bool,
         typer.Option(
@@ -103,6 +107,8 @@ def serve(
         max_model_len=max_model_len,
         kv_cache_memory=kv_cache_memory,
         threads=threads,
+        no_cache=no_cache,
+        cache_max=cache_max,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         max_step_ms=max_step_ms,

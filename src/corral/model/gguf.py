@@ -6,9 +6,12 @@ with SIGBUS. Corral's own store replaces files by renaming, never in place, and 
 
 from __future__ import annotations
 
+import hashlib
 import mmap
+import os
 import re
 import stat
+import struct
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +23,7 @@ from corral.model.tensor_type import TensorType
 __all__ = ["GGUFFile", "TensorInfo", "TensorType", "open_gguf"]
 
 _SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_NUM_SAMPLES = 64  # pages of tensor data that go into a digest
 _SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 
 
@@ -34,9 +38,12 @@ class GGUFFile:
         key_offsets: key -> offset of its value in `path`, for error messages.
         tensors: name -> TensorInfo, in the order of the tensor table.
         num_bytes: size of all parts.
+        mtimes_ns: when each part was last written, in nanoseconds since the epoch.
     """
 
-    def __init__(self, paths: list[Path], maps: list[mmap.mmap], headers: list[Header]) -> None:
+    def __init__(
+        self, paths: list[Path], maps: list[mmap.mmap], headers: list[Header], mtimes_ns: tuple[int, ...]
+    ) -> None:
         self.path = paths[0]
         self.paths = paths
         self.version = headers[0].version
@@ -44,6 +51,7 @@ class GGUFFile:
         self.key_offsets = headers[0].key_offsets
         self.tensors = {name: info for header in headers for name, info in header.tensors.items()}
         self.num_bytes = sum(len(data) for data in maps)
+        self.mtimes_ns = mtimes_ns
         self._maps = maps
         self._views = [memoryview(data) for data in maps]
 
@@ -58,6 +66,21 @@ class GGUFFile:
     def release(self, info: TensorInfo) -> None:
         """Gives the tensor's mapped pages back; a later read fetches them again."""
         self._advise(info, mmap.MADV_DONTNEED)
+
+    def content_digest(self) -> str:
+        """SHA-256, in hex, over the headers, the sizes and evenly spread pages of tensor data: tells models apart
+        wherever they lie, without reading them. Bytes changed in place, elsewhere, show in `mtimes_ns` alone."""
+        digest = hashlib.sha256()
+        for part, view in enumerate(self._views):
+            size = len(view)
+            begin = min((info.offset for info in self.tensors.values() if info.part == part), default=size)
+            digest.update(struct.pack("<QQ", size, begin))
+            digest.update(view[:begin])
+            for index in range(_NUM_SAMPLES):
+                page = begin + (size - begin) * index // _NUM_SAMPLES
+                digest.update(view[page : page + mmap.PAGESIZE])
+            digest.update(view[-mmap.PAGESIZE :])
+        return digest.hexdigest()
 
     def _advise(self, info: TensorInfo, advice: int) -> None:
         begin = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
@@ -94,20 +117,23 @@ def open_gguf(path: str | Path) -> GGUFFile:
     paths = _split_paths(path)
     maps: list[mmap.mmap] = []
     try:
-        headers = []
+        headers, mtimes_ns = [], []
         for part, part_path in enumerate(paths):
-            maps.append(_map_file(part_path))
+            data, mtime_ns = _map_file(part_path)
+            maps.append(data)
+            mtimes_ns.append(mtime_ns)
             headers.append(read_header(str(part_path), maps[-1], part))
             _check_split_keys(part_path, headers[-1], part, len(paths))
         _check_parts_together(paths, headers)
-        return GGUFFile(paths, maps, headers)
+        return GGUFFile(paths, maps, headers, tuple(mtimes_ns))
     except BaseException:
         for data in maps:
             data.close()
         raise
 
 
-def _map_file(path: Path) -> mmap.mmap:
+def _map_file(path: Path) -> tuple[mmap.mmap, int]:
+    """The map, and when what it shows was last written."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # checked before open, which would hang on a pipe
@@ -115,7 +141,8 @@ def _map_file(path: Path) -> mmap.mmap:
         if status.st_size == 0:  # cannot be mapped
             raise InvalidModelFile(path, 0, "not a GGUF file: it is empty")
         with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mtime_ns = os.fstat(file.fileno()).st_mtime_ns  # before a byte is read: a later change makes it later
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), mtime_ns
     except FileNotFoundError:
         raise ModelNotFound(f"there is no file {path}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or emptied since the check

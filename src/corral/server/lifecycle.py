@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Generator
-
-import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from corral.errors import ServerDraining
 from corral.protocol.openai_errors import reply_to
 from corral.server.replies import send_reply
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Lifecycle:
@@ -75,19 +75,3 @@ class DrainGate:
         else:
             with self._lifecycle.request():
                 await self._app(scope, receive, send)
-
-
-class QuietServer(uvicorn.Server):
-    """uvicorn without its signal handlers: it would close its listeners first, and new requests deserve an answer."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.is_listening.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield

@@ -7,28 +7,23 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import uvicorn
-from fastapi import FastAPI
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from uvloop import new_event_loop
 
 from corral.config import EngineConfig, ServerConfig
-from corral.server.app import build_app
-from corral.server.http_protocol import LimitedProtocol
-from corral.server.lifecycle import Lifecycle, QuietServer
+from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
 from corral.server.model_manager import ModelManager, ModelSpec
 from corral.worker.client import OnProgress
 
+if TYPE_CHECKING:
+    from corral.server.http_server import QuietServer
+
 EXIT_DRAIN_CUT = 1
 EXIT_INTERRUPTED = 130  # a signal came before the model was loaded
-SHUTDOWN_TIMEOUT_S = 2
-KEEP_ALIVE_TIMEOUT_S = 75  # longer than clients keep theirs, so that none writes into a closing connection
 
 
 def serve(model_path: Path, model_name: str, engine: EngineConfig, server: ServerConfig) -> int:
@@ -57,9 +52,11 @@ async def _serve(spec: ModelSpec, config: ServerConfig, sockets: list[socket.soc
         loop.add_signal_handler(number, lifecycle.stop)
     manager = ModelManager()
     try:
+        # FastAPI takes half a second to import; the worker loads the model meanwhile.
+        make_server = asyncio.ensure_future(asyncio.to_thread(_import_http))
         if not await _load(manager, spec, lifecycle):
             return EXIT_INTERRUPTED
-        server = make_server(build_app(manager, config, lifecycle))
+        server = (await make_server)(manager, config, lifecycle)
         serving = asyncio.ensure_future(server.serve(sockets=sockets))
         await _first_of(serving, server.is_listening.wait())
         urls = ", ".join(url_of(sock) for sock in sockets)
@@ -67,6 +64,13 @@ async def _serve(spec: ModelSpec, config: ServerConfig, sockets: list[socket.soc
         return await _run_until_stopped(server, serving, lifecycle, config)
     finally:
         await manager.close()
+
+
+def _import_http() -> Callable[[ModelManager, ServerConfig, Lifecycle], QuietServer]:
+    from corral.server.app import build_app
+    from corral.server.http_server import make_server
+
+    return lambda manager, config, lifecycle: make_server(build_app(manager, config, lifecycle))
 
 
 async def _load(manager: ModelManager, spec: ModelSpec, lifecycle: Lifecycle) -> bool:
@@ -104,31 +108,15 @@ async def _run_until_stopped(
     return 0 if is_drained else EXIT_DRAIN_CUT
 
 
-def make_server(app: FastAPI) -> QuietServer:
-    """uvicorn, set up for `app`; run it with serve(sockets=...)."""
-    return QuietServer(
-        uvicorn.Config(
-            app,
-            http=LimitedProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-        )
-    )
-
-
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[OnProgress | None]:
     """A bar on a terminal; nothing where nobody watches."""
     if not sys.stderr.isatty():
         yield None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
     columns = (TextColumn("loading {task.description}"), BarColumn(), DownloadColumn(binary_units=True))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=None)

@@ -12,7 +12,7 @@ from tokenizers import Regex, models, pre_tokenizers
 
 from corral.errors import InvalidRequest, InvalidVocabulary, UnsupportedModel
 from corral.text.pre_split import PreSplit
-from corral.text.vocabulary import TokenType, Vocabulary, is_unicode
+from corral.text.vocabulary import TokenType, Vocabulary, are_unicode, is_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,15 @@ def bytes_of(text: str) -> bytes:
         return b"".join(byte_of.get(c) or c.encode("utf-8", "surrogateescape") for c in text)
 
 
+def block_of(texts: Sequence[str]) -> tuple[bytes, Iterable[int]]:
+    """`bytes_of` of all texts, joined, and the length of each."""
+    try:  # a character of the alphabet is a byte
+        return "".join(texts).translate(_TO_LATIN1).encode("latin-1"), map(len, texts)
+    except UnicodeEncodeError:
+        pieces = [bytes_of(text) for text in texts]
+        return b"".join(pieces), map(len, pieces)
+
+
 class ByteLevelBPE:
     """Encodes text without special tokens, as llama.cpp's BPE does.
 
@@ -51,20 +60,11 @@ class ByteLevelBPE:
     """
 
     def __init__(self, vocabulary: Vocabulary, pre_split: PreSplit) -> None:
-        ids, merges = _usable(vocabulary)
+        ids, merges, is_closed = _usable(vocabulary)
         self._num_tokens = len(vocabulary.tokens)
-        # llama.cpp merges by text, also through texts that are no token; the library needs an id for each. Such a
-        # text gets one beyond the vocabulary, and where it is left over it is written as llama.cpp writes it: the
-        # ASCII characters that are tokens, the others not at all.
         self._spelled: dict[int, tuple[int, ...]] = {}
-        for text in itertools.chain(ALPHABET, itertools.chain.from_iterable((a, b, a + b) for a, b in merges)):
-            if text not in ids:
-                placeholder = self._num_tokens + len(self._spelled)
-                spelling = (ids.get(character, placeholder) for character in text if character.isascii())
-                self._spelled[placeholder] = tuple(i for i in spelling if i < self._num_tokens)
-                ids[text] = placeholder
-                if pre_split.keeps_whole_words and len(text) > 1:
-                    raise UnsupportedModel(f"tokenizer.ggml.merges makes {text!r:.80}, which is no token")
+        if not is_closed:
+            self._spell(ids, merges, pre_split)
         if missing := sum(character_id >= self._num_tokens for character_id in (ids[c] for c in ALPHABET)):
             logger.info("the vocabulary has no token for %d of 256 bytes; they are left out of prompts", missing)
         self._library = tokenizers.Tokenizer(
@@ -76,6 +76,22 @@ class ByteLevelBPE:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
+
+    def _spell(self, ids: dict[str, int], merges: list[tuple[str, str]], pre_split: PreSplit) -> None:
+        """Gives ids beyond the vocabulary to texts of merges that are no token.
+
+        llama.cpp merges by text, also through texts that are no token; the library needs an id for each. Where such a
+        text is left over it is written as llama.cpp writes it: the ASCII characters that are tokens, the others not at
+        all.
+        """
+        for text in itertools.chain(ALPHABET, itertools.chain.from_iterable((a, b, a + b) for a, b in merges)):
+            if text not in ids:
+                placeholder = self._num_tokens + len(self._spelled)
+                spelling = (ids.get(character, placeholder) for character in text if character.isascii())
+                self._spelled[placeholder] = tuple(i for i in spelling if i < self._num_tokens)
+                ids[text] = placeholder
+                if pre_split.keeps_whole_words and len(text) > 1:
+                    raise UnsupportedModel(f"tokenizer.ggml.merges makes {text!r:.80}, which is no token")
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`.
@@ -114,24 +130,39 @@ def _chunks(text: str) -> Iterator[str]:
     yield text[begin:]
 
 
-def _usable(vocabulary: Vocabulary) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Texts that plain text may become, with their ids, and the merges that lead to them.
+def _usable(vocabulary: Vocabulary) -> tuple[dict[str, int], list[tuple[str, str]], bool]:
+    """Texts that plain text may become, with their ids; the merges that lead to them; whether those name no others.
 
     The file's control and unknown tokens are not among them. (llama.cpp would let merges build one.)
     """
-    barred = {
-        text
-        for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
-        if kind in (TokenType.CONTROL, TokenType.UNKNOWN)
-    }
-    ids = {text: i for i, text in enumerate(vocabulary.tokens) if text not in barred and is_unicode(text)}
-    return ids, [pair for pair in _pairs(vocabulary.merges) if pair[0] + pair[1] not in barred]
+    tokens = vocabulary.tokens
+    barred_kinds = {int(TokenType.CONTROL), int(TokenType.UNKNOWN)}
+    barred = {text for text, kind in zip(tokens, vocabulary.types, strict=True) if kind in barred_kinds}
+    ids = dict(zip(tokens, range(len(tokens)), strict=True))
+    for text in barred:
+        del ids[text]
+    if not are_unicode(tokens):
+        ids = {text: i for text, i in ids.items() if is_unicode(text)}
+    pairs = _pairs(vocabulary.merges)
+    named = itertools.chain(ALPHABET, itertools.chain.from_iterable(pairs), map("".join, pairs))
+    if all(map(ids.__contains__, named)):
+        return ids, pairs, True
+    return ids, [pair for pair in pairs if pair[0] + pair[1] not in barred], False
 
 
-def _pairs(merges: Sequence[str]) -> Iterable[tuple[str, str]]:
+def _pairs(merges: Sequence[str]) -> list[tuple[str, str]]:
     """Each merge's two parts, once: a repeated merge has the rank of its first place."""
-    for index, merge in enumerate(dict.fromkeys(merges)):
-        cut = merge.find(" ", 1)
-        if cut < 0 or cut == len(merge) - 1 or " " in merge[cut + 1 :] or not is_unicode(merge):
-            raise InvalidVocabulary("tokenizer.ggml.merges", f"merge {index} is {merge!r:.80}, which is no pair")
-        yield merge[:cut], merge[cut + 1 :]
+    merges = list(dict.fromkeys(merges))
+    parts = " ".join(merges).split(" ")
+    pairs = list(zip(parts[::2], parts[1::2], strict=False))
+    # All at once, for speed: right if each has two parts that are not empty.
+    if "" not in parts and are_unicode(merges) and list(map(" ".join, pairs)) == merges:
+        return pairs
+    return [_pair(index, merge) for index, merge in enumerate(merges)]
+
+
+def _pair(index: int, merge: str) -> tuple[str, str]:
+    cut = merge.find(" ", 1)
+    if cut < 0 or cut == len(merge) - 1 or " " in merge[cut + 1 :] or not is_unicode(merge):
+        raise InvalidVocabulary("tokenizer.ggml.merges", f"merge {index} is {merge!r:.80}, which is no pair")
+    return merge[:cut], merge[cut + 1 :]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from corral.errors import InvalidVocabulary
@@ -127,34 +127,42 @@ class _Pieces:
     """The bytes of every token in one block: a bytes object for each would take ten times the memory."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        piece_of = _spm_piece if vocabulary.pre_split is None else byte_level.bytes_of
-        special, ends, length = vocabulary.special, array("Q", [0]), 0
-        pieces: list[bytes] = []
-        for token_id, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
-            if kind == TokenType.NORMAL and token_id not in special:
-                piece = piece_of(text)
-            elif kind == TokenType.BYTE and token_id not in special:
-                piece = _byte_piece(token_id, text)
-            elif token_id in special or token_id in vocabulary.user_defined:
-                piece = token_bytes_of(text)
-            else:  # unused: padding of the embedding matrix
-                piece = b""
-            pieces.append(piece)
-            length += len(piece)
-            ends.append(length)
-        self._ends = ends
-        self._block = b"".join(pieces)
+        texts = list(vocabulary.tokens)
+        normal = int(TokenType.NORMAL)
+        self._odd: dict[int, bytes] = {}  # of tokens that are not simply text, unless they stand for nothing
+        for token_id in {i for i, kind in enumerate(vocabulary.types) if kind != normal} | vocabulary.special:
+            texts[token_id] = ""
+            if piece := _odd_piece(vocabulary, token_id):
+                self._odd[token_id] = piece
+        block_of = _spm_block if vocabulary.pre_split is None else byte_level.block_of
+        self._block, lengths = block_of(texts)
+        sizes = list(lengths)
+        self._ends = array("Q", itertools.accumulate(sizes, initial=0))
         # A token that stands for nothing may still be what some text becomes.
-        self.longest = max(map(len, itertools.chain(vocabulary.tokens, pieces)))
+        self.longest = max(map(len, itertools.chain(vocabulary.tokens, self._odd.values())))
+        self.longest = max(self.longest, max(sizes))
 
     def __getitem__(self, token_id: int) -> bytes:
         if token_id < 0:
             raise IndexError(f"token id {token_id} is negative")
+        if (piece := self._odd.get(token_id)) is not None:
+            return piece
         return self._block[self._ends[token_id] : self._ends[token_id + 1]]
 
 
-def _spm_piece(text: str) -> bytes:
-    return token_bytes_of(text.replace(SPACE, " "))
+def _odd_piece(vocabulary: Vocabulary, token_id: int) -> bytes:
+    text = vocabulary.tokens[token_id]
+    if token_id in vocabulary.special:
+        return token_bytes_of(text)
+    if vocabulary.types[token_id] == TokenType.BYTE:
+        return _byte_piece(token_id, text)
+    # Neither is an unused one: padding of the embedding matrix.
+    return token_bytes_of(text) if token_id in vocabulary.user_defined else b""
+
+
+def _spm_block(texts: Sequence[str]) -> tuple[bytes, Iterable[int]]:
+    pieces = [token_bytes_of(text.replace(SPACE, " ")) for text in texts]
+    return b"".join(pieces), map(len, pieces)
 
 
 def _byte_piece(token_id: int, text: str) -> bytes:

@@ -133,6 +133,15 @@ def is_unicode(text: str) -> bool:
     return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def are_unicode(texts: Sequence[str]) -> bool:
+    """Whether all of them are; for a vocabulary, tens of times faster than asking for each."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:  # halves of a pair in two texts would have stayed halves: nothing joins them
+        return False
+    return True
+
+
 class _Fields:
     """Typed access to the keys below `tokenizer.ggml.`."""
 
@@ -240,10 +249,8 @@ class _Kinds:
     ids: dict[str, int] = field(init=False)  # of the texts that the corrections look for, as far as present
 
     def __post_init__(self) -> None:
-        numbered = enumerate(self.types)
-        odd = [
-            (i, kind) for i, kind in numbered if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
-        ]
+        wanted_kinds = {int(TokenType.CONTROL), int(TokenType.UNKNOWN), int(TokenType.USER_DEFINED)}
+        odd = [(i, kind) for i, kind in enumerate(self.types) if kind in wanted_kinds]
         self.special = {i for i, kind in odd if kind != TokenType.USER_DEFINED}
         self.user_defined = {i for i, kind in odd if kind == TokenType.USER_DEFINED}
         wanted = {*END_OF_GENERATION, *END_OF_MESSAGE, *ALWAYS_VISIBLE, "<mask>"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from corral.config import EngineConfig, forced_isa
 from corral.engine.core import EngineCore
@@ -18,6 +21,7 @@ from corral.model.architectures import read_config
 from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.gguf import open_gguf
 from corral.model.memory import give_back_freed
+from corral.model.packed_cache import PackedCache
 from corral.model.plan import Plan, make_plan
 from corral.model.weights import load_model
 from corral.request import Request
@@ -69,15 +73,24 @@ class Pipeline:
         started = time.monotonic()
         if (isa := config.isa or forced_isa()) is not None:
             select_isa(isa)
-        with open_gguf(path) as gguf:
+        # The tokenizer is built while the core packs weights.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="corral-text")
+        with _paused_collector(), open_gguf(path) as gguf, pool:
             model_config = read_config(gguf)
             plan = make_plan(gguf, model_config, config)
             if plan_out is not None:
                 plan_out(plan.describe())
-            tokenizer = Tokenizer.from_metadata(gguf.metadata)
-            template = _chat_template(tokenizer, gguf.metadata.get("tokenizer.chat_template"))
+            text = pool.submit(_read_text, gguf.metadata)
+
+            def on_progress(done_bytes: int, total_bytes: int) -> None:
+                if text.done():
+                    text.result()  # a faulty vocabulary ends the load at once
+                if progress is not None:
+                    progress(done_bytes, total_bytes)
+
             num_threads = config.num_threads or usable_cpus()
-            model = load_model(gguf, model_config, num_threads, progress)
+            model = load_model(gguf, model_config, num_threads, on_progress, PackedCache.of(config))
+            tokenizer, template = text.result()
         del gguf  # with its 100,000s of strings
         give_back_freed()
         runner = ModelRunner(model, plan.num_blocks, config)
@@ -212,6 +225,23 @@ class Pipeline:
                 f"{num_prompt_tokens} in the {param} and {max_tokens} by max_tokens",
                 param="max_tokens",
             )
+
+
+@contextmanager
+def _paused_collector() -> Iterator[None]:
+    """A load makes half a million objects, and they stay: to look among them for garbage would take 0.1 s."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, ChatTemplate]:
+    tokenizer = Tokenizer.from_metadata(metadata)
+    return tokenizer, _chat_template(tokenizer, metadata.get("tokenizer.chat_template"))
 
 
 def _chat_template(tokenizer: Tokenizer, source: object) -> ChatTemplate:

@@ -1,0 +1,51 @@
+"""uvicorn as Corral runs it: its own protocol class, no signal handlers, no log of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Generator
+
+import uvicorn
+from fastapi import FastAPI
+
+from corral.server.http_protocol import LimitedProtocol
+
+SHUTDOWN_TIMEOUT_S = 2
+KEEP_ALIVE_TIMEOUT_S = 75  # longer than clients keep theirs, so that none writes into a closing connection
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without its signal handlers: it would close its listeners first, and new requests deserve an answer."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def make_server(app: FastAPI) -> QuietServer:
+    """uvicorn, set up for `app`; run it with serve(sockets=...)."""
+    return QuietServer(
+        uvicorn.Config(
+            app,
+            http=LimitedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+        )
+    )

@@ -77,7 +77,7 @@ async def test_idle_worker_holds_its_weights_and_little_else(name: str) -> None:
     async with running_worker(name) as worker:
         resident = resident_bytes(worker)
         print(f"{name}: {resident / 1e6:.0f} MB resident, {worker.info.weights_bytes / 1e6:.0f} MB of weights")
-        assert worker.info.weights_bytes <= resident <= allowed_bytes(worker)
+        assert resident <= allowed_bytes(worker)  # far less where packed weights are mapped and not read yet
         assert (await worker.stats()).kv_resident_bytes == 0
 
 

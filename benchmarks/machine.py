@@ -18,6 +18,7 @@ import psutil
 
 from corral import _native
 
+MAX_FOREIGN = 0.05  # share of all CPUs that others may take before a turn is worth nothing
 BANDWIDTH_BYTES = 512 << 20  # beyond the share of a last-level cache that one guest usually gets
 BANDWIDTH_SLICE = 1 << 20  # one numpy call: its temporaries stay in the first caches
 NATIVE_BENCH_TYPE = "Q4_K"
@@ -57,7 +58,7 @@ def machine_name() -> str:
 
 
 def read_bandwidth(num_threads: int, seconds: float = 0.5) -> float:
-    """GB/s of summing memory in numpy on `num_threads` threads: a stand-in, below what a tight native loop reads."""
+    """GB/s of reading memory in numpy on `num_threads` threads: a stand-in, below what a tight native loop reads."""
     arrays = [np.ones(BANDWIDTH_BYTES // num_threads // 8, np.uint64) for _ in range(num_threads)]
     step = BANDWIDTH_SLICE // 8
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from benchmarks.machine import Peaks
+from benchmarks.machine import MAX_FOREIGN, Peaks
 
 if TYPE_CHECKING:
     from benchmarks.compare_llama_cpp import Run
 
-MAX_FOREIGN = 0.05  # share of all CPUs that others may take before the page says that it is worth nothing
 MAX_SPREAD = 0.15  # a cell that scatters more than this is marked: read it with care
 
 
@@ -69,7 +68,7 @@ def _conditions(run: Run) -> list[str]:
     """Read bandwidth and peaks of the same run, and what Corral's single stream makes of them."""
     lines = [
         f"CPU taken by others during the turns: median {statistics.median(run.foreign):.1%}, at most "
-        f"{max(run.foreign):.1%}",
+        f"{max(run.foreign):.1%}; turns taken again because of more than {MAX_FOREIGN:.0%}: {run.num_rejected}",
         f"read bandwidth in numpy (a stand-in, {len(run.read_gbs)} times between the turns): "
         f"{_with_range(run.read_gbs)} GB/s",
         f"before the run: {_peaks(run.peaks_before)}",

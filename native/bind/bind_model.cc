@@ -113,8 +113,10 @@ void map_tensor(Model& model, const std::string& role, int64_t layer, int64_t ty
     const nb::gil_scoped_acquire acquired;
     delete held;
   });
+  const TensorView packed = view_of(type, rows, cols, *buffer);
   const ModelUse use(model);
-  model.map_tensor(role, layer, view_of(type, rows, cols, *buffer), buffer);
+  const nb::gil_scoped_release released;
+  model.map_tensor(role, layer, packed, buffer);
 }
 
 using PackedView = nb::ndarray<nb::memview, const uint8_t, nb::ndim<1>>;

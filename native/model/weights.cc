@@ -100,6 +100,17 @@ PackedMatrix packed_view(const TensorView& tensor, const uint8_t* data) {
           .data = data};
 }
 
+// Reads ahead and maps the pages of a file, in order and on one thread: that is how the system reads fast, and two
+// threads that fault the same huge page at once would get it as small ones.
+void touch_pages(const uint8_t* data, size_t bytes) {
+  constexpr size_t kFaultBytes = size_t{64} << 10;  // what one fault maps of pages that are cached
+  uint8_t sum = 0;
+  for (size_t offset = 0; offset < bytes; offset += kFaultBytes) {
+    sum = static_cast<uint8_t>(sum + *static_cast<const volatile uint8_t*>(data + offset));
+  }
+  static_cast<void>(sum);
+}
+
 }  // namespace
 
 // Where a tensor goes and what shape it must have; exactly one of the pointers is set.
@@ -185,6 +196,7 @@ void Model::map_tensor(std::string_view role, int64_t layer, const TensorView& p
     throw std::invalid_argument(slot.name + " begins " + std::to_string(misalignment) + " bytes after a multiple of " +
                                 std::to_string(kPackedAlignment) + "; it must begin at one");
   }
+  touch_pages(packed.data, packed.num_bytes);
   *slot.matrix = {
       .packed = packed_view(packed, packed.data), .memory = std::move(memory), .memory_bytes = packed.num_bytes};
 }

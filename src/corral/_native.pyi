@@ -2,8 +2,8 @@
 
 Arrays are C-contiguous numpy arrays of exactly the dtype named; nothing is converted. A wrong dtype, dimension, size or
 value raises ValueError with the numbers and changes nothing; an argument that is no array at all raises TypeError.
-`add_tensor`, `forward`, `sample`, `copy_blocks` and `release_blocks` release the GIL. They share the threads of one
-Model: a call while another is running on the same Model raises RuntimeError.
+`add_tensor`, `map_tensor`, `forward`, `sample`, `copy_blocks` and `release_blocks` release the GIL. They share the
+threads of one Model: a call while another is running on the same Model raises RuntimeError.
 
 Sizes in the signatures: T tokens of a step, S sequences, B blocks in a table row, R rows of logits, V vocabulary.
 """
@@ -107,7 +107,7 @@ class Model:
         """
 
     def map_tensor(self, role: str, layer: int, type: int, rows: int, cols: int, data: Buffer) -> None:  # noqa: A002
-        """Takes a packed matrix without a copy, and keeps `data` alive; it must not change.
+        """Takes a packed matrix without a copy, and keeps `data` alive; it must not change. Reads its pages in order.
 
         The content is not checked: any bytes compute, if only to nonsense.
 

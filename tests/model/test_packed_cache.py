@@ -17,7 +17,7 @@ import pytest
 
 from corral import _native
 from corral.model.packed_cache import PackedCache
-from corral.model.packed_file import ALIGNMENT, PackedFile
+from corral.model.packed_file import PackedFile
 from corral.model.tensor_type import TensorType
 from tests.support.gguf_writer import FAMILIES, TinyModel, write_tiny_gguf
 from tests.support.native_runner import NativeRunner
@@ -168,9 +168,7 @@ def test_a_disk_that_fills_up_costs_a_warning(
     model: Path, cache: PackedCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(_descriptor: int, data: Any, offset: int) -> int:
-        if offset > 2 * ALIGNMENT:
-            raise OSError(28, "No space left on device")
-        return len(data)
+        raise OSError(28, f"No space left on device for {len(data)} bytes at {offset}")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
@@ -194,6 +192,7 @@ def test_a_load_that_fails_leaves_nothing(model: Path, cache: PackedCache) -> No
 def test_what_a_killed_writer_left_is_removed(model: Path, cache: PackedCache) -> None:
     cache.folder.mkdir()
     (cache.folder / ".abc.tmp").write_bytes(b"half of a file")
+    os.utime(cache.folder / ".abc.tmp", (1000, 1000))
     logits(model, cache)
     assert only_file(cache).suffix == ".packed"
 

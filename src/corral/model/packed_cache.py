@@ -25,6 +25,8 @@ DEFAULT_MAX_BYTES = 32 << 30
 DEFAULT_DISK_SHARE = 0.5  # of what is free or ours, if that is less
 FREE_SHARE = 0.1  # of the disk stays free, whatever the cap
 
+_Matrix = tuple[str, int, int, tuple[int, int], memoryview]  # role, layer, type, (rows, cols), packed bytes
+
 logger = logging.getLogger("corral.cache")
 
 
@@ -168,7 +170,7 @@ class CacheWriter:
         self._layout = layout
         self._model = model
         self._source = source
-        self._queue: SimpleQueue[tuple[str, int, int, tuple[int, int], memoryview] | bool] = SimpleQueue()
+        self._queue: SimpleQueue[_Matrix | bool] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="corral-cache")
         self._thread.start()
 
@@ -185,10 +187,10 @@ class CacheWriter:
 
     def _run(self) -> None:
         started = time.monotonic()
+        item: _Matrix | bool | None = None
         try:
             while not isinstance(item := self._queue.get(), bool):
                 self._file.add(*item)
-                del item  # it holds the memory of a matrix
             if not item:
                 self._file.abandon()
                 return
@@ -196,7 +198,7 @@ class CacheWriter:
         except OSError as error:
             self._file.abandon()
             logger.warning("the packed weights of %s are not kept: %s", self._model, error)
-            while not isinstance(self._queue.get(), bool):  # the matrices still to come are let go one by one
-                continue
+            while not isinstance(item, bool):  # the matrices still to come are let go one by one
+                item = self._queue.get()
         else:
             logger.info("%s is written in %.1f s", self._path, time.monotonic() - started)

@@ -20,6 +20,7 @@ import os
 import stat
 import struct
 import tempfile
+import time
 import zlib
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ FORMAT = 1  # of head and directory; the layout of the matrices has a number of 
 MAX_DIRECTORY_BYTES = 32 << 20
 _HEAD = struct.Struct("<8sIIQQ")  # magic, format, layout of the matrices, offset and bytes of the directory
 _DIGEST_BYTES = 32
-_CHUNK_BYTES = 16 << 20
+_CHUNK_BYTES = 16 << 20  # written at once, at a multiple of itself: the system then caches the file in huge pages
+_LEFTOVER_AGE_S = 60.0
 
 logger = logging.getLogger("corral.cache")
 
@@ -111,18 +113,12 @@ class PackedFile:
                 self._fail(tensor.offset, f"the bytes of {tensor.role} of layer {tensor.layer} have changed")
 
     def advise(self) -> None:
-        """Asks the system to map the file in huge pages where it can, and to read it ahead: by itself it would read
-        what each first access needs, many times slower."""
+        """Asks the system for huge pages: where it has them for files, it then reads and maps 2 MiB at a time."""
         try:
             if hasattr(mmap, "MADV_HUGEPAGE"):
                 self._map.madvise(mmap.MADV_HUGEPAGE)
         except OSError as error:
             logger.debug("no huge pages for %s: %s", self.path, error)
-        try:
-            with self.path.open("rb") as file:  # unlike madvise, this lets other Python threads run
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-        except OSError as error:  # replaced or removed since: the map shows the old one still
-            logger.debug("%s is not read ahead: %s", self.path, error)
 
     def _read_head(self) -> tuple[int, dict[str, Any], int]:
         """(layout, directory, where the directory begins)."""
@@ -170,34 +166,33 @@ class PackedWriter:
         self._temporary = Path(name)
         self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=0)
         self._tensors: list[PackedTensor] = []
+        self._chunk = bytearray(_CHUNK_BYTES)
+        self._begin = 0  # where the chunk belongs in the file
+        self._fill = 0
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._end = self._write(bytes(ALIGNMENT), 0)
+            self._append(memoryview(bytes(ALIGNMENT)))
         except BaseException:
             self.abandon()
             raise
 
     def add(self, role: str, layer: int, kind: int, shape: tuple[int, int], data: memoryview) -> None:
         """Appends a matrix; `shape` is (rows, cols), `data` its packed bytes."""
-        offset = -(-self._end // ALIGNMENT) * ALIGNMENT
-        crc32 = 0
-        end = offset
-        for begin in range(0, data.nbytes, _CHUNK_BYTES):
-            chunk = data[begin : begin + _CHUNK_BYTES]
-            crc32 = zlib.crc32(chunk, crc32)
-            end = self._write(chunk, end)
+        self._append(memoryview(bytes(-self._fill % ALIGNMENT)))
+        offset = self._begin + self._fill
+        crc32 = self._append(data)
         self._tensors.append(PackedTensor(role, layer, kind, *shape, offset, data.nbytes, crc32))
-        self._end = end
 
     def commit(self, path: Path, layout: int, model: str, source: Source) -> None:
         """Completes the file, waits until the disk has it, and puts it in place of `path`."""
         rows = [astuple(tensor) for tensor in self._tensors]
         directory = json.dumps({"model": model, "source": asdict(source), "tensors": rows}).encode()
-        begin = self._end
-        self._write(directory, begin)
+        begin = self._begin + self._fill
+        self._append(memoryview(directory))
+        self._write(memoryview(self._chunk)[: self._fill], self._begin)
         os.fsync(self._file.fileno())
         head = _HEAD.pack(MAGIC, FORMAT, layout, begin, len(directory))
-        self._write(head + _digest(head, directory), 0)
+        self._write(memoryview(head + _digest(head, directory)), 0)
         os.fsync(self._file.fileno())
         self._temporary.replace(path)
         self._file.close()
@@ -207,19 +202,33 @@ class PackedWriter:
         self._temporary.unlink(missing_ok=True)
         self._file.close()
 
-    def _write(self, data: bytes | memoryview, offset: int) -> int:
-        """Writes all of `data` at `offset` and returns where it ends."""
-        view = memoryview(data)
-        while view.nbytes:
-            done = os.pwrite(self._file.fileno(), view, offset)
-            view, offset = view[done:], offset + done
-        return offset
+    def _append(self, data: memoryview) -> int:
+        """Adds `data` to the file, by whole chunks, and returns its checksum."""
+        crc32 = 0
+        while data.nbytes:
+            piece = data[: _CHUNK_BYTES - self._fill]
+            crc32 = zlib.crc32(piece, crc32)
+            self._chunk[self._fill : self._fill + piece.nbytes] = piece
+            self._fill += piece.nbytes
+            data = data[piece.nbytes :]
+            if self._fill == _CHUNK_BYTES:
+                self._write(memoryview(self._chunk), self._begin)
+                self._begin, self._fill = self._begin + _CHUNK_BYTES, 0
+        return crc32
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        while data.nbytes:
+            done = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[done:], offset + done
 
 
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of writers that have died."""
+    newest = time.time() - _LEFTOVER_AGE_S
     for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         try:
+            if path.stat().st_mtime > newest:  # perhaps made this moment, and not locked yet
+                continue
             with path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ FORMAT = 1  # of head and directory; the layout of the matrices has a number of 
 MAX_DIRECTORY_BYTES = 32 << 20
 _HEAD = struct.Struct("<8sIIQQ")  # magic, format, layout of the matrices, offset and bytes of the directory
 _DIGEST_BYTES = 32
-_CHUNK_BYTES = 16 << 20  # written at once, at a multiple of itself: the system then caches the file in huge pages
+_CHUNK_BYTES = 4 << 20  # written at once, at a multiple of itself: the system then caches the file in huge pages
 _LEFTOVER_AGE_S = 60.0
 
 logger = logging.getLogger("corral.cache")
@@ -166,7 +166,7 @@ class PackedWriter:
         self._temporary = Path(name)
         self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=0)
         self._tensors: list[PackedTensor] = []
-        self._chunk = bytearray(_CHUNK_BYTES)
+        self._chunk = memoryview(bytearray(_CHUNK_BYTES))  # a view, as it is filled without a copy in between
         self._begin = 0  # where the chunk belongs in the file
         self._fill = 0
         try:
@@ -189,18 +189,22 @@ class PackedWriter:
         directory = json.dumps({"model": model, "source": asdict(source), "tensors": rows}).encode()
         begin = self._begin + self._fill
         self._append(memoryview(directory))
-        self._write(memoryview(self._chunk)[: self._fill], self._begin)
+        self._write(self._chunk[: self._fill], self._begin)
         os.fsync(self._file.fileno())
         head = _HEAD.pack(MAGIC, FORMAT, layout, begin, len(directory))
         self._write(memoryview(head + _digest(head, directory)), 0)
         os.fsync(self._file.fileno())
         self._temporary.replace(path)
-        self._file.close()
+        self._close()
 
     def abandon(self) -> None:
         """Removes what was written."""
         self._temporary.unlink(missing_ok=True)
+        self._close()
+
+    def _close(self) -> None:
         self._file.close()
+        self._chunk = memoryview(b"")  # whoever holds the writer holds no memory
 
     def _append(self, data: memoryview) -> int:
         """Adds `data` to the file, by whole chunks, and returns its checksum."""
@@ -212,7 +216,7 @@ class PackedWriter:
             self._fill += piece.nbytes
             data = data[piece.nbytes :]
             if self._fill == _CHUNK_BYTES:
-                self._write(memoryview(self._chunk), self._begin)
+                self._write(self._chunk, self._begin)
                 self._begin, self._fill = self._begin + _CHUNK_BYTES, 0
         return crc32
 

@@ -1,9 +1,13 @@
 #include "base/cpu_features.h"
 
+#include <algorithm>
 #include <atomic>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace corral {
@@ -19,32 +23,44 @@ unsigned saved_state() {
   return low;
 }
 
-Isa detect() {
+// The kernels of this CPU that the operating system lets run, best last.
+std::vector<Isa> detect() {
+  std::vector<Isa> isas = {Isa::kScalar};
   unsigned a, b, c, d;
-  if (!__get_cpuid(1, &a, &b, &c, &d)) return Isa::kScalar;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return isas;
   const bool osxsave = bit(c, 27), avx = bit(c, 28), fma = bit(c, 12), f16c = bit(c, 29);
-  if (!osxsave || !avx || !fma || !f16c) return Isa::kScalar;
+  if (!osxsave || !avx || !fma || !f16c) return isas;
   const unsigned state = saved_state();
-  if ((state & 0x6u) != 0x6u) return Isa::kScalar;  // XMM and YMM
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return Isa::kScalar;
+  if ((state & 0x6u) != 0x6u) return isas;  // XMM and YMM
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return isas;
   const bool avx2 = bit(b, 5), bmi2 = bit(b, 8);
-  if (!avx2 || !bmi2) return Isa::kScalar;
+  if (!avx2 || !bmi2) return isas;
+  isas.push_back(Isa::kAvx2);
   const bool avx512 =
       bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31) && bit(c, 1) && bit(c, 11);  // F DQ BW VL VBMI VNNI
   const bool zmm_saved = (state & 0xE6u) == 0xE6u;  // and opmask, upper ZMM, ZMM16-31
-  return avx512 && zmm_saved ? Isa::kAvx512 : Isa::kAvx2;
+  // EAX of subleaf 0 counts the subleaves that follow.
+  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && bit(a, 4)) isas.push_back(Isa::kAvx2Vnni);
+  if (avx512 && zmm_saved) isas.push_back(Isa::kAvx512);
+  return isas;
+}
+#elif defined(__aarch64__)
+std::vector<Isa> detect() {
+  std::vector<Isa> isas = {Isa::kScalar};
+  if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0) isas.push_back(Isa::kNeon);
+  return isas;
 }
 #else
-Isa detect() { return Isa::kScalar; }
+std::vector<Isa> detect() { return {Isa::kScalar}; }
 #endif
 
-Isa best_isa() {
-  static const Isa best = detect();
-  return best;
+const std::vector<Isa>& isas_here() {
+  static const std::vector<Isa> isas = detect();
+  return isas;
 }
 
 std::atomic<int>& selected() {
-  static std::atomic<int> isa{static_cast<int>(best_isa())};
+  static std::atomic<int> isa{static_cast<int>(isas_here().back())};
   return isa;
 }
 
@@ -52,8 +68,12 @@ std::atomic<int>& selected() {
 
 std::string_view isa_name(Isa isa) {
   switch (isa) {
+    case Isa::kNeon:
+      return "neon";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvx2Vnni:
+      return "avx2_vnni";
     case Isa::kAvx512:
       return "avx512";
     default:
@@ -61,18 +81,13 @@ std::string_view isa_name(Isa isa) {
   }
 }
 
-std::vector<Isa> available_isas() {
-  std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
-    if (isa <= best_isa()) isas.push_back(isa);
-  }
-  return isas;
-}
+std::vector<Isa> available_isas() { return isas_here(); }
 
 Isa active_isa() { return static_cast<Isa>(selected().load(std::memory_order_relaxed)); }
 
 bool select_isa(Isa isa) {
-  if (isa > best_isa()) return false;
+  const std::vector<Isa>& isas = isas_here();
+  if (std::find(isas.begin(), isas.end(), isa) == isas.end()) return false;
   selected().store(static_cast<int>(isa), std::memory_order_relaxed);
   return true;
 }

@@ -5,7 +5,14 @@
 
 namespace corral {
 
-enum class Isa { kScalar, kAvx2, kAvx512 };  // kAvx512 means F, BW, DQ, VL, VNNI and VBMI
+// The kernels of one kind of CPU; a machine has those of its architecture only.
+enum class Isa {
+  kScalar,
+  kNeon,      // Armv8.2 with the dot product
+  kAvx2,      // AVX2, FMA, F16C and BMI2
+  kAvx2Vnni,  // and AVX-VNNI: vpdpbusd of 32 bytes
+  kAvx512,    // AVX-512 F, BW, DQ, VL, VNNI and VBMI
+};
 
 std::string_view isa_name(Isa isa);
 

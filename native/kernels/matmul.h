@@ -67,7 +67,10 @@ struct MatmulKernels {
 extern const MatmulKernels kMatmulScalar;
 #if defined(__x86_64__)
 extern const MatmulKernels kMatmulAvx2;
+extern const MatmulKernels kMatmulAvx2Vnni;
 extern const MatmulKernels kMatmulAvx512;
+#elif defined(__aarch64__)
+extern const MatmulKernels kMatmulNeon;
 #endif
 
 // Kernels of the active ISA (base/cpu_features.h).

@@ -1,4 +1,5 @@
-// Unpacking of codes with AVX2. Included inside an anonymous namespace, like matmul_driver-inl.h.
+// Unpacking of codes with AVX2, for the kernels with and without VNNI. Included inside an anonymous namespace, like
+// matmul_driver-inl.h.
 // A tile is computed as two halves of 8 columns: one vector is [8 columns][4 k].
 
 #define CORRAL_INLINE inline __attribute__((always_inline))
@@ -24,25 +25,7 @@ inline constexpr TileFormat kFormat = tile_format(T);
 template <TensorType T>
 inline constexpr int kChunkBytes = kFormat<T>.chunk_bytes();
 
-// vpmaddubsw takes unsigned x signed and saturates at 16 bits. Wide values (8-bit codes, codebooks) go in as
-// |w| x (sign of w applied to q), at most 2 * 128 * 127 = 32512 a pair, and are widened at once.
-template <TensorType T>
-inline constexpr bool kSigned = kFormat<T>.codebook || kFormat<T>.low_bits == 8;
-
-template <TensorType T>
-inline constexpr int kLargestCode = kSigned<T> ? 128 : (1 << (kFormat<T>.low_bits + kFormat<T>.high_bits)) - 1;
-
 constexpr int log2_of(int power_of_two) { return power_of_two <= 1 ? 0 : 1 + log2_of(power_of_two / 2); }
-
-// Products of so many k-quads may be summed in 16 bits: 8 for 2..4 bits, 4 for 5 bits, 2 for 6 bits, 1 for 8.
-constexpr int safe_quads(int largest_code) {
-  int quads = 1;
-  while (quads < 8 && 2 * quads * 2 * largest_code * 127 <= 32767) quads *= 2;
-  return quads;
-}
-
-template <TensorType T>
-inline constexpr int kWordQuads = safe_quads(kLargestCode<T>);
 
 CORRAL_INLINE __m256i broadcast4(const void* p) {
   int32_t word;
@@ -65,20 +48,16 @@ CORRAL_INLINE __m256i shift_right(__m256i v) {
   }
 }
 
-// [8 columns][4 k] of k-quad B of a chunk; `chunk` points at the half's first column. Signed if kSigned<T>, else codes.
+// Codes of [8 columns][4 k] of k-quad B of a chunk; `chunk` points at the half's first column.
 template <TensorType T, int B>
-CORRAL_INLINE __m256i quad(const uint8_t* chunk) {
+CORRAL_INLINE __m256i codes(const uint8_t* chunk) {
   constexpr TileFormat f = kFormat<T>;
   constexpr int vector = f.low_bits == 8 ? B : f.low_bits == 4 ? B % 4 : B / 4;
   constexpr int shift = f.low_bits == 8 ? 0 : f.low_bits == 4 ? B / 4 * 4 : B % 4 * 2;
   const __m256i raw = load32(chunk + 64 * (f.high_bits + vector));
-  if constexpr (f.low_bits == 8) return _mm256_xor_si256(raw, _mm256_set1_epi8(-128));
+  if constexpr (f.low_bits == 8) return raw;
   const __m256i low =
       _mm256_and_si256(shift_right<shift>(raw), _mm256_set1_epi8(static_cast<char>((1 << f.low_bits) - 1)));
-  if constexpr (f.codebook) {
-    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook));
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), low);
-  }
   if constexpr (f.high_bits > 0) {
     constexpr int high_vector = f.high_bits == 2 ? B / 4 : 0;
     constexpr int high_shift = (f.high_bits == 2 ? B % 4 * 2 : B) - f.low_bits;
@@ -89,11 +68,8 @@ CORRAL_INLINE __m256i quad(const uint8_t* chunk) {
   return low;
 }
 
-// Products of 4 k per column as pairs of 16-bit words.
-template <TensorType T>
-CORRAL_INLINE __m256i multiply_quad(__m256i w, __m256i magnitude, __m256i q) {
-  if constexpr (kSigned<T>) return _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(q, w));
-  return _mm256_maddubs_epi16(w, q);
+CORRAL_INLINE __m256i load_codebook() {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(kCodebook)));
 }
 
 // Stops the compiler from reordering a chain of integer sums, which would keep every product alive until the end.
@@ -102,20 +78,33 @@ CORRAL_INLINE __m256i pinned(__m256i sum) {
   return sum;
 }
 
-// Word sums of k-quads [First, First + Count) of a chunk, Count <= kWordQuads, for MR rows: sums[r] holds 8 columns x 2
-// words.
-template <TensorType T, int MR, int First, int Count>
-CORRAL_INLINE void dot_words(const uint8_t* chunk, const int8_t* q, __m256i* sums) {
-  each<Count>([&](auto i) __attribute__((always_inline)) {
-    constexpr int b = First + decltype(i)::value;
-    const __m256i w = quad<T, b>(chunk);
-    const __m256i magnitude = kSigned<T> ? _mm256_abs_epi8(w) : w;
-    each<MR>([&](auto r) __attribute__((always_inline)) {
-      constexpr int row = decltype(r)::value;
-      const __m256i products = multiply_quad<T>(w, magnitude, broadcast4(q + row * kTileK + 4 * b));
-      sums[row] = pinned(decltype(i)::value == 0 ? products : _mm256_add_epi16(sums[row], products));
-    });
-  });
+template <TensorType T>
+inline constexpr bool kPairedScales = kFormat<T>.has_min && kFormat<T>.sub_size == 16;
+
+CORRAL_INLINE __m256i load_bytes_as_words(const uint8_t* p) {
+  return _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
+// Integer scales of sub-block `Half` of chunk p for 8 columns, as dwords.
+template <TensorType T, int Half>
+CORRAL_INLINE __m256i sub_scales(const uint8_t* tile, int half, int p) {
+  constexpr int kHalves = kChunkK / kFormat<T>.sub_size;
+  if constexpr (kPairedScales<T>) {
+    const __m256i pairs = load_bytes_as_words(tile + kTileHeaderD + 32 * p + 16 * half);
+    return _mm256_and_si256(Half == 0 ? pairs : _mm256_srli_epi32(pairs, 16), _mm256_set1_epi32(0xF));
+  } else {
+    const uint8_t* scales = tile + kTileHeaderD + 16 * (p * kHalves + Half) + 8 * half;
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales)));
+  }
+}
+
+// Word pairs of the mins of sub-blocks 2p and 2p + 1 for 8 columns.
+template <TensorType T>
+CORRAL_INLINE __m256i min_pairs(const uint8_t* tile, int half, int p) {
+  if constexpr (kPairedScales<T>) {
+    return _mm256_srli_epi16(load_bytes_as_words(tile + kTileHeaderD + 32 * p + 16 * half), 4);
+  }
+  return load_bytes_as_words(tile + kTileHeaderD + 128 + 32 * p + 16 * half);
 }
 
 CORRAL_INLINE __m256 load_halves(const uint8_t* p) {

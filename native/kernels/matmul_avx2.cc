@@ -86,13 +86,6 @@ void quantize_row256(const float* x, const Activations& act, int64_t row) {
   }
 }
 
-void quantize(const float* x, int64_t ldx, const Activations& act, int64_t row_begin, int64_t row_end) {
-  for (int64_t row = row_begin; row < row_end; ++row) {
-    if (act.form == ActForm::kQ8x32) quantize_row32(x + row * ldx, act, row);
-    if (act.form == ActForm::kQ8x256) quantize_row256(x + row * ldx, act, row);
-  }
-}
-
 void matmul(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
             int64_t group_end) {
   switch (act.form) {
@@ -107,6 +100,13 @@ void matmul(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy
 
 }  // namespace
 
-const MatmulKernels kMatmulAvx2 = {"avx2", quantize, matmul};
+void avx2::quantize(const float* x, int64_t ldx, const Activations& act, int64_t row_begin, int64_t row_end) {
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    if (act.form == ActForm::kQ8x32) quantize_row32(x + row * ldx, act, row);
+    if (act.form == ActForm::kQ8x256) quantize_row256(x + row * ldx, act, row);
+  }
+}
+
+const MatmulKernels kMatmulAvx2 = {"avx2", avx2::quantize, matmul};
 
 }  // namespace corral

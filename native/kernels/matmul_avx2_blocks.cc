@@ -10,6 +10,7 @@ namespace corral::avx2 {
 namespace {
 
 #include "kernels/matmul_avx2-inl.h"
+#include "kernels/matmul_avx2_madd-inl.h"
 #include "kernels/matmul_driver-inl.h"
 
 constexpr int kMaxRows = 4;
@@ -33,76 +34,7 @@ CORRAL_INLINE void dot_chunk(const uint8_t* chunk, const int8_t* q, const ActGro
   });
 }
 
-// Per 32 k: t = sub * d (+ m * sum), c += t * scale; for columns [8 * half, 8 * half + 8).
-template <TensorType T, int MR>
-CORRAL_INLINE void half_tile(const TileArgs& args, int half, const uint8_t* ahead) {
-  constexpr TileFormat f = kFormat<T>;
-  constexpr int kHeaderStride = f.has_min ? 64 : 32;
-  const int chunks = args.length / kChunkK;
-  const uint8_t* header = args.tile + 16 * half;
-  const uint8_t* chunk = args.tile + (chunks * kHeaderStride + 63) / 64 * 64 + 32 * half;
-  const int8_t* q = args.q;
-  const ActGroups32* groups = args.groups32;
-  float* out = args.c + 8 * half;
-  __m256 c[MR];
-  each<MR>([&](auto r) { c[r.value] = _mm256_loadu_ps(out + r.value * kTileColumns); });
-#pragma GCC unroll 1
-  for (int s = 0; s < chunks; ++s) {
-    if (MR >= kPrefetchRows && ahead) {
-      prefetch_lines<(kChunkBytes<T> + kHeaderStride + 63) / 64>(ahead);
-      ahead += kChunkBytes<T> + kHeaderStride;
-    }
-    __m256i sub[MR];
-    dot_chunk<T, MR>(chunk, q, groups, s, sub);
-    const __m256 d = load_halves(header);
-    const __m256 m = f.has_min ? load_halves(header + 32) : d;
-    each<MR>([&](auto r) {
-      __m256 t = _mm256_mul_ps(_mm256_cvtepi32_ps(sub[r.value]), d);
-      if constexpr (f.has_min) t = _mm256_fmadd_ps(m, _mm256_set1_ps(groups[r.value].sum[s]), t);
-      c[r.value] = _mm256_fmadd_ps(t, _mm256_set1_ps(groups[r.value].scale[s]), c[r.value]);
-    });
-    header += kHeaderStride;
-    chunk += kChunkBytes<T>;
-    q += kChunkK;
-  }
-  each<MR>([&](auto r) { _mm256_storeu_ps(out + r.value * kTileColumns, c[r.value]); });
-}
-
-template <TensorType T, int MR>
-__attribute__((noinline)) void tile_blocks(const TileArgs& args) {
-#pragma GCC unroll 1
-  for (int half = 0; half < 2; ++half) half_tile<T, MR>(args, half, half == 0 ? args.ahead : nullptr);
-}
-
-template <TensorType T, class Rows>
-struct Tiles;
-template <TensorType T, int... R>
-struct Tiles<T, std::integer_sequence<int, R...>> {
-  static constexpr TileFn fns[] = {nullptr, tile_blocks<T, R + 1>...};
-};
-
-template <TensorType T>
-TileKernels kernels_of() {
-  constexpr int64_t kBytes = kFormat<T>.tile_bytes(8);
-  return {Tiles<T, std::make_integer_sequence<int, kMaxRows>>::fns, kMaxRows, kBytes};
-}
-
-TileKernels kernels_for(TensorType type) {
-  switch (type) {
-    case TensorType::kQ4_0:
-      return kernels_of<TensorType::kQ4_0>();
-    case TensorType::kQ4_1:
-      return kernels_of<TensorType::kQ4_1>();
-    case TensorType::kQ5_0:
-      return kernels_of<TensorType::kQ5_0>();
-    case TensorType::kQ5_1:
-      return kernels_of<TensorType::kQ5_1>();
-    case TensorType::kQ8_0:
-      return kernels_of<TensorType::kQ8_0>();
-    default:
-      return kernels_of<TensorType::kIQ4_NL>();
-  }
-}
+#include "kernels/matmul_avx2_blocks-inl.h"
 
 }  // namespace
 

@@ -87,6 +87,8 @@ extern const OpsKernels kOpsScalar;
 #if defined(__x86_64__)
 extern const OpsKernels kOpsAvx2;
 extern const OpsKernels kOpsAvx512;
+#elif defined(__aarch64__)
+extern const OpsKernels kOpsNeon;
 #endif
 
 // Kernels of the active ISA (base/cpu_features.h).

@@ -4,17 +4,20 @@
 namespace corral {
 
 const OpsKernels& ops_kernels() {
-#if defined(__x86_64__)
   switch (active_isa()) {
+#if defined(__x86_64__)
     case Isa::kAvx512:
       return kOpsAvx512;
+    case Isa::kAvx2Vnni:  // no op multiplies integers
     case Isa::kAvx2:
       return kOpsAvx2;
-    case Isa::kScalar:
-      break;
-  }
+#elif defined(__aarch64__)
+    case Isa::kNeon:
+      return kOpsNeon;
 #endif
-  return kOpsScalar;
+    default:
+      return kOpsScalar;
+  }
 }
 
 }  // namespace corral

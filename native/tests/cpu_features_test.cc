@@ -2,6 +2,10 @@
 
 #include <sched.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
 #include "tests/check.h"
 
 namespace corral::testing {
@@ -12,12 +16,26 @@ void check_isas() {
   CHECK(isas.front() == Isa::kScalar, "the scalar kernels run everywhere");
   CHECK(active_isa() == isas.back(), "the best one is the default");
   for (const Isa isa : isas) CHECK(select_isa(isa) && active_isa() == isa, "%s", isa_name(isa).data());
-  CHECK(isa_name(Isa::kScalar) == "scalar" && isa_name(Isa::kAvx2) == "avx2" && isa_name(Isa::kAvx512) == "avx512",
-        "the names of the interface");
-  CHECK(select_isa(Isa::kScalar), "back to scalar");
-  if (isas.back() != Isa::kAvx512) {
-    CHECK(!select_isa(Isa::kAvx512) && active_isa() == Isa::kScalar, "a missing ISA is refused and changes nothing");
+  const std::pair<Isa, const char*> names[] = {{Isa::kScalar, "scalar"},
+                                               {Isa::kNeon, "neon"},
+                                               {Isa::kAvx2, "avx2"},
+                                               {Isa::kAvx2Vnni, "avx2_vnni"},
+                                               {Isa::kAvx512, "avx512"}};
+  for (const auto& [isa, name] : names) {
+    CHECK(isa_name(isa) == name, "%s", name);
+    CHECK(select_isa(Isa::kScalar), "back to scalar");
+    const bool here = std::find(isas.begin(), isas.end(), isa) != isas.end();
+    CHECK(select_isa(isa) == here, "%s", name);
+    CHECK(active_isa() == (here ? isa : Isa::kScalar), "%s: a missing ISA is refused and changes nothing", name);
   }
+}
+
+// Who runs the tests on an emulated CPU says what they must find there.
+void check_expected_isa() {
+  const char* expected = std::getenv("CORRAL_EXPECT_ISA");
+  if (expected == nullptr) return;
+  const std::string_view best = isa_name(available_isas().back());
+  CHECK(best == expected, "the best ISA is %s, expected %s", best.data(), expected);
 }
 
 // An affinity mask of one CPU leaves one usable CPU.
@@ -38,6 +56,7 @@ void check_usable_cpus() {
 
 int main() {
   corral::testing::check_isas();
+  corral::testing::check_expected_isa();
   corral::testing::check_usable_cpus();
   return 0;
 }

@@ -1,0 +1,39 @@
+// AVX-VNNI kernels of the 32-block types: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL.
+#include <immintrin.h>
+
+#include <utility>
+
+#include "kernels/matmul_avx2_vnni.h"
+#include "quant/tile_format.h"
+
+namespace corral::avx2_vnni {
+namespace {
+
+#include "kernels/matmul_avx2-inl.h"
+#include "kernels/matmul_avx2_vnni-inl.h"
+#include "kernels/matmul_driver-inl.h"
+
+constexpr int kMaxRows = 6;
+
+// sub[r] = codes . q of a chunk, with the offset taken out.
+template <TensorType T, int MR>
+CORRAL_INLINE void dot_chunk(const uint8_t* chunk, const int8_t* q, const ActGroups32* groups, int s, __m256i* sub) {
+  each<MR>([&](auto r) {
+    sub[r.value] = _mm256_setzero_si256();
+    if constexpr (kOffset<T> > 0) {
+      sub[r.value] = _mm256_slli_epi32(broadcast4(&groups[r.value].neg_sum[s]), log2_of(kOffset<T>));
+    }
+  });
+  dot_sub_block<T, MR, 0>(chunk, q, sub);
+}
+
+#include "kernels/matmul_avx2_blocks-inl.h"
+
+}  // namespace
+
+void matmul_blocks(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
+                   int64_t group_end) {
+  run_matmul(kernels_for(w.type), w, act, y, ldy, group_begin, group_end);
+}
+
+}  // namespace corral::avx2_vnni

@@ -14,7 +14,7 @@ namespace {
 #include "kernels/matmul_driver-inl.h"
 
 template <TensorType T>
-inline constexpr int kMaxRows = 4;
+inline constexpr int kMaxRows = 6;
 
 // scaled[r] += scale * (codes . q - offset * sum q) of sub-block `Half` of chunk p.
 template <TensorType T, int MR, int Half>

@@ -1,0 +1,15 @@
+#pragma once
+
+#include "kernels/matmul.h"
+
+// The families of the NEON kernels, each a translation unit of its own. Contract: MatmulKernels::matmul.
+namespace corral::neon {
+
+void matmul_blocks(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
+                   int64_t group_end);
+void matmul_k_quants(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
+                     int64_t group_end);
+void matmul_floats(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
+                   int64_t group_end);
+
+}  // namespace corral::neon

@@ -38,11 +38,25 @@ test-all:
     pytest
     pytest -m slow
 
-# The C++ tests; `just native build/asan address,undefined` adds sanitizers
-native dir="build/native" sanitize="":
+# The C++ tests; `just native build/asan address,undefined` adds sanitizers, a third argument names the tests to run
+native dir="build/native" sanitize="" tests="":
     cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON -DCORRAL_SANITIZE={{sanitize}}
+    cmake --build {{dir}} --target {{ if tests == "" { "all" } else { tests } }}
+    ctest --test-dir {{dir}} --output-on-failure --no-tests=error -R '^({{ if tests == "" { ".*" } else { replace(tests, " ", "|") } }})$'
+
+# The C++ tests of the 64-bit Arm build under qemu: with the dot product, then without it
+native-aarch64 dir="build/aarch64":
+    cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=native/cmake/aarch64-linux-gnu.cmake
     cmake --build {{dir}}
-    ctest --test-dir {{dir}} --output-on-failure
+    QEMU_CPU=max CORRAL_EXPECT_ISA=neon ctest --test-dir {{dir}} --output-on-failure
+    QEMU_CPU=cortex-a53 CORRAL_EXPECT_ISA=scalar CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure
+
+# The C++ tests under qemu on x86-64 CPUs without AVX-512, then without AVX: an instruction they lack ends a test
+native-emulated dir="build/emulated":
+    cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=native/cmake/x86_64-emulated.cmake
+    cmake --build {{dir}}
+    QEMU_CPU=Haswell CORRAL_EXPECT_ISA=avx2 CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure
+    QEMU_CPU=Nehalem CORRAL_EXPECT_ISA=scalar CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure
 
 # Fuzz the GGUF reader for a bounded time
 fuzz seconds="30":

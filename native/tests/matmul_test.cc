@@ -9,6 +9,7 @@
 #include "base/cpu_features.h"
 #include "tests/check.h"
 #include "tests/random_tensor.h"
+#include "tests/shapes.h"
 
 namespace corral::testing {
 namespace {
@@ -219,14 +220,17 @@ void check_odd_values(const std::vector<const MatmulKernels*>& all, TensorType t
 
 void run() {
   const std::vector<const MatmulKernels*> all = available_kernels();
+  const bool small = small_shapes();
   std::vector<int64_t> every_m;
-  for (int64_t m = 1; m <= 33; ++m) every_m.push_back(m);
-  for (const int64_t m : {63, 64, 65, 127}) every_m.push_back(m);
+  for (int64_t m = 1; m <= (small ? 13 : 33); ++m) every_m.push_back(m);
+  if (!small) every_m.insert(every_m.end(), {63, 64, 65, 127});
+  const std::vector<int64_t> block_rows = small ? std::vector<int64_t>{193} : std::vector<int64_t>{1, 2, 5, 193, 389};
   for (const TensorType type : kAllTypes) {
     std::printf("%s\n", type_name(type));
     const bool k_quant = block_size(type) == 256;
-    check_shape(all, type, 37, k_quant ? 768 : 32 * 29, Fill::kRandom, every_m);
-    check_shape(all, type, 81, k_quant ? 256 : 32, Fill::kRandom, {1, 2, 5, 193, 389});
+    check_shape(all, type, small ? 21 : 37, k_quant ? (small ? 512 : 768) : 32 * (small ? 9 : 29), Fill::kRandom,
+                every_m);
+    check_shape(all, type, small ? 17 : 81, k_quant ? 256 : 32, Fill::kRandom, block_rows);
     check_shape(all, type, 5, k_quant ? 2304 : 896, Fill::kRandom, {1, 4, 12, 13});
     for (const int64_t cols : {1, 2, 3, 255, 257, 515}) {
       if (block_size(type) == 1) check_shape(all, type, 19, cols, Fill::kRandom, {1, 3, 6, 7, 20});

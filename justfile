@@ -48,15 +48,15 @@ native dir="build/native" sanitize="" tests="":
 native-aarch64 dir="build/aarch64":
     cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=native/cmake/aarch64-linux-gnu.cmake
     cmake --build {{dir}}
-    QEMU_CPU=max CORRAL_EXPECT_ISA=neon ctest --test-dir {{dir}} --output-on-failure
-    QEMU_CPU=cortex-a53 CORRAL_EXPECT_ISA=scalar CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure
+    QEMU_CPU=max CORRAL_EXPECT_ISA=neon ctest --test-dir {{dir}} --output-on-failure -j 2
+    QEMU_CPU=cortex-a53 CORRAL_EXPECT_ISA=scalar CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure -j 2
 
 # The C++ tests under qemu on x86-64 CPUs without AVX-512, then without AVX: an instruction they lack ends a test
 native-emulated dir="build/emulated":
     cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=native/cmake/x86_64-emulated.cmake
     cmake --build {{dir}}
-    QEMU_CPU=Haswell CORRAL_EXPECT_ISA=avx2 CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure
-    QEMU_CPU=Nehalem CORRAL_EXPECT_ISA=scalar CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure
+    QEMU_CPU=Haswell CORRAL_EXPECT_ISA=avx2 CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure -j 2
+    QEMU_CPU=Nehalem CORRAL_EXPECT_ISA=scalar CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure -j 2
 
 # Fuzz the GGUF reader for a bounded time
 fuzz seconds="30":

@@ -1,5 +1,5 @@
-// The decoder on several threads: the same bits as on one. Built with -fsanitize=thread it shows that every value is
-// written before the barrier that its readers have passed.
+// The decoder and the sampler on several threads: the same bits as on one. Built with -fsanitize=thread it shows that
+// every value is written before the barrier that its readers have passed.
 #include "model/decoder.h"
 
 #include <cstring>
@@ -16,7 +16,7 @@
 namespace corral {
 namespace {
 
-constexpr int64_t kVocab = 70;
+constexpr int32_t kVocab = 70;
 constexpr int64_t kTokens = 40;
 constexpr int64_t kBlocks = 64;
 
@@ -74,12 +74,45 @@ void fill(Model& model) {
   model.finish();
 }
 
-// Feeds two sequences in steps of several sizes; returns the logits of all rows, step after step.
+// Draws a token for each row of logits, with penalties, on the model's threads.
+std::vector<int32_t> draw(Sampler& sampler, Model& model, const Decoder& decoder, int64_t num_rows) {
+  const size_t rows = static_cast<size_t>(num_rows);
+  const std::vector<float> zeros(rows), ones(rows, 1.0F), temperature(rows, 0.8F), penalty(rows, 1.2F);
+  const std::vector<int32_t> all(rows, 0), no_bias(rows + 1), starts(rows, 1);
+  std::vector<uint64_t> seeds;
+  std::vector<int64_t> positions(rows, 5);
+  std::vector<int32_t> offsets = {0}, history, ids(rows, -1);
+  for (int32_t row = 0; row < num_rows; ++row) {
+    seeds.push_back(static_cast<uint64_t>(row));
+    history.insert(history.end(), {row % kVocab, (row + 1) % kVocab, row % kVocab});
+    offsets.push_back(static_cast<int32_t>(history.size()));
+  }
+  SamplingBatch batch;
+  batch.num_rows = num_rows;
+  batch.temperature = temperature.data();
+  batch.top_k = all.data();
+  batch.top_p = ones.data();
+  batch.min_p = zeros.data();
+  batch.repetition_penalty = penalty.data();
+  batch.presence_penalty = batch.frequency_penalty = ones.data();
+  batch.seeds = seeds.data();
+  batch.positions = positions.data();
+  batch.history_offsets = offsets.data();
+  batch.history_ids = history.data();
+  batch.output_starts = starts.data();
+  batch.bias_offsets = no_bias.data();
+  sampler.sample(model.pool(), decoder.logits(), decoder.logits_stride(), batch, ids.data());
+  for (const int32_t id : ids) CHECK(id >= 0 && id < kVocab, "token %d", id);
+  return ids;
+}
+
+// Feeds two sequences in steps of several sizes; returns the logits of all rows and the tokens drawn, step after step.
 std::vector<float> run(int num_threads) {
   Model model(make_config(), num_threads, false);
   fill(model);
   const KVCache cache(model.config(), kBlocks);
   Decoder decoder(model, cache, kTokens);
+  Sampler sampler(model.ops(), kVocab, num_threads);
   std::vector<int32_t> tables;
   for (int32_t block = 0; block < kBlocks; ++block) tables.push_back(kBlocks - 1 - block);
   std::vector<float> all;
@@ -108,6 +141,7 @@ std::vector<float> run(int num_threads) {
       const float* logits = decoder.logits() + row * decoder.logits_stride();
       all.insert(all.end(), logits, logits + kVocab);
     }
+    for (const int32_t id : draw(sampler, model, decoder, batch.num_logit_rows)) all.push_back(static_cast<float>(id));
     for (int32_t& start : starts) start += count;
   }
   return all;

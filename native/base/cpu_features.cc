@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace corral {
@@ -19,6 +21,13 @@ unsigned saved_state() {
   return low;
 }
 
+// Tiles are 8 KiB of state that Linux saves only for processes that ask for it.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 Isa detect() {
   unsigned a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return Isa::kScalar;
@@ -32,7 +41,9 @@ Isa detect() {
   const bool avx512 =
       bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31) && bit(c, 1) && bit(c, 11);  // F DQ BW VL VBMI VNNI
   const bool zmm_saved = (state & 0xE6u) == 0xE6u;  // and opmask, upper ZMM, ZMM16-31
-  return avx512 && zmm_saved ? Isa::kAvx512 : Isa::kAvx2;
+  if (!avx512 || !zmm_saved) return Isa::kAvx2;
+  const bool tiles = bit(d, 24) && bit(d, 25) && (state & 0x60000u) == 0x60000u;  // AMX-TILE, AMX-INT8; saved
+  return tiles && may_use_tiles() ? Isa::kAmx : Isa::kAvx512;
 }
 #else
 Isa detect() { return Isa::kScalar; }
@@ -56,6 +67,8 @@ std::string_view isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAmx:
+      return "amx";
     default:
       return "scalar";
   }
@@ -63,7 +76,7 @@ std::string_view isa_name(Isa isa) {
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa <= best_isa()) isas.push_back(isa);
   }
   return isas;

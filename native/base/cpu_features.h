@@ -5,7 +5,8 @@
 
 namespace corral {
 
-enum class Isa { kScalar, kAvx2, kAvx512 };  // kAvx512 means F, BW, DQ, VL, VNNI and VBMI
+// kAvx512 means F, BW, DQ, VL, VNNI and VBMI; kAmx these and the tiles of int8.
+enum class Isa { kScalar, kAvx2, kAvx512, kAmx };
 
 std::string_view isa_name(Isa isa);
 

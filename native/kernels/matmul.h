@@ -68,6 +68,7 @@ extern const MatmulKernels kMatmulScalar;
 #if defined(__x86_64__)
 extern const MatmulKernels kMatmulAvx2;
 extern const MatmulKernels kMatmulAvx512;
+extern const MatmulKernels kMatmulAmx;
 #endif
 
 // Kernels of the active ISA (base/cpu_features.h).

@@ -6,6 +6,7 @@ namespace corral {
 const OpsKernels& ops_kernels() {
 #if defined(__x86_64__)
   switch (active_isa()) {
+    case Isa::kAmx:
     case Isa::kAvx512:
       return kOpsAvx512;
     case Isa::kAvx2:

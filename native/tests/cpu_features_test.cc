@@ -12,11 +12,12 @@ void check_isas() {
   CHECK(isas.front() == Isa::kScalar, "the scalar kernels run everywhere");
   CHECK(active_isa() == isas.back(), "the best one is the default");
   for (const Isa isa : isas) CHECK(select_isa(isa) && active_isa() == isa, "%s", isa_name(isa).data());
-  CHECK(isa_name(Isa::kScalar) == "scalar" && isa_name(Isa::kAvx2) == "avx2" && isa_name(Isa::kAvx512) == "avx512",
+  CHECK(isa_name(Isa::kScalar) == "scalar" && isa_name(Isa::kAvx2) == "avx2" && isa_name(Isa::kAvx512) == "avx512" &&
+            isa_name(Isa::kAmx) == "amx",
         "the names of the interface");
   CHECK(select_isa(Isa::kScalar), "back to scalar");
-  if (isas.back() != Isa::kAvx512) {
-    CHECK(!select_isa(Isa::kAvx512) && active_isa() == Isa::kScalar, "a missing ISA is refused and changes nothing");
+  if (isas.back() != Isa::kAmx) {
+    CHECK(!select_isa(Isa::kAmx) && active_isa() == Isa::kScalar, "a missing ISA is refused and changes nothing");
   }
 }
 

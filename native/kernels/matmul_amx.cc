@@ -1,4 +1,4 @@
-// AMX (tiles of int8), beside AVX-512: the table of kernels. Few rows and float weights go the AVX-512 way, which gives
+// AMX (tiles of int8) beside AVX-512: the table of kernels. Few rows and float weights go the AVX-512 way, which gives
 // the same bits.
 #include "kernels/matmul_amx.h"
 
@@ -6,7 +6,7 @@ namespace corral {
 namespace {
 
 // Below it a tile of weights costs more to expand than its rows save.
-constexpr int64_t kFewestRows = 5;
+constexpr int64_t kFewestRows = 9;
 
 void quantize(const float* x, int64_t ldx, const Activations& act, int64_t row_begin, int64_t row_end) {
   kMatmulAvx512.quantize(x, ldx, act, row_begin, row_end);

@@ -61,150 +61,141 @@ CORRAL_INLINE void expand_chunk(const Unpacker<T> unpacker, const uint8_t* tile,
   });
 }
 
+// Expands a tile of weights; the next one is prefetched.
 template <TensorType T>
-__attribute__((noinline)) void expand(const uint8_t* tile, int64_t ahead, Planes* planes) {
+__attribute__((noinline)) void expand(const uint8_t* tile, Planes* planes) {
   constexpr int kHeaderBytes = kFormat<T>.header_bytes(8);
+  constexpr int64_t kTileBytes = kFormat<T>.tile_bytes(8);
   const Unpacker<T> unpacker = make_unpacker<T>();
-  prefetch_lines<kHeaderBytes / 64>(tile + ahead);
+  prefetch_lines<kHeaderBytes / 64>(tile + kTileBytes);
 #pragma GCC unroll 1
   for (int p = 0; p < kTileK / kChunkK; ++p) {
-    const int64_t at = kHeaderBytes + p * kChunkBytes<T>;
-    prefetch_lines<kChunkBytes<T> / 64>(tile + ahead + at);
-    expand_chunk<T>(unpacker, tile, tile + at, p, planes);
+    const uint8_t* chunk = tile + kHeaderBytes + p * kChunkBytes<T>;
+    prefetch_lines<kChunkBytes<T> / 64>(chunk + kTileBytes);
+    expand_chunk<T>(unpacker, tile, chunk, p, planes);
   }
 }
 
-// 16 columns of up to 16 rows over 256 k: what the matrix unit adds up at once.
-struct Part {
-  const uint8_t* tile = nullptr;         // of weights
+// Sums of one row tile times the tiles of weights of `Groups` groups. They wait to be scaled while the matrix unit
+// works at the next ones.
+template <int Groups>
+struct Sums {
+  alignas(64) int32_t low[Groups][kTileRows][kTileColumns];
+  alignas(64) int32_t high[Groups][kTileRows][kTileColumns];
+};
+
+struct Pending {
+  int64_t height = 0;                    // of the row tile; 0: nothing waits
+  const uint8_t* tile = nullptr;         // of weights of the first group
   const ActGroups256* groups = nullptr;  // of the block's first row
-  float* c = nullptr;                    // [rows of the block][16]
   RowTile rows;
 };
 
-// Parts that are computed together: two row tiles of one tile of weights, or two tiles of weights for one row tile.
-constexpr int kMostParts = 2;
-
-struct Unit {
-  int count = 0;
-  Part parts[kMostParts];
-};
-
-struct Sums {
-  alignas(64) int32_t low[kMostParts][kTileRows][kTileColumns];
-  alignas(64) int32_t high[kMostParts][kTileRows][kTileColumns];
-};
-
-// Scales the sums of a part: t = sum * d (- mins * dmin), c += t * scale. The operations of the AVX-512 kernel, in its
-// order.
-template <TensorType T>
+// t = sum * d (- mins * dmin), c += t * scale: the operations of the AVX-512 kernel, in its order.
+template <TensorType T, int Groups>
 class Scaler {
  public:
-  CORRAL_INLINE void begin(const Part& part) {
-    part_ = part;
-    d_ = load_halves(part.tile);
-    if constexpr (kFormat<T>.has_min) {
-      dmin_ = load_halves(part.tile + 32);
-      each<kMinPairs>([&](auto p) { mins_[p.value] = min_pairs<T>(part.tile, p.value); });
-    }
+  // `c` is [Groups][stride].
+  CORRAL_INLINE Scaler(const uint8_t* tile, int64_t group_bytes, float* c, int64_t stride) : c_(c), stride_(stride) {
+    each<Groups>([&](auto g) __attribute__((always_inline)) {
+      const uint8_t* header = tile + g.value * group_bytes;
+      d_[g.value] = load_halves(header);
+      if constexpr (kHasMin) {
+        dmin_[g.value] = load_halves(header + 32);
+        each<kMinPairs>([&](auto p) { mins_[g.value][p.value] = min_pairs<T>(header, p.value); });
+      }
+    });
   }
 
-  CORRAL_INLINE void scale(const int32_t (*low)[kTileColumns], const int32_t (*high)[kTileColumns], int64_t begin,
-                           int64_t end) const {
-    const int64_t skipped = part_.rows.first - part_.rows.start;
-    for (int64_t r = begin < skipped ? skipped : begin; r < end; ++r) {
-      const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(_mm512_load_si512(high[r]), 8), _mm512_load_si512(low[r]));
-      scale_row(sum, part_.groups[part_.rows.start + r], part_.c + (part_.rows.start + r) * kTileColumns);
+  // Row `row` of the block; its sums in group g are low + g * kPart and high + g * kPart.
+  CORRAL_INLINE void scale(const int32_t* low, const int32_t* high, const ActGroups256& groups, int64_t row) const {
+    constexpr int64_t kPart = kTileRows * kTileColumns;
+    __m512i mins[Groups] = {};
+    if constexpr (kHasMin) {
+      const int16_t* sums = kFormat<T>.sub_size == 16 ? groups.sum16 : groups.sum32;
+      each<kMinPairs>([&](auto p) __attribute__((always_inline)) {
+        const __m512i pair = broadcast4(sums + 2 * p.value);
+        each<Groups>(
+            [&](auto g) { mins[g.value] = _mm512_dpwssd_epi32(mins[g.value], mins_[g.value][p.value], pair); });
+      });
     }
+    const __m512 scale = _mm512_set1_ps(groups.scale);
+    each<Groups>([&](auto g) __attribute__((always_inline)) {
+      const __m512i top = _mm512_slli_epi32(_mm512_load_si512(high + g.value * kPart), 8);
+      const __m512i sum = _mm512_add_epi32(top, _mm512_load_si512(low + g.value * kPart));
+      __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d_[g.value]);
+      if constexpr (kHasMin) t = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins[g.value]), dmin_[g.value], t);
+      float* c = c_ + g.value * stride_ + row * kTileColumns;
+      _mm512_store_ps(c, _mm512_fmadd_ps(t, scale, _mm512_load_ps(c)));
+    });
   }
 
  private:
+  static constexpr bool kHasMin = kFormat<T>.has_min;
   static constexpr int kMinPairs = kTileK / kFormat<T>.sub_size / 2;
 
-  CORRAL_INLINE void scale_row(__m512i sum, const ActGroups256& groups, float* c) const {
-    __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d_);
-    if constexpr (kFormat<T>.has_min) {
-      const int16_t* sums = kFormat<T>.sub_size == 16 ? groups.sum16 : groups.sum32;
-      __m512i mins = _mm512_setzero_si512();
-      each<kMinPairs>([&](auto p) __attribute__((always_inline)) {
-        mins = _mm512_dpwssd_epi32(mins, mins_[p.value], broadcast4(sums + 2 * p.value));
-      });
-      t = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(mins), dmin_, t);
-    }
-    _mm512_store_ps(c, _mm512_fmadd_ps(t, _mm512_set1_ps(groups.scale), _mm512_load_ps(c)));
-  }
-
-  Part part_;
-  __m512 d_ = _mm512_setzero_ps();
-  __m512 dmin_ = _mm512_setzero_ps();
-  __m512i mins_[kMinPairs] = {};
+  float* const c_;
+  const int64_t stride_;
+  __m512 d_[Groups];
+  __m512 dmin_[Groups];
+  __m512i mins_[Groups][kMinPairs];
 };
 
-// Adds up `Rows` row tiles (at q) times `Groups` tiles of weights; the unit before is scaled meanwhile, and its place
-// in `sums` taken over at the end.
-template <TensorType T, int Rows, int Groups>
-__attribute__((noinline)) void sum_unit(const Planes* planes, const int8_t* const* q, const Unit& before,
-                                        int64_t height, Sums* sums) {
-  constexpr int kParts = Rows * Groups;
-  Scaler<T> scalers[kMostParts];
-  for (int i = 0; i < before.count; ++i) scalers[i].begin(before.parts[i]);
-  each<2 * kParts>([](auto i) { tile_zero<i.value>(); });
+// Scales rows [height * step / kSteps, height * (step + 1) / kSteps) of what is pending.
+template <TensorType T, int Groups>
+CORRAL_INLINE void scale_part(const Scaler<T, Groups>& scaler, const Pending& pending, const Sums<Groups>& sums,
+                              int step) {
+  const int64_t start = pending.rows.start, skipped = pending.rows.first - start;
+  const int64_t begin = pending.height * step / kSteps, end = pending.height * (step + 1) / kSteps;
+  for (int64_t r = begin < skipped ? skipped : begin; r < end; ++r) {
+    scaler.scale(sums.low[0][r], sums.high[0][r], pending.groups[start + r], start + r);
+  }
+}
+
+// Adds up the row tile at q; what is pending is scaled meanwhile, and its place in `sums` taken over at the end.
+template <TensorType T, int Groups>
+__attribute__((noinline)) void sum_row_tile(const Planes* planes, const int8_t* q, const Pending& pending,
+                                            int64_t group_bytes, float* c, int64_t stride, Sums<Groups>* sums) {
+  const Scaler<T, Groups> scaler(pending.tile, group_bytes, c, stride);
+  each<2 * Groups>([](auto i) { tile_zero<i.value>(); });
   each<kSteps>([&](auto step) __attribute__((always_inline)) {
     constexpr int64_t at = kStepK * kTileColumns * step.value;
-    each<Rows>([&](auto r) { tile_load<4 + r.value>(q[r.value] + kStepK * step.value, kTileK); });
+    tile_load<4>(q + kStepK * step.value, kTileK);
+    prefetch_lines<kTileRows>(reinterpret_cast<const uint8_t*>(q) + kTileRows * (kTileK + kStepK * step.value));
     each<Groups>([&](auto g) __attribute__((always_inline)) {
       tile_load<6>(planes[g.value].low + at, kSumBytes);
-      each<Rows>([&](auto r) { tile_dot_unsigned<2 * (r.value + g.value), 4 + r.value, 6>(); });
+      tile_dot_unsigned<2 * g.value, 4, 6>();
       tile_load<7>(planes[g.value].high + at, kSumBytes);
-      each<Rows>([&](auto r) { tile_dot_signed<2 * (r.value + g.value) + 1, 4 + r.value, 7>(); });
+      tile_dot_signed<2 * g.value + 1, 4, 7>();
     });
-    for (int i = 0; i < before.count; ++i) {
-      scalers[i].scale(sums->low[i], sums->high[i], height * step.value / kSteps, height * (step.value + 1) / kSteps);
-    }
+    scale_part<T, Groups>(scaler, pending, *sums, step.value);
   });
-  each<kParts>([&](auto i) {
-    tile_store<2 * i.value>(sums->low[i.value], kSumBytes);
-    tile_store<2 * i.value + 1>(sums->high[i.value], kSumBytes);
+  each<Groups>([&](auto g) {
+    tile_store<2 * g.value>(sums->low[g.value], kSumBytes);
+    tile_store<2 * g.value + 1>(sums->high[g.value], kSumBytes);
   });
 }
 
-// c[Groups][tiles.rows][16] += Groups groups of columns times rows [row, row + tiles.rows) of the activations.
+// c[Groups][tiles.rows][16] += Groups groups of columns, the first at `tile`, times rows [row, row + tiles.rows) of the
+// activations. Two groups at once read the activations half as often and give the matrix unit more chains of sums.
 template <TensorType T, int Groups>
 void run_groups(const PackedMatrix& w, const Activations& act, const uint8_t* tile, int64_t row, const RowTiles& tiles,
                 float* c) {
-  constexpr int64_t kTileBytes = kFormat<T>.tile_bytes(8);
+  const int64_t stride = tiles.rows * kTileColumns;
   Planes planes[Groups];
-  Sums sums;
-  Unit before;
-  for (int64_t k = 0, index = row; k < w.cols; k += kTileK, index += act.m, tile += kTileBytes) {
-    for (int g = 0; g < Groups; ++g) expand<T>(tile + g * w.group_bytes, kTileBytes, planes + g);
-    for (int64_t t = 0; t < tiles.count; t += Groups == 1 ? 2 : 1) {
-      Unit unit;
-      const int8_t* q[kMostParts];
-      for (int i = 0; i < kMostParts; ++i) {
-        const int64_t row_tile = Groups == 1 ? t + i : t;
-        if (row_tile >= tiles.count) break;
-        const RowTile rows = tiles[row_tile];
-        q[i] = act.q + (index + rows.start) * kTileK;
-        unit.parts[unit.count++] = Groups == 1 ? Part{tile, act.groups256 + index, c, rows}
-                                               : Part{tile + i * w.group_bytes, act.groups256 + index,
-                                                      c + i * tiles.rows * kTileColumns, rows};
-      }
-      if constexpr (Groups == 2) {
-        sum_unit<T, 1, 2>(planes, q, before, tiles.height, &sums);
-      } else if (unit.count == 2) {
-        sum_unit<T, 2, 1>(planes, q, before, tiles.height, &sums);
-      } else {
-        sum_unit<T, 1, 1>(planes, q, before, tiles.height, &sums);
-      }
-      before = unit;
+  Sums<Groups> sums;
+  Pending pending;
+  pending.tile = tile;
+  for (int64_t k = 0, index = row; k < w.cols; k += kTileK, index += act.m, tile += kFormat<T>.tile_bytes(8)) {
+    for (int g = 0; g < Groups; ++g) expand<T>(tile + g * w.group_bytes, planes + g);
+    for (int64_t t = 0; t < tiles.count; ++t) {
+      const RowTile rows = tiles[t];
+      sum_row_tile<T, Groups>(planes, act.q + (index + rows.start) * kTileK, pending, w.group_bytes, c, stride, &sums);
+      pending = {tiles.height, tile, act.groups256 + index, rows};
     }
   }
-  for (int i = 0; i < before.count; ++i) {
-    Scaler<T> scaler;
-    scaler.begin(before.parts[i]);
-    scaler.scale(sums.low[i], sums.high[i], 0, tiles.height);
-  }
+  const Scaler<T, Groups> scaler(pending.tile, w.group_bytes, c, stride);
+  for (int step = 0; step < kSteps; ++step) scale_part<T, Groups>(scaler, pending, sums, step);
 }
 
 template <TensorType T>

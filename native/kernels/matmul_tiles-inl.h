@@ -75,8 +75,7 @@ struct RowTiles {
   }
 };
 
-constexpr int64_t kMostRows = 256;     // of a row block: its activations and sums stay in the L2 cache
-constexpr int64_t kFewestForTwo = 33;  // rows that are worth two groups at once: fewer reads of activations
+constexpr int64_t kMostRows = 128;  // of a row block: its activations and sums stay in the L2 cache
 
 // y = matrix times activations, by blocks of rows: groups(Index<N>, g, row, tiles, c) adds columns [16 g, 16 (g + N))
 // of rows [row, row + tiles.rows) to c[N][tiles.rows][16].
@@ -90,7 +89,7 @@ void run_row_blocks(const PackedMatrix& w, int64_t m, int quads, float* y, int64
     const TileShapes shapes(static_cast<int>(tiles.height), quads);
     const int64_t sums = tiles.rows * kTileColumns;
     for (int64_t g = group_begin, count; g < group_end; g += count) {
-      count = tiles.rows >= kFewestForTwo && g + 2 <= group_end ? 2 : 1;
+      count = g + 2 <= group_end ? 2 : 1;
       __builtin_memset(c, 0, static_cast<size_t>(count * sums) * sizeof(float));
       if (count == 2) {
         groups(Index<2>{}, g, row, tiles, c);

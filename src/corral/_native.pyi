@@ -20,7 +20,7 @@ def cpu_info() -> dict[str, Any]:
     mask and cgroup quota."""
 
 def select_isa(name: str) -> None:
-    """Chooses the kernels ("scalar", "avx2" or "avx512") of models made from now on; results are equal on all of them.
+    """Chooses the kernels ("scalar", "avx2", "avx512" or "amx") of models made from now on; results are equal on all of them.
 
     Raises:
         ValueError: this machine lacks it; the text lists those it has.

@@ -5,6 +5,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -23,6 +25,13 @@ unsigned saved_state() {
   return low;
 }
 
+// Tiles are 8 KiB of state that Linux saves only for processes that ask for it.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 // The kernels of this CPU that the operating system lets run, best last.
 std::vector<Isa> detect() {
   std::vector<Isa> isas = {Isa::kScalar};
@@ -38,10 +47,13 @@ std::vector<Isa> detect() {
   isas.push_back(Isa::kAvx2);
   const bool avx512 =
       bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31) && bit(c, 1) && bit(c, 11);  // F DQ BW VL VBMI VNNI
-  const bool zmm_saved = (state & 0xE6u) == 0xE6u;  // and opmask, upper ZMM, ZMM16-31
+  const bool zmm_saved = (state & 0xE6u) == 0xE6u;                                // and opmask, upper ZMM, ZMM16-31
+  const bool tiles = bit(d, 24) && bit(d, 25) && (state & 0x60000u) == 0x60000u;  // AMX-TILE, AMX-INT8; saved
   // EAX of subleaf 0 counts the subleaves that follow.
   if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && bit(a, 4)) isas.push_back(Isa::kAvx2Vnni);
-  if (avx512 && zmm_saved) isas.push_back(Isa::kAvx512);
+  if (!avx512 || !zmm_saved) return isas;
+  isas.push_back(Isa::kAvx512);
+  if (tiles && may_use_tiles()) isas.push_back(Isa::kAmx);
   return isas;
 }
 #elif defined(__aarch64__)
@@ -76,6 +88,8 @@ std::string_view isa_name(Isa isa) {
       return "avx2_vnni";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAmx:
+      return "amx";
     default:
       return "scalar";
   }

@@ -12,6 +12,7 @@ enum class Isa {
   kAvx2,      // AVX2, FMA, F16C and BMI2
   kAvx2Vnni,  // and AVX-VNNI: vpdpbusd of 32 bytes
   kAvx512,    // AVX-512 F, BW, DQ, VL, VNNI and VBMI
+  kAmx,       // and the int8 tiles of AMX
 };
 
 std::string_view isa_name(Isa isa);

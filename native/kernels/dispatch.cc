@@ -6,6 +6,8 @@ namespace corral {
 const MatmulKernels& matmul_kernels() {
   switch (active_isa()) {
 #if defined(__x86_64__)
+    case Isa::kAmx:
+      return kMatmulAmx;
     case Isa::kAvx512:
       return kMatmulAvx512;
     case Isa::kAvx2Vnni:

@@ -69,6 +69,7 @@ extern const MatmulKernels kMatmulScalar;
 extern const MatmulKernels kMatmulAvx2;
 extern const MatmulKernels kMatmulAvx2Vnni;
 extern const MatmulKernels kMatmulAvx512;
+extern const MatmulKernels kMatmulAmx;
 #elif defined(__aarch64__)
 extern const MatmulKernels kMatmulNeon;
 #endif

@@ -16,33 +16,6 @@ namespace {
 template <TensorType T>
 inline constexpr int kMaxRows = kFormat<T>.sub_size == 16 ? 8 : 12;
 
-template <TensorType T>
-inline constexpr bool kPairedScales = kFormat<T>.has_min && kFormat<T>.sub_size == 16;
-
-CORRAL_INLINE __m512i load_bytes_as_words(const uint8_t* p) {
-  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-}
-
-// Integer scales of sub-block `Half` of chunk p for the 16 columns.
-template <TensorType T, int Half>
-CORRAL_INLINE __m512i sub_scales(const uint8_t* tile, int p) {
-  constexpr int kHalves = kChunkK / kFormat<T>.sub_size;
-  if constexpr (kPairedScales<T>) {
-    const __m512i pairs = load_bytes_as_words(tile + kTileHeaderD + 32 * p);
-    return _mm512_and_si512(Half == 0 ? pairs : _mm512_srli_epi32(pairs, 16), _mm512_set1_epi32(0xF));
-  } else {
-    const uint8_t* scales = tile + kTileHeaderD + 16 * (p * kHalves + Half);
-    return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(scales)));
-  }
-}
-
-// Word pairs of the mins of sub-blocks 2p and 2p + 1, as vpdpwssd takes them.
-template <TensorType T>
-CORRAL_INLINE __m512i min_pairs(const uint8_t* tile, int p) {
-  if constexpr (kPairedScales<T>) return _mm512_srli_epi16(load_bytes_as_words(tile + kTileHeaderD + 32 * p), 4);
-  return load_bytes_as_words(tile + kTileHeaderD + 128 + 32 * p);
-}
-
 // scaled[r] += scale * (codes . q - offset * sum q) of sub-block `Half` of chunk p.
 template <TensorType T, int MR, int Half>
 CORRAL_INLINE void add_sub_block(const Unpacker<T> unpacker, const TileArgs& args, const uint8_t* chunk, int p,

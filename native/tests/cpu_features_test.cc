@@ -16,11 +16,9 @@ void check_isas() {
   CHECK(isas.front() == Isa::kScalar, "the scalar kernels run everywhere");
   CHECK(active_isa() == isas.back(), "the best one is the default");
   for (const Isa isa : isas) CHECK(select_isa(isa) && active_isa() == isa, "%s", isa_name(isa).data());
-  const std::pair<Isa, const char*> names[] = {{Isa::kScalar, "scalar"},
-                                               {Isa::kNeon, "neon"},
-                                               {Isa::kAvx2, "avx2"},
-                                               {Isa::kAvx2Vnni, "avx2_vnni"},
-                                               {Isa::kAvx512, "avx512"}};
+  const std::pair<Isa, const char*> names[] = {{Isa::kScalar, "scalar"}, {Isa::kNeon, "neon"},
+                                               {Isa::kAvx2, "avx2"},     {Isa::kAvx2Vnni, "avx2_vnni"},
+                                               {Isa::kAvx512, "avx512"}, {Isa::kAmx, "amx"}};
   for (const auto& [isa, name] : names) {
     CHECK(isa_name(isa) == name, "%s", name);
     CHECK(select_isa(Isa::kScalar), "back to scalar");

@@ -20,8 +20,8 @@ def cpu_info() -> dict[str, Any]:
     mask and cgroup quota."""
 
 def select_isa(name: str) -> None:
-    """Chooses the kernels of models made from now on: "scalar", "neon", "avx2", "avx2_vnni" or "avx512". Results are
-    equal on all of them.
+    """Chooses the kernels of models made from now on: "scalar", "neon", "avx2", "avx2_vnni", "avx512" or "amx".
+    Results are equal on all of them.
 
     Raises:
         ValueError: this machine lacks it; the text lists those it has.

@@ -29,7 +29,7 @@ class EngineConfig:
         num_threads: worker threads of the core; None is the number of usable CPUs.
         cache_weights: keep the packed weights on disk, and map them at the next load.
         cache_max_bytes: most that all packed weights take there; None is 32 GiB, or half of the free disk if less.
-        isa: forces "scalar", "neon", "avx2", "avx2_vnni" or "avx512"; None takes the best the CPU has.
+        isa: forces "scalar", "neon", "avx2", "avx2_vnni", "avx512" or "amx"; None takes the best the CPU has.
     """
 
     max_model_len: int | None = None
@@ -99,7 +99,7 @@ def cache_home() -> Path:
 
 
 def forced_isa() -> str | None:
-    """CORRAL_ISA: scalar, neon, avx2, avx2_vnni or avx512, for tests and comparisons."""
+    """CORRAL_ISA: scalar, neon, avx2, avx2_vnni, avx512 or amx, for tests and comparisons."""
     return os.environ.get("CORRAL_ISA") or None
 
 

@@ -12,7 +12,7 @@ namespace {
 #include "kernels/matmul_avx512-inl.h"
 #include "kernels/matmul_driver-inl.h"
 
-// Rows of a tile: as many as leave the unpacker its registers.
+// Rows of a tile: as many as leave the unpacker its registers (native/tests/check_spills.py).
 template <TensorType T>
 inline constexpr int kMaxRows = kFormat<T>.sub_size == 16 ? 8 : 12;
 

@@ -26,7 +26,7 @@ struct TileKernels {
 
 constexpr int64_t kRowBlock = 192;                   // most rows of a block: their sums stay in L1
 constexpr int64_t kLeastRowBlock = 48;               // fewer would read the weights too often
-constexpr int64_t kRowBlockStep = 24;                // a multiple of every max_rows
+constexpr int64_t kRowBlockStep = 24;                // whole tiles for most types
 constexpr int64_t kBlockBytes = int64_t{640} << 10;  // activations of a block: they stay in L2 while the weights pass
 constexpr int64_t kPrefetchRows = 3;                 // AVX2 tiles of fewer rows never prefetch
 

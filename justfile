@@ -73,3 +73,9 @@ docs-fresh:
 # Speed beside llama.cpp on a GGUF file
 bench model:
     python -m benchmarks.compare_llama_cpp --model {{model}}
+
+# The matmul kernels alone, every packed type, as shares of what the machine can do
+kernel-bench dir="build/native":
+    cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON
+    cmake --build {{dir}} --target matmul_bench
+    python -m benchmarks.kernel_table --bench {{dir}}/native/bench/matmul_bench

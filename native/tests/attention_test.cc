@@ -38,7 +38,7 @@ Context make_context(const OpsKernels& ops, int64_t num_keys, int64_t head_dim) 
   std::shuffle(c.blocks.begin(), c.blocks.end(), random);
   c.pages.assign(c.blocks.size() * static_cast<size_t>(c.block_bytes()), 0xff);  // NaN where nothing is written
   for (int64_t key = 0; key < num_keys; ++key) {
-    ops.store_kv(c.k.data() + key * head_dim, c.v.data() + key * head_dim, head_dim, c.padded_dim, key % kBlockTokens,
+    ops.kv[0].store(c.k.data() + key * head_dim, c.v.data() + key * head_dim, head_dim, c.padded_dim, key % kBlockTokens,
                  c.pages.data() + c.blocks[static_cast<size_t>(key / kBlockTokens)] * c.block_bytes());
   }
   return c;
@@ -65,7 +65,8 @@ std::vector<Floats> attend(const OpsKernels& ops, const Context& c, const std::v
   tile.queries = queries.data();
   tile.key_begin = begins.data();
   tile.key_end = ends.data();
-  tile.block_table = c.blocks.data();
+  const std::vector<const int32_t*> tables(rows.size(), c.blocks.data());
+  tile.block_tables = tables.data();
   tile.pages = c.pages.data();
   tile.block_bytes = c.block_bytes();
   tile.head_dim = c.head_dim;
@@ -76,7 +77,7 @@ std::vector<Floats> attend(const OpsKernels& ops, const Context& c, const std::v
   const AttentionState state{max.data(), sum.data(), acc.data()};
   const AttentionState part{max2.data(), sum2.data(), acc2.data()};
   for (int64_t chunk = 0; chunk < c.num_keys; chunk += kChunkKeys) {
-    ops.attend_chunk(tile, chunk, scores.data(), part);
+    ops.kv[0].attend_chunk(tile, chunk, scores.data(), part);
     ops.merge(state, part, n, c.padded_dim);
   }
   std::vector<Floats> out;
@@ -153,7 +154,7 @@ void test_values_beyond_f16_are_clamped(const OpsKernels& ops) {
   const Floats k(8, 1e9F);
   const Floats v(8, -1e9F);
   std::vector<uint16_t> pages(2 * 16 * kBlockTokens, 0x1234);
-  ops.store_kv(k.data(), v.data(), 8, 16, 3, reinterpret_cast<uint8_t*>(pages.data()));
+  ops.kv[0].store(k.data(), v.data(), 8, 16, 3, reinterpret_cast<uint8_t*>(pages.data()));
   for (size_t d = 0; d < 8; ++d) CHECK(pages[d * 16 + 3] == 0x7bff, "%s k", ops.name);
   for (size_t d = 0; d < 16; ++d) CHECK(pages[(16 + 3) * 16 + d] == (d < 8 ? 0xfbff : 0), "%s v", ops.name);
   CHECK(pages[2] == 0x1234 && pages[4] == 0x1234 && pages[8 * 16 + 3] == 0x1234, "%s wrote elsewhere", ops.name);

@@ -13,9 +13,9 @@ enum class RopeStyle : uint8_t { kInterleaved, kHalf };  // pairs (2i, 2i + 1) o
 inline constexpr int64_t kBlockTokens = 16;
 inline constexpr int64_t kChunkKeys = 256;
 
-// How keys and values are kept. Both: K page [padded_dim][16 tokens], then V page [16 tokens][padded_dim]; padded_dim is
-// head_dim rounded up to 16, the padding of V holds zeros. kInt8: then f32 scales of K [16], of V [16]; a value is int8
-// times the scale of its token.
+// How keys and values are kept. Both: K page [padded_dim][16 tokens], then V page [16 tokens][padded_dim]; padded_dim
+// is head_dim rounded up to 16, the padding of V holds zeros. kInt8: then f32 scales of K [16] and of V [16]; a value
+// is the int8 times the scale of its token.
 enum class KvType : uint8_t { kF16, kInt8 };
 inline constexpr int kNumKvTypes = 2;
 
@@ -27,7 +27,7 @@ struct AttentionTile {
   const int32_t* key_begin = nullptr;     // [num_rows] row r sees keys [key_begin[r], key_end[r])
   const int32_t* key_end = nullptr;
   const int32_t* const* block_tables = nullptr;  // [num_rows] block of page p = block_tables[r][p]
-  int64_t common_pages = INT64_MAX;              // of the chunk's pages, those before it are the same block for all rows
+  int64_t common_pages = INT64_MAX;              // of the chunk; pages before it have the same block for all rows
   const uint8_t* pages = nullptr;                // K page of this layer and KV head in block 0
   int64_t block_bytes = 0;                       // from one block to the next
   int64_t head_dim = 0;

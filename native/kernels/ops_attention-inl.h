@@ -14,9 +14,7 @@ struct PageRun {
   int64_t begin;
   int64_t end;
 
-  PagePair<Cells> pair(int64_t page) const {
-    return {tile.pages + blocks[page] * tile.block_bytes, tile.padded_dim};
-  }
+  PagePair<Cells> pair(int64_t page) const { return {tile.pages + blocks[page] * tile.block_bytes, tile.padded_dim}; }
   // What is read kAheadPages after the keys, or the values, of `page`: keys of the run, then its values.
   const uint8_t* after_keys(int64_t page) const {
     const int64_t ahead = page + kAheadPages;
@@ -80,7 +78,6 @@ inline void score_pages(const PageRun<Cells>& run, int64_t row, int64_t page, bo
   }
 }
 
-// Calls body(std::integral_constant of the rows, first row) for `rows` rows in parts of nearly equal size, at most Most.
 template <int Rows>
 struct RowCount {
   static constexpr int value = Rows;
@@ -93,6 +90,7 @@ inline void with_row_count(int64_t rows, Body& body, int64_t row) {
     with_row_count<Most - 1>(rows, body, row);
   }
 }
+// Calls body(RowCount, first row) for parts of the rows, nearly equal in size, of Most rows or fewer.
 template <int Most, class Body>
 inline void for_row_parts(int64_t row_begin, int64_t row_end, Body body) {
   int64_t parts = (row_end - row_begin + Most - 1) / Most;

@@ -3,6 +3,7 @@
 // The order matters: the vector type comes first.
 #include "kernels/ops-inl.h"
 #include "kernels/ops_kv-inl.h"
+// Then attention, over the pages.
 #include "kernels/ops_attention-inl.h"
 
 namespace corral {

@@ -25,7 +25,9 @@ struct PagePair {
   const uint8_t* memory;
   int64_t padded_dim;
 
-  int64_t page_bytes() const { return padded_dim * kBlockTokens * static_cast<int64_t>(sizeof(typename Cells::Element)); }
+  int64_t page_bytes() const {
+    return padded_dim * kBlockTokens * static_cast<int64_t>(sizeof(typename Cells::Element));
+  }
   const uint8_t* value_memory() const { return memory + page_bytes(); }
   const typename Cells::Element* keys() const { return reinterpret_cast<const typename Cells::Element*>(memory); }
   const typename Cells::Element* values() const {
@@ -40,8 +42,7 @@ inline Vec bounded(const float* x, int64_t count) {
   return smaller_of(set1(kLargestHalf), greater_of(set1(-kLargestHalf), load_some(x, count, 0.0F)));
 }
 
-void store_kv_half(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot,
-                   uint8_t* pages) {
+void store_kv_half(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot, uint8_t* pages) {
   uint16_t* k_out = reinterpret_cast<uint16_t*>(pages) + slot;
   uint16_t* v_out = reinterpret_cast<uint16_t*>(pages) + padded_dim * kBlockTokens + slot * padded_dim;
   for_lanes(head_dim, [&](int64_t i, int64_t count) {
@@ -69,8 +70,7 @@ inline float int8_scale(const float* x, int64_t n, float* inverse) {
   return peak / 127.0F;
 }
 
-void store_kv_int8(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot,
-                   uint8_t* pages) {
+void store_kv_int8(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot, uint8_t* pages) {
   int8_t* k_out = reinterpret_cast<int8_t*>(pages) + slot;
   int8_t* v_out = reinterpret_cast<int8_t*>(pages) + padded_dim * kBlockTokens + slot * padded_dim;
   float* scales = reinterpret_cast<float*>(pages + 2 * padded_dim * kBlockTokens) + slot;

@@ -82,8 +82,7 @@ void AttentionPlan::divide_tiles() {
   for (size_t index = 0; index < tiles_.size(); ++index) {
     AttentionRows& tile = tiles_[index];
     const int64_t chunks = tile.chunk_end - tile.chunk_begin;
-    const bool large =
-        num_threads_ > 1 && chunks > 1 && work(heads_of(tile), chunks) * 2 * num_threads_ > total;
+    const bool large = num_threads_ > 1 && chunks > 1 && work(heads_of(tile), chunks) * 2 * num_threads_ > total;
     const int64_t states = heads_of(tile) * chunks;
     if ((!large && !shares_[index]) || (num_states_ + states) * num_kv_heads_ > max_state_rows_) continue;
     num_states_ += states;

@@ -77,8 +77,8 @@ class AttentionPlan {
   const int64_t tile_tokens_;
   const int64_t max_state_rows_;
   const int num_threads_;
-  int64_t num_states_ = 0;   // rows of all states of one KV head
-  int64_t next_state_ = 0;   // the first of them that no item has
+  int64_t num_states_ = 0;  // rows of all states of one KV head
+  int64_t next_state_ = 0;  // the first of them that no item has
   int32_t num_divided_ = 0;
   std::vector<AttentionRows> tiles_;
   std::vector<AttentionItem> items_;

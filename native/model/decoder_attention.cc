@@ -75,8 +75,7 @@ AttentionTile DecoderWorker::gather_rows(const AttentionItem& item, const Attent
   return tile;
 }
 
-void DecoderWorker::merge_chunks(const AttentionRows& rows, const AttentionPlan& plan, int64_t layer,
-                                 int32_t kv_head) {
+void DecoderWorker::merge_chunks(const AttentionRows& rows, const AttentionPlan& plan, int64_t layer, int32_t kv_head) {
   const int64_t padded_dim = config_.padded_head_dim();
   const int64_t num_rows = (rows.row_end - rows.row_begin) * config_.heads_per_kv();
   const AttentionState& states = scratch_.states[config_.is_local(layer) ? 1 : 0];

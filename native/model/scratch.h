@@ -47,8 +47,8 @@ struct Scratch {
   std::array<float*, 2> cos{};                       // [rows][rope_dim / 2] of global and of local layers
   std::array<float*, 2> sin{};
   std::array<AttentionState, 2> states{};  // [max_state_rows] of both plans
-  std::vector<int32_t> row_seq;       // [rows]
-  std::vector<int32_t> row_position;  // [rows]
+  std::vector<int32_t> row_seq;            // [rows]
+  std::vector<int32_t> row_position;       // [rows]
   std::vector<WorkerScratch> workers;
 
   int64_t k_offset = 0;  // in a row of qkv

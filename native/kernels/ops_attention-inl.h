@@ -38,42 +38,48 @@ inline void score_pages(const PageRun<Cells>& run, int64_t row, int64_t page, bo
   constexpr int64_t kStep = 8;  // d between two requests for memory
   const typename Cells::Element* keys[Pages];
   const uint8_t* ahead[Pages];
-  Vec acc[Rows][Pages];
 #pragma GCC unroll 8
   for (int p = 0; p < Pages; ++p) {
     keys[p] = run.pair(page + p).keys();
     ahead[p] = run.after_keys(page + p);
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 8
-    for (int p = 0; p < Pages; ++p) acc[r][p] = set1(0.0F);
-  }
   const float* const* queries = run.tile.queries + row;
   const int64_t head_dim = run.tile.head_dim;
-  for (int64_t step = 0; step < head_dim; step += kStep) {
-    constexpr int64_t kStepBytes = kStep * kBlockTokens * static_cast<int64_t>(sizeof(typename Cells::Element));
-    for (int p = 0; first && p < Pages; ++p) fetch_ahead(ahead[p] + step / kStep * kStepBytes, kStepBytes);
-    const int64_t stop = step + kStep < head_dim ? step + kStep : head_dim;
-    for (int64_t d = step; d < stop; ++d) {
-      Vec k[Pages];
-#pragma GCC unroll 8
-      for (int p = 0; p < Pages; ++p) k[p] = Cells::load(keys[p] + d * kBlockTokens);
-#pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) {
-        const Vec q = set1(queries[r][d]);
-#pragma GCC unroll 8
-        for (int p = 0; p < Pages; ++p) acc[r][p] = fma(q, k[p], acc[r][p]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int p = 0; p < Pages; ++p) {
+  const int64_t part_dims = Cells::kScaled ? kScaleDims : head_dim;  // summed before they are scaled
+  for (int64_t part = 0; part < head_dim; part += part_dims) {
+    Vec acc[Rows][Pages];
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
-      Vec score = acc[r][p];
-      if constexpr (Cells::kScaled) score = mul(score, load(run.pair(page + p).key_scales()));
-      store(scores + r * kChunkKeys + p * kBlockTokens, score);
+#pragma GCC unroll 8
+      for (int p = 0; p < Pages; ++p) acc[r][p] = set1(0.0F);
+    }
+    const int64_t part_end = part + part_dims < head_dim ? part + part_dims : head_dim;
+    for (int64_t step = part; step < part_end; step += kStep) {
+      constexpr int64_t kStepBytes = kStep * kBlockTokens * static_cast<int64_t>(sizeof(typename Cells::Element));
+      for (int p = 0; first && p < Pages; ++p) fetch_ahead(ahead[p] + step / kStep * kStepBytes, kStepBytes);
+      const int64_t stop = step + kStep < part_end ? step + kStep : part_end;
+      for (int64_t d = step; d < stop; ++d) {
+        Vec k[Pages];
+#pragma GCC unroll 8
+        for (int p = 0; p < Pages; ++p) k[p] = Cells::load(keys[p] + d * kBlockTokens);
+#pragma GCC unroll 8
+        for (int r = 0; r < Rows; ++r) {
+          const Vec q = set1(queries[r][d]);
+#pragma GCC unroll 8
+          for (int p = 0; p < Pages; ++p) acc[r][p] = fma(q, k[p], acc[r][p]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < Pages; ++p) {
+      const Vec scale = Cells::kScaled ? load_half(run.pair(page + p).key_scales(part)) : set1(1.0F);
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        float* out = scores + r * kChunkKeys + p * kBlockTokens;
+        Vec score = acc[r][p];
+        if constexpr (Cells::kScaled) score = part == 0 ? mul(score, scale) : fma(score, scale, load(out));
+        store(out, score);
+      }
     }
   }
 }
@@ -163,11 +169,18 @@ void weigh_values(const PageRun<Cells>& run, const float* weights, int64_t origi
     const typename Cells::Element* values = run.pair(page).values() + offset;
     const uint8_t* ahead = run.after_values(page);
     const float* page_weights = weights + (page - origin) * kBlockTokens;
+    [[maybe_unused]] float scales[Slices][kBlockTokens];
+    if constexpr (Cells::kScaled) {
+      for (int s = 0; s < Slices; ++s) store(scales[s], load_half(run.pair(page).value_scales(offset + s * kLanes)));
+    }
     for (int64_t slot = key % kBlockTokens; key < stop; ++slot, ++key) {
       if (first) fetch_ahead(ahead + slot * padded_dim * kElementBytes, padded_dim * kElementBytes);
       Vec v[Slices];
 #pragma GCC unroll 8
-      for (int s = 0; s < Slices; ++s) v[s] = Cells::load(values + slot * padded_dim + s * kLanes);
+      for (int s = 0; s < Slices; ++s) {
+        v[s] = Cells::load(values + slot * padded_dim + s * kLanes);
+        if constexpr (Cells::kScaled) v[s] = mul(v[s], set1(scales[s][slot]));
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         const Vec weight = set1(page_weights[r * kChunkKeys + slot]);
@@ -202,18 +215,6 @@ void weigh_run(const PageRun<Cells>& run, int64_t row_begin, int64_t row_end, in
                                     row == row_begin && offset == 0, row_out);
     }
   });
-}
-
-// Values are kept divided by their scales: the weights take them over.
-template <class Cells>
-void scale_weights(const PageRun<Cells>& run, int64_t row_begin, int64_t row_end, int64_t origin, float* weights) {
-  for (int64_t page = run.begin; page < run.end; ++page) {
-    const Vec scales = load(run.pair(page).value_scales());
-    for (int64_t row = row_begin; row < row_end; ++row) {
-      float* p = weights + row * kChunkKeys + (page - origin) * kBlockTokens;
-      store(p, mul(load(p), scales));
-    }
-  }
 }
 
 // Keys of [chunk, chunk + kChunkKeys) that any of some rows sees.
@@ -270,9 +271,7 @@ void attend_chunk(const AttentionTile& tile, int64_t chunk, float* scores, const
       soften_row(scores + r * kChunkKeys, (own.end - origin) * kBlockTokens, tile.key_begin[r] - origin * kBlockTokens,
                  tile.key_end[r] - origin * kBlockTokens, tile.softcap, out.max + r, out.sum + r);
     }
-    if constexpr (Cells::kScaled) scale_weights(own, row_begin, row_end, origin, scores);
   });
-  if constexpr (Cells::kScaled) scale_weights(common, 0, tile.num_rows, origin, scores);
   const int64_t common_keys = common_end * kBlockTokens;
   weigh_run(common, 0, tile.num_rows, origin, seen.begin, common_keys < seen.end ? common_keys : seen.end, false,
             scores, out.acc);

@@ -5,7 +5,6 @@ namespace corral {
 namespace {
 
 constexpr float kLargestHalf = 65504.0F;
-constexpr float kLeastInt8Peak = 1e-30F;  // below, a token's values count as zeros: 127 / peak stays finite
 
 struct HalfCells {
   using Element = uint16_t;
@@ -33,8 +32,11 @@ struct PagePair {
   const typename Cells::Element* values() const {
     return reinterpret_cast<const typename Cells::Element*>(value_memory());
   }
-  const float* key_scales() const { return reinterpret_cast<const float*>(memory + 2 * page_bytes()); }
-  const float* value_scales() const { return key_scales() + kBlockTokens; }
+  // f16 of 16 tokens, of the block of kScaleDims values that holds value d.
+  const uint16_t* key_scales(int64_t d) const {
+    return reinterpret_cast<const uint16_t*>(memory + 2 * page_bytes()) + d / kScaleDims * kBlockTokens;
+  }
+  const uint16_t* value_scales(int64_t d) const { return key_scales(d + num_scales(padded_dim) * kScaleDims); }
 };
 
 // Values within the range of f16, in both forms of the cache.
@@ -53,41 +55,45 @@ void store_kv_half(const float* k, const float* v, int64_t head_dim, int64_t pad
   });
 }
 
-// Scale of one token's int8 values: the greatest magnitude becomes 127. NaN if any value is.
-inline float int8_scale(const float* x, int64_t n, float* inverse) {
-  Vec greatest = set1(0.0F);
-  uint32_t has_nan = 0;
-  for_lanes(n, [&](int64_t i, int64_t count) {
-    const Vec value = bounded(x + i, count);
-    has_nan |= nan_mask(value);
-    greatest = greater_of(greatest, greater_of(value, sub(set1(0.0F), value)));
-  });
-  const float peak = reduce_max(greatest);
-  *inverse = 0.0F;
-  if (has_nan != 0) return __builtin_nanf("");
-  if (peak < kLeastInt8Peak) return 0.0F;
-  *inverse = 127.0F / peak;
-  return peak / 127.0F;
+// One token's values in blocks of kScaleDims: the greatest magnitude of a block becomes 127. A block with a NaN gets a
+// scale of NaN. `put(i, count, bytes)` takes up to 16 values from i on.
+template <class Put>
+inline void quantize_blocks(const float* x, int64_t head_dim, uint16_t* scales, Put put) {
+  const Vec zero = set1(0.0F);
+  for (int64_t begin = 0; begin < head_dim; begin += kScaleDims) {
+    const int64_t n = head_dim - begin < kScaleDims ? head_dim - begin : kScaleDims;
+    Vec greatest = zero;
+    uint32_t has_nan = 0;
+    for_lanes(n, [&](int64_t i, int64_t count) {
+      const Vec value = bounded(x + begin + i, count);
+      has_nan |= nan_mask(value);
+      greatest = greater_of(greatest, greater_of(value, sub(zero, value)));
+    });
+    alignas(32) uint16_t rounded[kLanes];
+    store_half(rounded, set1(has_nan != 0 ? __builtin_nanf("") : reduce_max(greatest) / 127.0F));
+    scales[begin / kScaleDims * kBlockTokens] = rounded[0];
+    const float scale = first(load_half(rounded));
+    const bool is_zero = !(scale > 0.0F);  // or NaN
+    for_lanes(n, [&](int64_t i, int64_t count) {
+      // The rounded scale may be too small by a little, or by much where it is subnormal.
+      const Vec whole = is_zero ? zero : div(bounded(x + begin + i, count), set1(scale));
+      alignas(16) int8_t bytes[kLanes];
+      store_bytes(bytes, smaller_of(set1(127.0F), greater_of(set1(-127.0F), whole)));
+      put(begin + i, count, bytes);
+    });
+  }
 }
 
 void store_kv_int8(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot, uint8_t* pages) {
   int8_t* k_out = reinterpret_cast<int8_t*>(pages) + slot;
   int8_t* v_out = reinterpret_cast<int8_t*>(pages) + padded_dim * kBlockTokens + slot * padded_dim;
-  float* scales = reinterpret_cast<float*>(pages + 2 * padded_dim * kBlockTokens) + slot;
-  float k_inverse;
-  float v_inverse;
-  scales[0] = int8_scale(k, head_dim, &k_inverse);
-  scales[kBlockTokens] = int8_scale(v, head_dim, &v_inverse);
-  const Vec zero = set1(0.0F);
-  // With an inverse of 0 nothing is multiplied: NaN would stay NaN.
-  const auto whole = [&](const float* x, int64_t count, float inverse) {
-    return inverse == 0.0F ? zero : mul(bounded(x, count), set1(inverse));
-  };
-  for_lanes(head_dim, [&](int64_t i, int64_t count) {
-    alignas(16) int8_t column[kLanes];
-    store_bytes(column, whole(k + i, count, k_inverse));
-    for (int64_t j = 0; j < count; ++j) k_out[(i + j) * kBlockTokens] = column[j];
-    store_bytes(v_out + i, whole(v + i, count, v_inverse));
+  uint16_t* scales = reinterpret_cast<uint16_t*>(pages + 2 * padded_dim * kBlockTokens) + slot;
+  quantize_blocks(k, head_dim, scales, [&](int64_t i, int64_t count, const int8_t* bytes) {
+    for (int64_t j = 0; j < count; ++j) k_out[(i + j) * kBlockTokens] = bytes[j];
+  });
+  scales += num_scales(padded_dim) * kBlockTokens;
+  quantize_blocks(v, head_dim, scales, [&](int64_t i, int64_t, const int8_t* bytes) {
+    for (int64_t j = 0; j < kLanes; ++j) v_out[i + j] = bytes[j];
   });
 }
 

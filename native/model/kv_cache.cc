@@ -19,7 +19,7 @@ size_t cache_bytes(int64_t num_blocks, int64_t block_bytes) {
 int64_t head_bytes(KvType type, int64_t padded_dim) {
   const int64_t values = 2 * padded_dim * kBlockTokens;
   if (type == KvType::kF16) return values * static_cast<int64_t>(sizeof(uint16_t));
-  return values + 2 * kBlockTokens * static_cast<int64_t>(sizeof(float));
+  return values + 2 * num_scales(padded_dim) * kBlockTokens * static_cast<int64_t>(sizeof(uint16_t));
 }
 
 }  // namespace

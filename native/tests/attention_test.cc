@@ -9,6 +9,7 @@
 
 #include "base/cpu_features.h"
 #include "kernels/ops.h"
+#include "quant/float16.h"
 #include "tests/check.h"
 
 namespace corral {
@@ -27,7 +28,7 @@ struct Context {
   Floats k, v;  // [num_keys][head_dim] as the pages hold them
   int64_t block_bytes() const {
     const int64_t values = 2 * padded_dim * kBlockTokens;
-    return type == KvType::kF16 ? values * 2 : values + 2 * kBlockTokens * 4;
+    return type == KvType::kF16 ? values * 2 : values + 2 * num_scales(padded_dim) * kBlockTokens * 2;
   }
 };
 
@@ -36,19 +37,22 @@ void read_int8(Context& c, int64_t key) {
   const uint8_t* pair = c.pages.data() + c.blocks[static_cast<size_t>(key / kBlockTokens)] * c.block_bytes();
   const int64_t slot = key % kBlockTokens;
   const int64_t page = c.padded_dim * kBlockTokens;
-  float scales[2];
-  std::memcpy(scales, pair + 2 * page + slot * 4, 4);
-  std::memcpy(scales + 1, pair + 2 * page + (kBlockTokens + slot) * 4, 4);
+  const auto scale_of = [&](int64_t block) {
+    uint16_t half;
+    std::memcpy(&half, pair + 2 * page + (block * kBlockTokens + slot) * 2, 2);
+    return half_to_float(half);
+  };
   const auto take = [](float& value, uint8_t byte, float scale) {
     const float held = static_cast<float>(static_cast<int8_t>(byte)) * scale;
-    CHECK(std::abs(held - value) <= 0.5001F * scale, "%g is held as %g", static_cast<double>(value),
+    // The scale is rounded to f16, so the greatest value may be off by a little more than half a step.
+    CHECK(std::abs(held - value) <= 0.57F * scale, "%g is held as %g", static_cast<double>(value),
           static_cast<double>(held));
     value = held;
   };
   for (int64_t d = 0; d < c.head_dim; ++d) {
     const size_t index = static_cast<size_t>(key * c.head_dim + d);
-    take(c.k[index], pair[d * kBlockTokens + slot], scales[0]);
-    take(c.v[index], pair[page + slot * c.padded_dim + d], scales[1]);
+    take(c.k[index], pair[d * kBlockTokens + slot], scale_of(d / kScaleDims));
+    take(c.v[index], pair[page + slot * c.padded_dim + d], scale_of(num_scales(c.padded_dim) + d / kScaleDims));
   }
 }
 
@@ -189,32 +193,32 @@ void test_values_beyond_f16_are_clamped(const OpsKernels& ops) {
   CHECK(pages[2] == 0x1234 && pages[4] == 0x1234 && pages[8 * 16 + 3] == 0x1234, "%s wrote elsewhere", ops.name);
 }
 
-// Zeros, values beyond f16, values below the least peak, and NaN, which must not become a number.
+// Zeros, values beyond f16, values below its least scale, and NaN, which must not become a number.
 void test_int8_extremes(const OpsKernels& ops) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();
   struct Case {
     float value;
-    float scale;
+    uint16_t scale;
     int8_t held;
   };
-  for (const Case& c :
-       {Case{0.0F, 0.0F, 0}, Case{-infinity, 65504.0F / 127.0F, -127}, Case{1e9F, 65504.0F / 127.0F, 127},
-        Case{1e-31F, 0.0F, 0}, Case{-2.0F, 2.0F / 127.0F, -127}, Case{nan, nan, 0}}) {
-    const Floats k(8, c.value);
-    Floats v(8, 0.25F);
+  for (const Case& c : {Case{0.0F, 0, 0}, Case{-infinity, 0x6008, -127}, Case{1e9F, 0x6008, 127}, Case{1e-6F, 0, 0},
+                        Case{-254.0F, 0x4000, -127}, Case{9e-6F, 0x0001, 127}, Case{nan, 0x7e00, 0}}) {
+    const Floats k(40, c.value);
+    Floats v(40, 127.0F);
     v[5] = c.value;
-    std::vector<uint8_t> pages(2 * 16 * kBlockTokens + 128, 0x55);
-    ops.kv_of(KvType::kInt8).store(k.data(), v.data(), 8, 16, 3, pages.data());
-    for (size_t d = 0; d < 8; ++d) CHECK(static_cast<int8_t>(pages[d * 16 + 3]) == c.held, "%s k", ops.name);
-    for (size_t d = 8; d < 16; ++d) CHECK(pages[(16 + 3) * 16 + d] == 0, "%s padding of v", ops.name);
-    float scales[2];
-    std::memcpy(scales, pages.data() + 512 + 12, 4);
-    std::memcpy(scales + 1, pages.data() + 512 + 64 + 12, 4);
-    CHECK(std::isnan(c.scale) ? std::isnan(scales[0]) && std::isnan(scales[1]) : scales[0] == c.scale, "%s %g",
-          ops.name, static_cast<double>(scales[0]));
-    CHECK(pages[2] == 0x55 && pages[4] == 0x55 && pages[512 + 8] == 0x55 && pages[512 + 16] == 0x55,
-          "%s wrote elsewhere", ops.name);
+    constexpr size_t kPage = 48 * kBlockTokens;
+    std::vector<uint8_t> pages(2 * kPage + 4 * 32, 0x55);
+    ops.kv_of(KvType::kInt8).store(k.data(), v.data(), 40, 48, 3, pages.data());
+    std::vector<uint16_t> scales(4 * 16);
+    std::memcpy(scales.data(), pages.data() + 2 * kPage, 4 * 32);
+    for (size_t d = 0; d < 40; ++d) CHECK(static_cast<int8_t>(pages[d * 16 + 3]) == c.held, "%s k", ops.name);
+    for (size_t d = 40; d < 48; ++d) CHECK(pages[kPage + 3 * 48 + d] == 0, "%s padding of v", ops.name);
+    CHECK(scales[3] == c.scale && scales[16 + 3] == c.scale, "%s %g: scale %04x", ops.name,
+          static_cast<double>(c.value), static_cast<unsigned>(scales[3]));
+    CHECK(std::isnan(c.value) == std::isnan(half_to_float(scales[32 + 3])), "%s scale of v", ops.name);
+    CHECK(scales[48 + 3] == 0x3c00, "%s second scale of v", ops.name);
+    CHECK(pages[2] == 0x55 && pages[4] == 0x55 && scales[2] == 0x5555 && scales[4] == 0x5555, "%s elsewhere", ops.name);
   }
 }
 

@@ -148,7 +148,7 @@ class KVCache:
 
     Args:
         num_blocks: size of the pool, from 1.
-        dtype: "f16", or "int8" with one f32 scale for the keys and one for the values of each token and head.
+        dtype: "f16", or "int8" with an f16 scale for each 32 values of a key or value.
 
     Raises:
         ValueError: num_blocks or dtype is none of these.

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from corral.model.tensors import TensorRole
 
-# By dtype of the cache: bytes of an element of K or V, and of the scale that each of them has for a token and head.
-KV_BYTES = {"f16": (2, 0), "int8": (1, 4)}
+# By dtype of the cache: bytes of an element of K or V, and of the scale of each KV_SCALE_DIMS of them.
+KV_BYTES = {"f16": (2, 0), "int8": (1, 2)}
+KV_SCALE_DIMS = 32
 KV_HEAD_PADDING = 16
 
 
@@ -72,7 +73,8 @@ class ModelConfig:
         """
         padded_head_dim = -(-self.head_dim // KV_HEAD_PADDING) * KV_HEAD_PADDING
         element_bytes, scale_bytes = KV_BYTES[dtype]
-        return self.num_layers * self.num_kv_heads * 2 * (padded_head_dim * element_bytes + scale_bytes)
+        num_scales = -(-padded_head_dim // KV_SCALE_DIMS)
+        return self.num_layers * self.num_kv_heads * 2 * (padded_head_dim * element_bytes + num_scales * scale_bytes)
 
     @property
     def is_tied(self) -> bool:

@@ -14,8 +14,8 @@ inline constexpr int64_t kBlockTokens = 16;
 inline constexpr int64_t kChunkKeys = 256;
 
 // How keys and values are kept. Both: K page [padded_dim][16 tokens], then V page [16 tokens][padded_dim]; padded_dim
-// is head_dim rounded up to 16, the padding of V holds zeros. kInt8: then f16 scales [blocks][16 tokens] of K and of V;
-// a value is the int8 times the scale of its token and block of kScaleDims values.
+// is head_dim rounded up to 16, the padding of V holds zeros. kInt8: each page is followed by its f16 scales
+// [blocks][16 tokens]; a value is the int8 times the scale of its token and block of kScaleDims values.
 enum class KvType : uint8_t { kF16, kInt8 };
 inline constexpr int kNumKvTypes = 2;
 inline constexpr int64_t kScaleDims = 32;

@@ -4,8 +4,6 @@
 namespace corral {
 namespace {
 
-constexpr int64_t kAheadPages = 2;  // pages whose memory is asked for before they are read
-
 // Pages [begin, end) of one block table.
 template <class Cells>
 struct PageRun {
@@ -13,6 +11,7 @@ struct PageRun {
   const int32_t* blocks;
   int64_t begin;
   int64_t end;
+  static constexpr int64_t kAheadPages = 4 / sizeof(typename Cells::Element);  // that memory is asked for beforehand
 
   PagePair<Cells> pair(int64_t page) const { return {tile.pages + blocks[page] * tile.block_bytes, tile.padded_dim}; }
   // What is read kAheadPages after the keys, or the values, of `page`: keys of the run, then its values.
@@ -42,6 +41,9 @@ inline void score_pages(const PageRun<Cells>& run, int64_t row, int64_t page, bo
   for (int p = 0; p < Pages; ++p) {
     keys[p] = run.pair(page + p).keys();
     ahead[p] = run.after_keys(page + p);
+  }
+  if (Cells::kScaled && first) {
+    for (int p = 0; p < Pages; ++p) fetch_ahead(ahead[p] + run.pair(page).page_bytes(), run.pair(page).scale_bytes());
   }
   const float* const* queries = run.tile.queries + row;
   const int64_t head_dim = run.tile.head_dim;
@@ -172,6 +174,7 @@ void weigh_values(const PageRun<Cells>& run, const float* weights, int64_t origi
     [[maybe_unused]] float scales[Slices][kBlockTokens];
     if constexpr (Cells::kScaled) {
       for (int s = 0; s < Slices; ++s) store(scales[s], load_half(run.pair(page).value_scales(offset + s * kLanes)));
+      if (first) fetch_ahead(ahead + run.pair(page).page_bytes(), run.pair(page).scale_bytes());
     }
     for (int64_t slot = key % kBlockTokens; key < stop; ++slot, ++key) {
       if (first) fetch_ahead(ahead + slot * padded_dim * kElementBytes, padded_dim * kElementBytes);

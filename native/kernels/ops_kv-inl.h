@@ -27,16 +27,20 @@ struct PagePair {
   int64_t page_bytes() const {
     return padded_dim * kBlockTokens * static_cast<int64_t>(sizeof(typename Cells::Element));
   }
-  const uint8_t* value_memory() const { return memory + page_bytes(); }
+  int64_t scale_bytes() const {
+    return Cells::kScaled ? num_scales(padded_dim) * kBlockTokens * static_cast<int64_t>(sizeof(uint16_t)) : 0;
+  }
+  const uint8_t* value_memory() const { return memory + page_bytes() + scale_bytes(); }
   const typename Cells::Element* keys() const { return reinterpret_cast<const typename Cells::Element*>(memory); }
   const typename Cells::Element* values() const {
     return reinterpret_cast<const typename Cells::Element*>(value_memory());
   }
   // f16 of 16 tokens, of the block of kScaleDims values that holds value d.
-  const uint16_t* key_scales(int64_t d) const {
-    return reinterpret_cast<const uint16_t*>(memory + 2 * page_bytes()) + d / kScaleDims * kBlockTokens;
+  const uint16_t* key_scales(int64_t d) const { return scales(memory + page_bytes(), d); }
+  const uint16_t* value_scales(int64_t d) const { return scales(value_memory() + page_bytes(), d); }
+  static const uint16_t* scales(const uint8_t* first, int64_t d) {
+    return reinterpret_cast<const uint16_t*>(first) + d / kScaleDims * kBlockTokens;
   }
-  const uint16_t* value_scales(int64_t d) const { return key_scales(d + num_scales(padded_dim) * kScaleDims); }
 };
 
 // Values within the range of f16, in both forms of the cache.
@@ -85,14 +89,16 @@ inline void quantize_blocks(const float* x, int64_t head_dim, uint16_t* scales, 
 }
 
 void store_kv_int8(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot, uint8_t* pages) {
+  const PagePair<ByteCells> pair{pages, padded_dim};
+  uint8_t* v_pages = pages + (pair.value_memory() - pages);
   int8_t* k_out = reinterpret_cast<int8_t*>(pages) + slot;
-  int8_t* v_out = reinterpret_cast<int8_t*>(pages) + padded_dim * kBlockTokens + slot * padded_dim;
-  uint16_t* scales = reinterpret_cast<uint16_t*>(pages + 2 * padded_dim * kBlockTokens) + slot;
-  quantize_blocks(k, head_dim, scales, [&](int64_t i, int64_t count, const int8_t* bytes) {
+  int8_t* v_out = reinterpret_cast<int8_t*>(v_pages) + slot * padded_dim;
+  uint16_t* k_scales = reinterpret_cast<uint16_t*>(pages + pair.page_bytes()) + slot;
+  uint16_t* v_scales = reinterpret_cast<uint16_t*>(v_pages + pair.page_bytes()) + slot;
+  quantize_blocks(k, head_dim, k_scales, [&](int64_t i, int64_t count, const int8_t* bytes) {
     for (int64_t j = 0; j < count; ++j) k_out[(i + j) * kBlockTokens] = bytes[j];
   });
-  scales += num_scales(padded_dim) * kBlockTokens;
-  quantize_blocks(v, head_dim, scales, [&](int64_t i, int64_t, const int8_t* bytes) {
+  quantize_blocks(v, head_dim, v_scales, [&](int64_t i, int64_t, const int8_t* bytes) {
     for (int64_t j = 0; j < kLanes; ++j) v_out[i + j] = bytes[j];
   });
 }

@@ -37,9 +37,10 @@ void read_int8(Context& c, int64_t key) {
   const uint8_t* pair = c.pages.data() + c.blocks[static_cast<size_t>(key / kBlockTokens)] * c.block_bytes();
   const int64_t slot = key % kBlockTokens;
   const int64_t page = c.padded_dim * kBlockTokens;
-  const auto scale_of = [&](int64_t block) {
+  const uint8_t* v_pair = pair + page + num_scales(c.padded_dim) * kBlockTokens * 2;
+  const auto scale_of = [&](const uint8_t* scales, int64_t d) {
     uint16_t half;
-    std::memcpy(&half, pair + 2 * page + (block * kBlockTokens + slot) * 2, 2);
+    std::memcpy(&half, scales + (d / kScaleDims * kBlockTokens + slot) * 2, 2);
     return half_to_float(half);
   };
   const auto take = [](float& value, uint8_t byte, float scale) {
@@ -51,8 +52,8 @@ void read_int8(Context& c, int64_t key) {
   };
   for (int64_t d = 0; d < c.head_dim; ++d) {
     const size_t index = static_cast<size_t>(key * c.head_dim + d);
-    take(c.k[index], pair[d * kBlockTokens + slot], scale_of(d / kScaleDims));
-    take(c.v[index], pair[page + slot * c.padded_dim + d], scale_of(num_scales(c.padded_dim) + d / kScaleDims));
+    take(c.k[index], pair[d * kBlockTokens + slot], scale_of(pair + page, d));
+    take(c.v[index], v_pair[slot * c.padded_dim + d], scale_of(v_pair + page, d));
   }
 }
 
@@ -211,9 +212,10 @@ void test_int8_extremes(const OpsKernels& ops) {
     std::vector<uint8_t> pages(2 * kPage + 4 * 32, 0x55);
     ops.kv_of(KvType::kInt8).store(k.data(), v.data(), 40, 48, 3, pages.data());
     std::vector<uint16_t> scales(4 * 16);
-    std::memcpy(scales.data(), pages.data() + 2 * kPage, 4 * 32);
+    std::memcpy(scales.data(), pages.data() + kPage, 2 * 32);
+    std::memcpy(scales.data() + 32, pages.data() + 2 * kPage + 2 * 32, 2 * 32);
     for (size_t d = 0; d < 40; ++d) CHECK(static_cast<int8_t>(pages[d * 16 + 3]) == c.held, "%s k", ops.name);
-    for (size_t d = 40; d < 48; ++d) CHECK(pages[kPage + 3 * 48 + d] == 0, "%s padding of v", ops.name);
+    for (size_t d = 40; d < 48; ++d) CHECK(pages[kPage + 2 * 32 + 3 * 48 + d] == 0, "%s padding of v", ops.name);
     CHECK(scales[3] == c.scale && scales[16 + 3] == c.scale, "%s %g: scale %04x", ops.name,
           static_cast<double>(c.value), static_cast<unsigned>(scales[3]));
     CHECK(std::isnan(c.value) == std::isnan(half_to_float(scales[32 + 3])), "%s scale of v", ops.name);

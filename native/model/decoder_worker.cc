@@ -188,8 +188,9 @@ void DecoderWorker::rotate_heads(int64_t row, int64_t kv_head, const LayerWeight
   if (!weights.attn_v_bias.empty()) ops_.add(v, weights.attn_v_bias.data() + kv_head * dim, dim);
   const int64_t position = scratch_.row_position[static_cast<size_t>(row)];
   const int64_t block = batch_.block_table(scratch_.row_seq[static_cast<size_t>(row)])[position / kBlockTokens];
-  ops_.store_kv(k, v, dim, config_.padded_head_dim(), position % kBlockTokens,
-                kv_cache_.pages(layer, kv_head) + block * kv_cache_.block_bytes());
+  ops_.kv_of(kv_cache_.type())
+      .store(k, v, dim, config_.padded_head_dim(), position % kBlockTokens,
+             kv_cache_.pages(layer, kv_head) + block * kv_cache_.block_bytes());
 }
 
 // The last layer drops the rows whose logits nobody wants: only their K and V mattered.

@@ -36,7 +36,9 @@ class DecoderWorker {
   void make_rope_table(int64_t row);
   void rotate_heads(int64_t row, int64_t kv_head, const LayerWeights& weights, int64_t layer);
   void attend_item(const AttentionItem& item, AttentionPlan& plan, int64_t layer);
-  void finish_tile(const AttentionItem& item, const AttentionState& state);
+  AttentionTile gather_rows(const AttentionItem& item, const AttentionPlan& plan, int64_t layer);
+  void merge_chunks(const AttentionRows& rows, const AttentionPlan& plan, int64_t layer, int32_t kv_head);
+  void finish_rows(const AttentionRows& rows, int32_t kv_head);
   void gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end);
   void add_residual(float* x, const float* y, const Vector& bias, const Vector& norm, float* scratch);
   void quantize(const float* input, int64_t k, int64_t row_begin, int64_t row_end,

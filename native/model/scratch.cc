@@ -38,10 +38,8 @@ struct Scratch::Layout {
   }
   float* floats(int64_t count) { return reinterpret_cast<float*>(bytes(static_cast<size_t>(count) * sizeof(float))); }
 
-  AttentionState state(const AttentionPlan& plan) {
-    float* memory = floats(plan.slot_floats());
-    if (memory == nullptr) return {};
-    return {memory, memory + plan.max_tile_rows(), memory + 2 * plan.max_tile_rows()};
+  AttentionState states(int64_t rows, int64_t padded_dim) {
+    return {.max = floats(rows), .sum = floats(rows), .acc = floats(rows * padded_dim)};
   }
 };
 
@@ -73,14 +71,14 @@ Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_toke
     for (size_t table = 0; table < 2; ++table) {
       cos[table] = layout.floats(max_tokens * config.rope_dim / 2);
       sin[table] = layout.floats(max_tokens * config.rope_dim / 2);
-      slots[table] = layout.floats(plan.max_slots() * plan.slot_floats());
+      states[table] = layout.states(plan.max_state_rows(), config.padded_head_dim());
     }
     for (WorkerScratch& worker : workers) {
       worker.gate = layout.floats(tile_floats);
       worker.up = layout.floats(tile_floats);
-      worker.scores = layout.floats(plan.max_tile_rows() * kChunkKeys);
-      worker.state = layout.state(plan);
-      worker.part = layout.state(plan);
+      worker.scores = layout.floats(plan.max_item_rows() * kChunkKeys);
+      worker.state = layout.states(plan.max_item_rows(), config.padded_head_dim());
+      worker.part = layout.states(plan.max_item_rows(), config.padded_head_dim());
     }
     if (layout.base != nullptr) break;
     memory_ = VirtualMemory(layout.used);
@@ -88,9 +86,11 @@ Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_toke
     layout.base = memory_.data();
   }
   for (WorkerScratch& worker : workers) {
-    worker.queries.resize(static_cast<size_t>(plan.max_tile_rows()));
-    worker.key_begin.resize(static_cast<size_t>(plan.max_tile_rows()));
-    worker.key_end.resize(static_cast<size_t>(plan.max_tile_rows()));
+    const size_t item_rows = static_cast<size_t>(plan.max_item_rows());
+    worker.queries.resize(item_rows);
+    worker.block_tables.resize(item_rows);
+    worker.key_begin.resize(item_rows);
+    worker.key_end.resize(item_rows);
   }
 }
 

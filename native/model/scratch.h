@@ -21,10 +21,11 @@ inline int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
 struct WorkerScratch {
   float* gate = nullptr;    // tile of the feed-forward gate, tile_floats
   float* up = nullptr;      // same of its other half
-  float* scores = nullptr;  // [tile rows][kChunkKeys]
+  float* scores = nullptr;  // [item rows][kChunkKeys]
   AttentionState state;
   AttentionState part;
-  std::vector<const float*> queries;  // [tile rows]
+  std::vector<const float*> queries;  // [item rows]
+  std::vector<const int32_t*> block_tables;
   std::vector<int32_t> key_begin;
   std::vector<int32_t> key_end;
 };
@@ -45,9 +46,9 @@ struct Scratch {
   float* logits = nullptr;                           // [rows][logits_stride]
   std::array<float*, 2> cos{};                       // [rows][rope_dim / 2] of global and of local layers
   std::array<float*, 2> sin{};
-  std::array<float*, 2> slots{};      // [max_slots][slot_floats] of both plans
-  std::vector<int32_t> row_seq;       // [rows]
-  std::vector<int32_t> row_position;  // [rows]
+  std::array<AttentionState, 2> states{};  // [max_state_rows] of both plans
+  std::vector<int32_t> row_seq;            // [rows]
+  std::vector<int32_t> row_position;       // [rows]
   std::vector<WorkerScratch> workers;
 
   int64_t k_offset = 0;  // in a row of qkv

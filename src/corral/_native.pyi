@@ -143,15 +143,19 @@ class Model:
         """Workers, the calling thread among them."""
 
 class KVCache:
-    """Keys and values (float16) in blocks of 16 tokens, all layers of a block side by side, in one virtual range.
+    """Keys and values in blocks of 16 tokens, all layers of a block side by side, in one virtual range.
 
     Memory is taken when a block is first written and given back by release_blocks.
 
     Args:
         num_blocks: size of the pool, from 1.
+        dtype: "f16", or "int8" with an f16 scale for each 32 values of a key or value.
+
+    Raises:
+        ValueError: num_blocks or dtype is none of these.
     """
 
-    def __init__(self, model: Model, num_blocks: int) -> None: ...
+    def __init__(self, model: Model, num_blocks: int, dtype: str = "f16") -> None: ...
     @property
     def block_bytes(self) -> int:
         """Bytes of one block."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from corral import config
 from corral.config import EngineConfig, forced_isa
 
 ENGINE_DEFAULTS = EngineConfig()
@@ -49,6 +50,14 @@ KvCacheMemory = Annotated[
         parser=parse_size, envvar="CORRAL_KV_CACHE_MEMORY", metavar="SIZE",
         help="Size of the KV cache, for instance 512M or 4G; by default most of the memory that is free. "
         "It is touched only when used.",
+    ),
+]  # fmt: skip
+KvCacheDtype = Annotated[
+    config.KvCacheDtype,
+    typer.Option(
+        envvar="CORRAL_KV_CACHE_DTYPE",
+        help="What keys and values are kept as: f16 (auto), or int8, which holds about twice the tokens "
+        "and reads long contexts faster, at some loss.",
     ),
 ]  # fmt: skip
 Threads = Annotated[

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from corral.cli.options import ENGINE_DEFAULTS, KvCacheMemory, MaxModelLen, MaxNumSeqs, Model, engine_config
+from corral.cli.options import (
+    ENGINE_DEFAULTS,
+    KvCacheDtype,
+    KvCacheMemory,
+    MaxModelLen,
+    MaxNumSeqs,
+    Model,
+    engine_config,
+)
 from corral.cli.terminal import download_progress
 from corral.errors import InsufficientMemory
 
@@ -18,6 +26,7 @@ def plan(
     max_model_len: MaxModelLen = None,
     max_num_seqs: MaxNumSeqs = ENGINE_DEFAULTS.max_num_seqs,
     kv_cache_memory: KvCacheMemory = None,
+    kv_cache_dtype: KvCacheDtype = ENGINE_DEFAULTS.kv_cache_dtype,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
 ) -> None:
     """Say what weights and KV cache will take, and which context and how many users fit.
@@ -29,7 +38,12 @@ def plan(
     from corral.model.plan import estimate
     from corral.store import resolve
 
-    config = engine_config(max_model_len=max_model_len, kv_cache_memory=kv_cache_memory, max_num_seqs=max_num_seqs)
+    config = engine_config(
+        max_model_len=max_model_len,
+        kv_cache_memory=kv_cache_memory,
+        kv_cache_dtype=kv_cache_dtype,
+        max_num_seqs=max_num_seqs,
+    )
     with download_progress() as on_progress:
         path = resolve(model, on_progress)
     gguf = open_gguf(path)

@@ -9,6 +9,7 @@ import typer
 from corral.cli.options import (
     ENGINE_DEFAULTS,
     CacheMax,
+    KvCacheDtype,
     KvCacheMemory,
     MaxModelLen,
     MaxNumSeqs,
@@ -68,6 +69,7 @@ def serve(
         ),
     ] = ENGINE_DEFAULTS.max_queue,
     kv_cache_memory: KvCacheMemory = None,
+    kv_cache_dtype: KvCacheDtype = ENGINE_DEFAULTS.kv_cache_dtype,
     kv_idle_release: Annotated[
         float,
         typer.Option(
@@ -106,6 +108,7 @@ def serve(
     engine = engine_config(
         max_model_len=max_model_len,
         kv_cache_memory=kv_cache_memory,
+        kv_cache_dtype=kv_cache_dtype,
         threads=threads,
         no_cache=no_cache,
         cache_max=cache_max,

@@ -29,7 +29,7 @@ class SentencePieceBPE:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         barred = (TokenType.CONTROL, TokenType.UNKNOWN)  # never what plain text becomes; llama.cpp would merge into one
-        typed = zip(vocabulary.tokens, vocabulary.types, strict=True)
+        typed = zip(vocabulary.tokens.to_list(), vocabulary.types, strict=True)
         ids = {text: i for i, (text, kind) in enumerate(typed) if kind not in barred}
         order = {score: rank for rank, score in enumerate(sorted(set(vocabulary.scores), reverse=True))}
         # Rank 0 merges first; equal scores have equal ranks. One dictionary for both, as it is the bulk of the memory.

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from corral.cli import cache, plan, run, serve
+from corral.config import without_blas_threads
 from corral.errors import CorralError
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ def corral(
 
 def main() -> None:
     """Entry point: every error raised on purpose becomes one line on stderr."""
+    without_blas_threads()
     try:
         app()
     except CorralError as error:

@@ -128,10 +128,10 @@ def load(model: str, config: EngineConfig) -> Pipeline:
 
     with download_progress() as on_download:
         path = resolve(model, on_download)
-    from corral.worker.pipeline import Pipeline
+    from corral.worker.opening import load_pipeline
 
     with load_progress() as on_load:
-        return Pipeline.load(path, config, progress=on_load, plan_out=on_load.show_plan)
+        return load_pipeline(path, config, on_load, on_load.show_plan)
 
 
 def print_answer(

@@ -202,17 +202,16 @@ std::optional<int32_t> BytePairEncoder::usable(std::string_view text) const {
 
 int32_t BytePairEncoder::id_of(std::string_view text) {
   if (const std::optional<int32_t> id = usable(text)) return *id;
-  const auto next = static_cast<int32_t>(tokens_.size() + spellings_.size());
-  const auto [entry, is_new] = unnamed_.emplace(text, next);
-  if (is_new) {
-    std::vector<int32_t>& spelling = spellings_.emplace_back();
-    for (const char& character : text) {
-      if (static_cast<uint8_t>(character) >= 0x80) continue;
-      if (const std::optional<int32_t> id = usable({&character, 1})) spelling.push_back(*id);
-    }
-    if (!first_unnamed_ && has_two_characters(text)) first_unnamed_ = text;
+  if (const auto known = unnamed_.find(text); known != unnamed_.end()) return known->second;
+  const auto id = static_cast<int32_t>(tokens_.size() + spellings_.size());
+  unnamed_.emplace(text, id);
+  std::vector<int32_t>& spelling = spellings_.emplace_back();
+  for (const char& character : text) {
+    if (static_cast<uint8_t>(character) >= 0x80) continue;
+    if (const std::optional<int32_t> ascii = usable({&character, 1})) spelling.push_back(*ascii);
   }
-  return entry->second;
+  if (!first_unnamed_ && has_two_characters(text)) first_unnamed_ = text;
+  return id;
 }
 
 std::vector<int32_t> BytePairEncoder::encode(const uint16_t* units, size_t num_units) const {

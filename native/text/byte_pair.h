@@ -3,10 +3,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "text/string_table.h"
@@ -83,8 +84,8 @@ class BytePairEncoder {
   bool keeps_whole_words_;
   size_t longest_bytes_;
   std::array<int32_t, 256> byte_ids_{};
-  std::unordered_map<std::string, int32_t>
-      unnamed_;                                  // while building: texts without token -> ids beyond the vocabulary
+  // While building: texts without token -> ids beyond the vocabulary. Ordered: a stranger could choose equal hashes.
+  std::map<std::string, int32_t, std::less<>> unnamed_;
   std::vector<std::vector<int32_t>> spellings_;  // of these ids, in order
   PairMap merges_;
   int num_missing_bytes_ = 0;

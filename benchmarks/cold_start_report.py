@@ -17,8 +17,9 @@ def markdown(run: Run) -> str:
     """The whole page."""
     parts = [
         f"# {run.model}: from process start to the first token, {run.date}",
-        "Seconds since the process was started; median of the repeats, in brackets the lowest and the highest. Files are "
-        "in the page cache for all. `ready`: /health says 200. `first token`: its text has come, on stdout or over HTTP.",
+        "Seconds since the process was started; median of the repeats, in brackets the lowest and the highest. Files "
+        "are in the page cache for all. `ready`: /health says 200. `first token`: its text has come, on stdout or over "
+        "HTTP.",
         _table(run),
         "## Machine",
         "\n".join(f"- {name}: {value}" for name, value in run.card.items()),

@@ -3,7 +3,8 @@
 Arrays are C-contiguous numpy arrays of exactly the dtype named; nothing is converted. A wrong dtype, dimension, size or
 value raises ValueError with the numbers and changes nothing; an argument that is no array at all raises TypeError.
 `add_tensor`, `map_tensor`, `forward`, `sample`, `copy_blocks` and `release_blocks` release the GIL. They share the
-threads of one Model: a call while another is running on the same Model raises RuntimeError.
+threads of one Model: a call while another is running on the same Model raises RuntimeError. Tables of strings are read,
+indexed and encoded with without the GIL too.
 
 Sizes in the signatures: T tokens of a step, S sequences, B blocks in a table row, R rows of logits, V vocabulary.
 """
@@ -322,7 +323,7 @@ class BytePairEncoder:
         self, tokens: StringTable, index: StringIndex, merges: StringTable, is_usable: Buffer, keeps_whole_words: bool
     ) -> None: ...
     def encode(self, units: Buffer) -> list[int]:
-        """The ids of a text, given as uint16: its bytes, plus 256 for each that does not begin a word. Releases the GIL."""
+        """The ids of a text, given as uint16: its bytes, plus 256 for each that does not begin a word."""
 
     @property
     def num_missing_bytes(self) -> int:

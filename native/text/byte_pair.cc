@@ -11,6 +11,7 @@ namespace corral {
 namespace {
 
 constexpr size_t kMaxProbes = 32;  // for each pair, on average; an honest vocabulary needs less than one
+constexpr size_t kAhead = 12;      // merges whose places in the index are fetched while others are looked up
 constexpr size_t kShortWord = 32;  // up to so many bytes, looking through all pairs is faster than a queue
 
 std::string utf8_of(uint32_t code) {  // below U+0800
@@ -182,16 +183,28 @@ BytePairEncoder::BytePairEncoder(const StringTable& tokens, const StringIndex& i
     if (static_cast<size_t>(byte_ids_[byte]) >= tokens.size()) ++num_missing_bytes_;
   }
   std::string joined;
+  size_t next = 0;  // token after the one that the last merge made: most vocabularies list them in the order of merges
   for (size_t rank = 0; rank < merges.size(); ++rank) {
+    if (rank + kAhead < merges.size()) fetch_parts(merges[rank + kAhead]);
     const std::optional<MergeParts> parts = cut_merge(merges[rank]);
     if (!parts) throw std::invalid_argument("merge " + std::to_string(rank) + " is no pair");
     joined.assign(parts->left).append(parts->right);
-    if (const auto whole = index_.find(joined); whole && !is_usable_[*whole]) continue;  // plain text never becomes it
+    const bool is_next = next < tokens.size() && tokens[next] == joined;
+    const std::optional<uint32_t> whole = is_next ? static_cast<uint32_t>(next) : index_.find(joined);
+    if (whole) next = *whole + 1;
+    if (whole && !is_usable_[*whole]) continue;  // plain text never becomes it
     const int32_t left = id_of(parts->left);
     const int32_t right = id_of(parts->right);
-    merges_.add(left, right, {static_cast<uint32_t>(rank), id_of(joined)});
+    merges_.add(left, right, {static_cast<uint32_t>(rank), whole ? static_cast<int32_t>(*whole) : id_of(joined)});
   }
   unnamed_ = {};
+}
+
+void BytePairEncoder::fetch_parts(std::string_view merge) const {
+  const size_t cut = merge.find(' ', 1);
+  if (cut == std::string_view::npos) return;
+  index_.prefetch(merge.substr(0, cut));
+  index_.prefetch(merge.substr(cut + 1));
 }
 
 std::optional<int32_t> BytePairEncoder::usable(std::string_view text) const {

@@ -73,6 +73,7 @@ class BytePairEncoder {
 
  private:
   class Word;
+  void fetch_parts(std::string_view merge) const;
   std::optional<int32_t> usable(std::string_view text) const;
   int32_t id_of(std::string_view text);
   std::optional<int32_t> whole_word(const uint16_t* units, size_t num_units) const;

@@ -122,6 +122,10 @@ std::optional<uint32_t> StringIndex::find(std::string_view text) const {
   return slot.index_plus_1 - 1;
 }
 
+void StringIndex::prefetch(std::string_view text) const {
+  __builtin_prefetch(&slots_[hash_of(text) & (slots_.size() - 1)]);
+}
+
 size_t StringIndex::slot_of(std::string_view text, uint32_t hash, size_t& num_probes) const {
   const size_t mask = slots_.size() - 1;
   for (size_t at = hash & mask;; at = (at + 1) & mask, ++num_probes) {
@@ -131,10 +135,14 @@ size_t StringIndex::slot_of(std::string_view text, uint32_t hash, size_t& num_pr
 }
 
 bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const size_t size = character_bytes(text);
+  for (size_t at = 0; at < text.size();) {
+    if (static_cast<uint8_t>(text[at]) < 0x80) {
+      ++at;
+      continue;
+    }
+    const size_t size = character_bytes(text.substr(at));
     if (size == 0) return false;
-    text.remove_prefix(size);
+    at += size;
   }
   return true;
 }

@@ -41,6 +41,8 @@ class StringIndex {
 
   // The first string equal to `text`.
   std::optional<uint32_t> find(std::string_view text) const;
+  // Begins to bring the place of `text` into the cache.
+  void prefetch(std::string_view text) const;
   const StringTable& table() const { return table_; }
   // The first string that has occurred before: where it did, and where it does again.
   const std::optional<std::pair<uint32_t, uint32_t>>& duplicate() const { return duplicate_; }

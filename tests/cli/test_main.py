@@ -122,5 +122,9 @@ def test_a_model_in_this_process_needs_nothing_of_the_server() -> None:
     assert not imported_by("import corral.worker.pipeline") & {"pydantic", "starlette", "uvicorn", "httpx", "rich"}
 
 
+def test_http_is_imported_beside_the_worker_not_before_it() -> None:
+    assert not imported_by("import corral.server.run") & {"starlette", "uvicorn", "pydantic"}
+
+
 def test_the_front_process_needs_nothing_of_the_engine() -> None:
     assert not imported_by("import corral.server.app, corral.server.run") & {"numpy", "tokenizers", "jinja2"}

@@ -16,7 +16,6 @@ from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
 from corral.server.openai_routes import openai_routes
-from corral.server.replies import to_response
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
 
@@ -49,18 +48,22 @@ def build_app(manager: ModelManager, config: ServerConfig, lifecycle: Lifecycle 
     return app
 
 
+def _to_response(reply: ErrorReply) -> Response:
+    return Response(reply.body(), reply.status, reply.headers, "application/json")
+
+
 def _reply_to_error(request: Request, error: Exception) -> Response:
     """The response to what a route, or a middleware within, has raised."""
     match error:
         case RefusedError():
-            return to_response(error.reply)
+            return _to_response(error.reply)
         case ClientDisconnect():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         case HTTPException(status_code=404):
-            return to_response(not_found(request.scope["path"]))
+            return _to_response(not_found(request.scope["path"]))
         case HTTPException(status_code=405):
             allowed = (error.headers or {}).get("Allow", "")
-            return to_response(method_not_allowed(request.method, request.scope["path"], allowed))
+            return _to_response(method_not_allowed(request.method, request.scope["path"], allowed))
         case HTTPException():
-            return to_response(ErrorReply(error.status_code, "the request could not be served"))
-    return to_response(reply_to(error))
+            return _to_response(ErrorReply(error.status_code, "the request could not be served"))
+    return _to_response(reply_to(error))

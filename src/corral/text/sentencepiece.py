@@ -113,7 +113,7 @@ def _word_pattern(ids: dict[str, int]) -> re.Pattern[str]:
     A border is a place before SPACE, after a character that no token has directly before a SPACE. Nearly all tokens
     have SPACE at their beginning only, so this cuts at nearly every space.
     """
-    joined = {text[at - 1] for text in ids if SPACE in text[1:] for at in range(1, len(text)) if text[at] == SPACE}
+    joined = {text[at - 1] for text in ids if text.rfind(SPACE) > 0 for at in range(1, len(text)) if text[at] == SPACE}
     inner = "".join(map(re.escape, sorted(joined - {SPACE})))
     # Spaces, then characters that are no space; after one of `inner` more spaces may follow.
     return re.compile(

@@ -10,6 +10,7 @@
 
 #include "bind/arrays.h"
 #include "bind/bind.h"
+#include "bind/held_buffer.h"
 #include "model/config.h"
 #include "quant/tile_format.h"
 
@@ -70,23 +71,6 @@ void init_model(Model* self, const DecoderConfig& config, int64_t num_threads, b
   need_between("num_threads", num_threads, 1, kMaxThreads);
   new (self) Model(config, static_cast<int>(num_threads), pin);
 }
-
-// The bytes of any object with the buffer protocol, held while in scope.
-class HeldBuffer {
- public:
-  explicit HeldBuffer(nb::handle object) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
-  }
-  ~HeldBuffer() { PyBuffer_Release(&view_); }
-  HeldBuffer(const HeldBuffer&) = delete;
-  HeldBuffer& operator=(const HeldBuffer&) = delete;
-
-  const uint8_t* data() const { return static_cast<const uint8_t*>(view_.buf); }
-  size_t size() const { return static_cast<size_t>(view_.len); }
-
- private:
-  Py_buffer view_{};
-};
 
 TensorView view_of(int64_t type, int64_t rows, int64_t cols, const HeldBuffer& buffer) {
   need_between("type", type, 0, UINT32_MAX);

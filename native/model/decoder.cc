@@ -7,8 +7,8 @@
 namespace corral {
 namespace {
 
-constexpr int64_t kStagesPerLayer = 10;  // of DecoderWorker
-constexpr int64_t kOtherStages = 4;      // embedding and head
+constexpr int64_t kStagesPerLayer = 9;  // of DecoderWorker, at most
+constexpr int64_t kOtherStages = 2;     // embedding and head
 
 Model& finished(Model& model) {
   if (!model.finished()) throw std::invalid_argument("the model is not finished; call finish() after the last tensor");

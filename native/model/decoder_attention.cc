@@ -17,9 +17,11 @@ AttentionState rows_from(const AttentionState& states, int64_t row, int64_t padd
 void DecoderWorker::attend(int64_t layer) {
   AttentionPlan& plan = *plans_[config_.is_local(layer) ? 1 : 0];
   const std::vector<AttentionItem>& items = plan.items();
-  share(static_cast<int64_t>(items.size()), 1, [&](int64_t begin, int64_t end) {
+  const auto attend_items = [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) attend_item(items[static_cast<size_t>(index)], plan, layer);
-  });
+  };
+  share_then_rows(static_cast<int64_t>(items.size()), 1, attend_items,
+                  [&](int64_t begin, int64_t end) { quantize_attention(layer, begin, end); });
 }
 
 void DecoderWorker::attend_item(const AttentionItem& item, AttentionPlan& plan, int64_t layer) {

@@ -1,6 +1,7 @@
 // Matmul kernels per type, batch size and thread count, beside the read bandwidth and the vpdpbusd peak measured just
 // before and after. Weights are cycled through enough copies that they come from memory.
 //   matmul_bench [type|all] [rows] [cols] [isa]
+//   matmul_bench peaks       read bandwidth and int8 peak alone, for 1 and 2 threads
 #include <time.h>
 
 #include <algorithm>
@@ -128,8 +129,20 @@ bool choose_isa(const char* name) {
   return false;
 }
 
+int print_peaks() {
+  const GuardedBuffer memory(kFootprint);
+  std::memset(memory.data(), 1, kFootprint);  // pages of zeros that nobody wrote are all the same page
+  for (int threads = 1; threads <= std::min(2, usable_cpus()); ++threads) {
+    std::printf("threads=%d  read %.2f GB/s  int8 %.1f GOPS\n", threads, read_bandwidth(memory, threads) * 1e-9,
+                int8_peak(threads) * 1e-9);
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
 int run(int argc, char** argv) {
   const std::string type_name = argc > 1 ? argv[1] : "all";
+  if (type_name == "peaks") return print_peaks();
   const int64_t rows = argc > 2 ? std::atoll(argv[2]) : 8960, cols = argc > 3 ? std::atoll(argv[3]) : 1536;
   if (argc > 4 && !choose_isa(argv[4])) return 2;
   const GuardedBuffer memory(kFootprint);

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -79,9 +80,15 @@ class ForeignLoad:
     with ForeignLoad() as foreign:
         subprocess.run(...)
     foreign.share  # of all CPUs, over the whole block
+
+    Args:
+        running: seconds that children who have not ended yet have used; they count as one's own.
     """
 
     share: float = 0.0
+
+    def __init__(self, running: Callable[[], float] = lambda: 0.0) -> None:
+        self._running = running
 
     def __enter__(self) -> Self:
         self._before = self._now()
@@ -91,12 +98,11 @@ class ForeignLoad:
         wall, busy, own = (after - before for before, after in zip(self._before, self._now(), strict=True))
         self.share = max(0.0, busy - own) / (wall * (psutil.cpu_count() or 1))
 
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        """Seconds: of the clock, of all CPUs busy or stolen, of this process and its ended children."""
+    def _now(self) -> tuple[float, float, float]:
+        """Seconds: of the clock, of all CPUs busy or stolen, of this process and its children."""
         cpu = psutil.cpu_times()
         busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
-        return time.perf_counter(), busy, sum(os.times()[:4])
+        return time.perf_counter(), busy, sum(os.times()[:4]) + self._running()
 
 
 def limits(native_bench: Path | None, num_threads: int) -> Limits:

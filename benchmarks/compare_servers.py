@@ -13,6 +13,7 @@ import datetime
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -236,6 +237,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that the servers end too
     comparison = Comparison(parse_options())
     comparison.measure()
     print(server_report.markdown(comparison.run))

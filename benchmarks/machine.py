@@ -45,7 +45,7 @@ def machine_card(num_threads: int) -> dict[str, str]:
         "ISA of Corral": f"{info['isa']} (of {', '.join(info['isas'])})",
         "kernel": f"{platform.system()} {platform.release()}",
         "Python, numpy": f"{platform.python_version()}, {np.__version__}",
-        "Corral commit": _commit(),
+        "Corral commit": commit(),
         "load average at start": f"{os.getloadavg()[0]:.2f}",
     }
 
@@ -54,6 +54,24 @@ def machine_name() -> str:
     """A file name for the kind of machine: model and CPUs, never the host's name."""
     text = f"{_cpu_model()} {_native.cpu_info()['num_cpus']}cpu".lower()
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", text)).strip("-")
+
+
+def commit() -> str:
+    """Of Corral's sources; -dirty with changes that are not in it."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def package_versions(python: Path, *names: str) -> str:
+    """Of distributions in the environment of another interpreter; "unknown" where it does not say."""
+    code = "import sys; from importlib.metadata import version; print(*(f'{n} {version(n)}' for n in sys.argv[1:]))"
+    try:
+        done = subprocess.run([str(python), "-c", code, *names], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"unknown: {error.strerror}"
+    return done.stdout.strip() or "unknown"
 
 
 def read_bandwidth(num_threads: int, seconds: float = 0.5) -> float:
@@ -143,10 +161,3 @@ def _caches() -> str:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def _commit() -> str:
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"

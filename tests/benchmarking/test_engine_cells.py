@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from benchmarks import cells
 from benchmarks.cells import Cell, Regime, short_cells
-from benchmarks.contenders import best_flags, calibration_cells
+from benchmarks.contenders import best_flags, calibration_cells, openvino
 from benchmarks.llama_cells import DEFAULT, Flags, LlamaCpp, RivalError
 from benchmarks.machine import Limits, parse_peaks
 from benchmarks.work import MatmulWork
@@ -69,6 +69,18 @@ def test_a_rival_that_fails_says_why(tmp_path: Path) -> None:
         LlamaCpp(bench, None).measure(MODEL, 2, CELLS[:2], DEFAULT)
     with pytest.raises(RivalError, match="llama-batched-bench was not found"):
         LlamaCpp(bench, None).commands(MODEL, 2, CELLS, DEFAULT)
+
+
+def test_an_engine_in_another_environment_may_chatter_beside_its_figures(tmp_path: Path) -> None:
+    python = program(tmp_path, "python", [{"prefill 512": 12.5}])
+    assert openvino(python, MODEL, 2, CELLS).measure(CELLS[:1]) == {"prefill 512": 12.5}
+    silent = program(tmp_path, "silent", [])
+    with pytest.raises(RivalError, match="printed no figures"):
+        openvino(silent, MODEL, 2, CELLS).measure(CELLS[:1])
+    with pytest.raises(RivalError, match="no luck"):
+        openvino(program(tmp_path, "broken", [], code=1), MODEL, 2, CELLS).measure(CELLS[:1])
+    with pytest.raises(RivalError, match="absent cannot be started"):
+        openvino(tmp_path / "absent", MODEL, 2, CELLS).measure(CELLS[:1])
 
 
 def test_flags_win_a_regime_only_by_more_than_noise() -> None:

@@ -70,9 +70,13 @@ docs:
 docs-fresh:
     python docs/generate.py --check
 
-# Speed beside llama.cpp on a GGUF file
-bench model:
-    python -m benchmarks.compare_llama_cpp --model {{model}}
+# Speed of the engine beside llama.cpp's and OpenVINO GenAI's on a GGUF file; flags of benchmarks.compare_engines follow
+bench model *flags:
+    python -m benchmarks.compare_engines --model {{model}} {{flags}}
+
+# `corral serve` beside llama-server and vLLM on a GGUF file; flags of benchmarks.compare_servers follow
+bench-servers model *flags:
+    python -m benchmarks.compare_servers --model {{model}} {{flags}}
 
 # The matmul kernels alone, every packed type, as shares of what the machine can do
 kernel-bench dir="build/native":

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,8 @@ constexpr const char* kUsage =
     "  --m, --threads  lists; without them 1,2,4,8,16,32,128,512 rows, and 1 and 2 threads\n"
     "  --repeats       repetitions of each case; the median counts\n"
     "  --l1            add the kernel with operands in the first cache, on one thread\n"
-    "  --json          one JSON object a line\n";
+    "  --json          one JSON object a line\n"
+    "matmul_bench peaks  read bandwidth and int8 peak alone, for 1 and 2 threads\n";
 
 constexpr size_t kFootprint = size_t{512} << 20;  // bytes of weights in the cycle
 constexpr int64_t kInL1Cols = 512, kInL1Rows = 24;
@@ -141,12 +143,27 @@ bool run_type(TensorType type, const Options& options, const VirtualMemory& memo
   return true;
 }
 
+// Medians of a second or so for each number of threads.
+int print_peaks() {
+  constexpr int kRepeats = 9;
+  const VirtualMemory memory(kFootprint);
+  memory.advise_huge_pages(true);
+  std::memset(memory.data(), 1, kFootprint);  // pages of zeros that nobody wrote are all the same page
+  for (int threads = 1; threads <= std::min(2, usable_cpus()); ++threads) {
+    const Figure figure = measure(memory.data(), kFootprint, threads, kRepeats, [] { return 1.0; });
+    std::printf("threads=%d  read %.2f GB/s  int8 %.1f GOPS\n", threads, figure.read * 1e-9, figure.peak * 1e-9);
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
 int run(int argc, char** argv) {
   Options options;
   if (!parse(argc, argv, options)) {
     std::fprintf(stderr, "%s", kUsage);
     return 2;
   }
+  if (options.type == "peaks") return print_peaks();
   if (!options.isa.empty() && !choose_isa(options.isa)) return 2;
   const VirtualMemory memory(kFootprint);
   memory.advise_huge_pages(true);  // as packed files are mapped

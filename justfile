@@ -58,6 +58,11 @@ native-emulated dir="build/emulated":
     QEMU_CPU=Haswell CORRAL_EXPECT_ISA=avx2 CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure -j 2
     QEMU_CPU=Nehalem CORRAL_EXPECT_ISA=scalar CORRAL_TEST_SHAPES=small ctest --test-dir {{dir}} --output-on-failure -j 2
 
+# A few tokens of a tiny model by the installed extension under qemu, with AVX2 alone and without AVX
+python-emulated:
+    QEMU_CPU=Haswell qemu-x86_64 "$(python -c 'import sys; print(sys.executable)')" -m pytest -q tests/native/test_decoder.py -k "wanted_rows or copied_blocks"
+    QEMU_CPU=Nehalem qemu-x86_64 "$(python -c 'import sys; print(sys.executable)')" -m pytest -q tests/native/test_decoder.py -k "wanted_rows or copied_blocks"
+
 # Fuzz the GGUF reader for a bounded time
 fuzz seconds="30":
     python -m tests.support.fuzz_gguf --seconds {{seconds}}

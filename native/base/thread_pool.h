@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -93,26 +94,26 @@ class StageList {
   void reset();
 
   // Calls body(begin, end) for pieces of [0, total), then waits until all of them are done, whoever did them. Each
-  // worker begins with a contiguous part of its own, in pieces of `step`, and then helps with what others have left.
-  // Whoever ends the last piece calls tail() before the others go on. Every worker must call it for every stage, with
-  // equal arguments; memory written before is seen after. With a total of 0 nothing is called.
+  // worker begins with a contiguous part of its own and then helps with what others have left, in pieces that shrink
+  // from at most `max_step` to 1 towards the end of a part. Whoever ends the last piece calls tail() before the others
+  // go on. Every worker must call it for every stage, with equal arguments; memory written before is seen after. With a
+  // total of 0 nothing is called.
   template <class Body, class Tail>
-  void run(int64_t stage, int64_t total, int64_t step, int worker, Body&& body, Tail&& tail) {
+  void run(int64_t stage, int64_t total, int64_t max_step, int worker, Body&& body, Tail&& tail) {
     if (total < 1) return;
     Counter* counters = counters_.get() + stage * (num_workers_ + 1);
-    if (step < 1) step = 1;
     int64_t finished = 0;
     for (int turn = 0; turn < num_workers_; ++turn) {
       const int part = (worker + turn) % num_workers_;
-      const int64_t part_end = total * (part + 1) / num_workers_;
       const int64_t part_begin = total * part / num_workers_;
+      const int64_t length = total * (part + 1) / num_workers_ - part_begin;
       std::atomic<int64_t>& taken = counters[1 + part].value;
-      while (taken.load(std::memory_order_relaxed) < part_end - part_begin) {
-        const int64_t begin = part_begin + taken.fetch_add(step, std::memory_order_relaxed);
-        if (begin >= part_end) break;
-        const int64_t end = begin + step < part_end ? begin + step : part_end;
-        body(begin, end);
-        finished += end - begin;
+      for (int64_t first = taken.load(std::memory_order_relaxed); first < length;) {
+        const int64_t step = piece_size(length - first, max_step);
+        if (!taken.compare_exchange_weak(first, first + step, std::memory_order_relaxed)) continue;
+        body(part_begin + first, part_begin + first + step);
+        finished += step;
+        first = taken.load(std::memory_order_relaxed);
       }
     }
     std::atomic<int64_t>& done = counters[0].value;
@@ -132,6 +133,12 @@ class StageList {
   struct alignas(64) Counter {  // a cache line each: workers count their own parts at the same time
     std::atomic<int64_t> value{0};
   };
+
+  // Half of what is left, by powers of two: each piece begins at a multiple of its size from the part's begin.
+  static int64_t piece_size(int64_t left, int64_t max_step) {
+    const int64_t step = left < 2 * max_step ? left / 2 : max_step;
+    return step < 2 ? 1 : static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(step)));
+  }
 
   void end_stage(std::atomic<int64_t>& done, int64_t value);
   void wait_for(const std::atomic<int64_t>& done, int64_t value);

@@ -61,17 +61,24 @@ CORRAL_INLINE void expand_chunk(const Unpacker<T> unpacker, const uint8_t* tile,
   });
 }
 
-// Expands a tile of weights; the next one is prefetched.
+// Expands a tile of weights. The next one is fetched into L2 meanwhile; of the larger tiles with sub-blocks of 16 half
+// waits until the sums are computed, so that the few fill buffers of L1 do not hold up the expansion.
 template <TensorType T>
-__attribute__((noinline)) void expand(const uint8_t* tile, Planes* planes) {
-  constexpr int kHeaderBytes = kFormat<T>.header_bytes(8);
-  constexpr int64_t kTileBytes = kFormat<T>.tile_bytes(8);
+inline constexpr int kTileLines = kFormat<T>.tile_bytes(8) / 64;
+template <TensorType T>
+inline constexpr int kExpandLines =
+    (kFormat<T>.sub_size == 16 ? kTileLines<T> / 2 + 7 : kTileLines<T> + 7) / 8;  // per chunk
+template <TensorType T>
+inline constexpr int kSumLines =
+    kTileLines<T> <= 8 * kExpandLines<T> ? 0 : (kTileLines<T> - 8 * kExpandLines<T> + kSteps - 1) / kSteps;  // per step
+
+template <TensorType T>
+__attribute__((noinline)) void expand(const uint8_t* tile, const uint8_t* next, Planes* planes) {
   const Unpacker<T> unpacker = make_unpacker<T>();
-  prefetch_lines<kHeaderBytes / 64>(tile + kTileBytes);
+  const uint8_t* chunk = tile + kFormat<T>.header_bytes(8);
 #pragma GCC unroll 1
-  for (int p = 0; p < kTileK / kChunkK; ++p) {
-    const uint8_t* chunk = tile + kHeaderBytes + p * kChunkBytes<T>;
-    prefetch_lines<kChunkBytes<T> / 64>(chunk + kTileBytes);
+  for (int p = 0; p < kTileK / kChunkK; ++p, chunk += kChunkBytes<T>) {
+    prefetch_lines<kExpandLines<T>>(next + 64 * kExpandLines<T> * p, true);
     expand_chunk<T>(unpacker, tile, chunk, p, planes);
   }
 }
@@ -152,10 +159,12 @@ CORRAL_INLINE void scale_part(const Scaler<T, Groups>& scaler, const Pending& pe
   }
 }
 
-// Adds up the row tile at q; what is pending is scaled meanwhile, and its place in `sums` taken over at the end.
+// Adds up the row tile at q; what is pending is scaled meanwhile, and its place in `sums` taken over at the end. `next`
+// is the rest of the next tile of weights to fetch, or null.
 template <TensorType T, int Groups>
 __attribute__((noinline)) void sum_row_tile(const Planes* planes, const int8_t* q, const Pending& pending,
-                                            int64_t group_bytes, float* c, int64_t stride, Sums<Groups>* sums) {
+                                            int64_t group_bytes, float* c, int64_t stride, const uint8_t* next,
+                                            Sums<Groups>* sums) {
   const Scaler<T, Groups> scaler(pending.tile, group_bytes, c, stride);
   each<2 * Groups>([](auto i) { tile_zero<i.value>(); });
   each<kSteps>([&](auto step) __attribute__((always_inline)) {
@@ -168,6 +177,11 @@ __attribute__((noinline)) void sum_row_tile(const Planes* planes, const int8_t* 
       tile_load<7>(planes[g.value].high + at, kSumBytes);
       tile_dot_signed<2 * g.value + 1, 4, 7>();
     });
+    if (kSumLines<T> > 0 && next != nullptr) {
+      each<Groups>([&](auto g) {
+        prefetch_lines<kSumLines<T>>(next + g.value * group_bytes + 64 * kSumLines<T> * step.value, true);
+      });
+    }
     scale_part<T, Groups>(scaler, pending, *sums, step.value);
   });
   each<Groups>([&](auto g) {
@@ -186,11 +200,16 @@ void run_groups(const PackedMatrix& w, const Activations& act, const uint8_t* ti
   Sums<Groups> sums;
   Pending pending;
   pending.tile = tile;
-  for (int64_t k = 0, index = row; k < w.cols; k += kTileK, index += act.m, tile += kFormat<T>.tile_bytes(8)) {
-    for (int g = 0; g < Groups; ++g) expand<T>(tile + g * w.group_bytes, planes + g);
+  constexpr int64_t kTileBytes = kFormat<T>.tile_bytes(8);
+  for (int64_t k = 0, index = row; k < w.cols; k += kTileK, index += act.m, tile += kTileBytes) {
+    // After the last tile of these groups comes the first of the groups behind them.
+    const uint8_t* next = tile + kTileBytes + (k + kTileK < w.cols ? 0 : (Groups - 1) * w.group_bytes);
+    for (int g = 0; g < Groups; ++g) expand<T>(tile + g * w.group_bytes, next + g * w.group_bytes, planes + g);
+    next += 64 * 8 * kExpandLines<T>;
     for (int64_t t = 0; t < tiles.count; ++t) {
       const RowTile rows = tiles[t];
-      sum_row_tile<T, Groups>(planes, act.q + (index + rows.start) * kTileK, pending, w.group_bytes, c, stride, &sums);
+      sum_row_tile<T, Groups>(planes, act.q + (index + rows.start) * kTileK, pending, w.group_bytes, c, stride,
+                              t == 0 ? next : nullptr, &sums);
       pending = {tiles.height, tile, act.groups256 + index, rows};
     }
   }

@@ -181,7 +181,7 @@ void DecoderWorker::project_qkv(int64_t layer) {
       rotate_heads(item / config_.num_kv_heads, item % config_.num_kv_heads, weights, layer);
     }
   };
-  share_then(total, group_step(total), project, num_rows_ * config_.num_kv_heads, rotate);
+  share_then(total, kMaxGroups, project, num_rows_ * config_.num_kv_heads, rotate);
 }
 
 // Bias, norm and rotation of the heads of one group of one row; K and V go to the cache.
@@ -241,7 +241,7 @@ void DecoderWorker::attention_output(int64_t layer) {
 void DecoderWorker::feed_forward(int64_t layer) {
   const LayerWeights& weights = model_.layer(layer);
   const int64_t num_groups = weights.ffn_gate.packed.num_groups();
-  share(num_groups, group_step(num_groups), [&](int64_t begin, int64_t end) { gate_and_up(weights, begin, end); });
+  share(num_groups, kMaxGroups, [&](int64_t begin, int64_t end) { gate_and_up(weights, begin, end); });
   add_to_residual(weights.ffn_down, inner_activations(weights.ffn_down), {}, weights.ffn_post_norm,
                   [&](int64_t begin, int64_t end) { next_layer_input(layer + 1, begin, end); });
 }
@@ -286,7 +286,7 @@ void DecoderWorker::finish_groups(const Matrix& ffn_down, int64_t unit, int64_t 
 void DecoderWorker::head() {
   const PackedMatrix& packed = model_.head().packed;
   const Activations act = activations(model_.head(), scratch_.input);
-  share(packed.num_groups(), group_step(packed.num_groups()), [&](int64_t begin, int64_t end) {
+  share(packed.num_groups(), kMaxGroups, [&](int64_t begin, int64_t end) {
     model_.matmul().matmul(packed, act, scratch_.logits, scratch_.logits_stride, begin, end);
     if (config_.logit_softcap == 0.0F) return;
     const int64_t column = begin * kTileColumns;

@@ -23,7 +23,8 @@ class DecoderWorker {
   void run();
 
  private:
-  static constexpr int64_t kFewRows = 4;
+  static constexpr int64_t kFewRows = 4;     // up to it a stage of rows is the tail of the one before
+  static constexpr int64_t kMaxGroups = 16;  // of a matmul that are taken at once
 
   // --- stages of a step, in order; with few rows five a layer, with many nine
   void embed();
@@ -57,8 +58,8 @@ class DecoderWorker {
 
   // One stage: calls body(begin, end) for pieces of [0, total), returns when all of them are done.
   template <class Body>
-  void share(int64_t total, int64_t step, Body&& body) {
-    stages_.run(next_stage_++, total, step, worker_, body);
+  void share(int64_t total, int64_t max_step, Body&& body) {
+    stages_.run(next_stage_++, total, max_step, worker_, body);
   }
   template <class Body>
   void share_evenly(int64_t total, Body&& body) {
@@ -67,19 +68,18 @@ class DecoderWorker {
   // A stage and then next(begin, end) for pieces of [0, next_total). With few rows that is not worth a stage of its
   // own: whoever ends the first does it all.
   template <class Body, class Next>
-  void share_then(int64_t total, int64_t step, Body&& body, int64_t next_total, Next&& next) {
+  void share_then(int64_t total, int64_t max_step, Body&& body, int64_t next_total, Next&& next) {
     if (num_rows_ <= kFewRows) {
-      stages_.run(next_stage_++, total, step, worker_, body, [&] { next(int64_t{0}, next_total); });
+      stages_.run(next_stage_++, total, max_step, worker_, body, [&] { next(int64_t{0}, next_total); });
     } else {
-      share(total, step, body);
+      share(total, max_step, body);
       share_evenly(next_total, next);
     }
   }
   template <class Body, class Next>
-  void share_then_rows(int64_t total, int64_t step, Body&& body, Next&& next) {
-    share_then(total, step, body, num_rows_, next);
+  void share_then_rows(int64_t total, int64_t max_step, Body&& body, Next&& next) {
+    share_then(total, max_step, body, num_rows_, next);
   }
-  int64_t group_step(int64_t num_groups) const { return num_groups / (32 * num_workers_); }
   // x += matrix * act, by way of norm if there is one, and then next(begin, end) for pieces of the rows.
   template <class Next>
   void add_to_residual(const Matrix& matrix, const Activations& act, const Vector& bias, const Vector& norm,
@@ -87,13 +87,13 @@ class DecoderWorker {
     const int64_t num_groups = matrix.packed.num_groups();
     if (norm.empty()) {
       const auto add_groups = [&](int64_t begin, int64_t end) { add_product(matrix, act, bias, begin, end); };
-      share_then_rows(num_groups, group_step(num_groups), add_groups, next);
+      share_then_rows(num_groups, kMaxGroups, add_groups, next);
       return;
     }
     const auto project = [&](int64_t begin, int64_t end) {
       model_.matmul().matmul(matrix.packed, act, scratch_.projected, scratch_.hidden_stride, begin, end);
     };
-    share_then_rows(num_groups, group_step(num_groups), project, [&](int64_t begin, int64_t end) {
+    share_then_rows(num_groups, kMaxGroups, project, [&](int64_t begin, int64_t end) {
       add_projected(bias, norm, begin, end);
       next(begin, end);
     });

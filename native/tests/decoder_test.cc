@@ -2,6 +2,7 @@
 // every value is written before the barrier that its readers have passed.
 #include "model/decoder.h"
 
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <string>
@@ -11,6 +12,7 @@
 #include "model/weights.h"
 #include "sampling/sampler.h"
 #include "tests/check.h"
+#include "tests/random_tensor.h"
 #include "tests/shapes.h"
 
 namespace corral {
@@ -20,11 +22,18 @@ constexpr int32_t kVocab = 70;
 constexpr int64_t kTokens = 40;
 constexpr int64_t kBlocks = 64;
 
-DecoderConfig make_config() {
+// ffn_down decides how the feed-forward layer hands its values on: as floats, or quantised by units of 256 columns.
+struct Variant {
+  TensorType ffn_down;
+  int64_t intermediate_size;
+  bool post_norm;
+};
+
+DecoderConfig make_config(const Variant& variant) {
   DecoderConfig config;
   config.num_layers = 3;
   config.hidden_size = 64;
-  config.intermediate_size = 96;
+  config.intermediate_size = variant.intermediate_size;
   config.num_heads = 6;
   config.num_kv_heads = 2;
   config.head_dim = 16;
@@ -54,7 +63,16 @@ void add(Model& model, const std::string& role, int64_t layer, int64_t rows, int
                     .num_bytes = values.size() * sizeof(float)});
 }
 
-void fill(Model& model) {
+void add_ffn_down(Model& model, int64_t layer, const Variant& variant, uint32_t seed) {
+  const int64_t cols = variant.intermediate_size;
+  if (variant.ffn_down == TensorType::kF32) return add(model, "ffn_down", layer, 64, cols, seed);
+  const std::vector<uint8_t> data = testing::make_tensor(variant.ffn_down, 64, cols, testing::Fill::kRandom, seed);
+  model.add_tensor("ffn_down", layer,
+                   {.type = variant.ffn_down, .rows = 64, .cols = cols, .data = data.data(), .num_bytes = data.size()});
+}
+
+void fill(Model& model, const Variant& variant) {
+  const int64_t inner = variant.intermediate_size;
   uint32_t seed = 1;
   add(model, "token_embd", 0, kVocab, 64, seed++);
   add(model, "output_norm", 0, 1, 64, seed++);
@@ -63,11 +81,12 @@ void fill(Model& model) {
     add(model, "attn_k", layer, 32, 64, seed++);
     add(model, "attn_v", layer, 32, 64, seed++);
     add(model, "attn_output", layer, 64, 96, seed++);
-    add(model, "ffn_gate", layer, 96, 64, seed++);
-    add(model, "ffn_up", layer, 96, 64, seed++);
-    add(model, "ffn_down", layer, 64, 96, seed++);
-    for (const char* role : {"attn_norm", "ffn_norm", "attn_post_norm", "ffn_post_norm"}) {
-      add(model, role, layer, 1, 64, seed++);
+    add(model, "ffn_gate", layer, inner, 64, seed++);
+    add(model, "ffn_up", layer, inner, 64, seed++);
+    add_ffn_down(model, layer, variant, seed++);
+    for (const char* role : {"attn_norm", "ffn_norm", "attn_output_bias"}) add(model, role, layer, 1, 64, seed++);
+    for (const char* role : {"attn_post_norm", "ffn_post_norm"}) {
+      if (variant.post_norm) add(model, role, layer, 1, 64, seed++);
     }
     add(model, "attn_q_norm", layer, 1, 16, seed++);
   }
@@ -107,9 +126,9 @@ std::vector<int32_t> draw(Sampler& sampler, Model& model, const Decoder& decoder
 }
 
 // Feeds two sequences in steps of several sizes; returns the logits of all rows and the tokens drawn, step after step.
-std::vector<float> run(int num_threads) {
-  Model model(make_config(), num_threads, false);
-  fill(model);
+std::vector<float> run(const Variant& variant, int num_threads) {
+  Model model(make_config(variant), num_threads, false);
+  fill(model, variant);
   const KVCache cache(model.config(), kBlocks, KvType::kF16);
   Decoder decoder(model, cache, kTokens);
   Sampler sampler(model.ops(), kVocab, num_threads);
@@ -148,7 +167,7 @@ std::vector<float> run(int num_threads) {
 }
 
 void test_cache_blocks() {
-  const DecoderConfig config = make_config();
+  const DecoderConfig config = make_config({TensorType::kF32, 96, false});
   const KVCache cache(config, 8, KvType::kF16);
   CHECK(cache.block_bytes() == 3 * 2 * 2 * 16 * 16 * 2, "%ld", static_cast<long>(cache.block_bytes()));
   uint8_t* first = cache.pages(0, 0);
@@ -168,11 +187,19 @@ void test_cache_blocks() {
 
 int main() {
   using namespace corral;
-  const std::vector<float> want = run(1);
-  for (const int num_threads : {2, 3}) {
-    const std::vector<float> got = run(num_threads);
-    CHECK(got.size() == want.size(), "%zu", got.size());
-    CHECK(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)) == 0, "%d threads", num_threads);
+  constexpr Variant kVariants[] = {{TensorType::kF32, 96, true},
+                                   {TensorType::kQ8_0, 544, true},
+                                   {TensorType::kQ4_1, 544, false},
+                                   {TensorType::kQ4_K, 768, false}};
+  for (const Variant& variant : kVariants) {
+    const std::vector<float> want = run(variant, 1);
+    for (const float value : want) CHECK(std::isfinite(value), "%s", testing::type_name(variant.ffn_down));
+    for (const int num_threads : {2, 3}) {
+      const std::vector<float> got = run(variant, num_threads);
+      CHECK(got.size() == want.size(), "%zu", got.size());
+      CHECK(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)) == 0, "%s on %d threads",
+            testing::type_name(variant.ffn_down), num_threads);
+    }
   }
   test_cache_blocks();
   return 0;

@@ -70,6 +70,36 @@ void test_stages_follow_each_other(int num_threads) {
   }
 }
 
+// The tail runs once, after all pieces of its stage and before any of the next, and may use memory without atomics.
+void test_tail_ends_a_stage(int num_threads) {
+  ThreadPool pool(num_threads, false);
+  constexpr int64_t kStages = 40;
+  StageList stages(kStages, num_threads);
+  for (const int64_t total : {1, 2, 5, 300}) {
+    std::vector<int64_t> values(static_cast<size_t>(total));
+    std::vector<int64_t> sums;
+    stages.reset();
+    pool.run([&](int worker) {
+      for (int64_t stage = 0; stage < kStages; ++stage) {
+        const auto body = [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            values[static_cast<size_t>(i)] += static_cast<int64_t>(sums.size()) == stage ? 1 : 1000;
+          }
+        };
+        stages.run(stage, total, 16, worker, body, [&] {
+          int64_t sum = 0;
+          for (const int64_t value : values) sum += value;
+          sums.push_back(sum);
+        });
+      }
+    });
+    CHECK(static_cast<int64_t>(sums.size()) == kStages, "%zu tails", sums.size());
+    for (int64_t stage = 0; stage < kStages; ++stage) {
+      CHECK(sums[static_cast<size_t>(stage)] == total * (stage + 1), "stage %ld", static_cast<long>(stage));
+    }
+  }
+}
+
 // A worker that comes late does not hold the others up: worker 0 does all stages while the others wait for it.
 void test_a_late_worker_holds_nobody_up() {
   ThreadPool pool(3, false);
@@ -139,6 +169,7 @@ int main() {
     test_regions_and_barriers(num_threads, true);
     test_queue_hands_out_each_piece_once(num_threads);
     test_stages_follow_each_other(num_threads);
+    test_tail_ends_a_stage(num_threads);
   }
   test_a_late_worker_holds_nobody_up();
   test_idle_workers_sleep();

@@ -9,7 +9,7 @@ from tests.native.tiny_model import F32, Q8_0_TYPE, Runner, Shape, build_model, 
 from corral import _native
 
 FLOAT = Shape(num_heads=6, rope_style="half", extras=frozenset({"attn_q_norm", "attn_k_norm", "output"}))
-QUANTISED = FLOAT.with_(weight_type=Q8_0_TYPE, hidden_size=96, intermediate_size=128, vocab_size=70)
+QUANTISED = FLOAT.with_(weight_type=Q8_0_TYPE, hidden_size=96, intermediate_size=288, vocab_size=70)
 LOCAL = QUANTISED.with_(layer_is_local=(True, False), sliding_window=30, has_local_rope=True, attn_softcap=5.0)
 SHAPES = {"float": FLOAT, "quantised": QUANTISED, "local": LOCAL}
 LONG = 300  # more than one chunk of attention

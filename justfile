@@ -75,6 +75,16 @@ docs:
 docs-fresh:
     python docs/generate.py --check
 
-# Speed beside llama.cpp on a GGUF file
-bench model:
-    python -m benchmarks.compare_llama_cpp --model {{model}}
+# Speed of the engine beside llama.cpp's and OpenVINO GenAI's on a GGUF file; flags of benchmarks.compare_engines follow
+bench model *flags:
+    python -m benchmarks.compare_engines --model {{model}} {{flags}}
+
+# `corral serve` beside llama-server and vLLM on a GGUF file; flags of benchmarks.compare_servers follow
+bench-servers model *flags:
+    python -m benchmarks.compare_servers --model {{model}} {{flags}}
+
+# The matmul kernels alone, every packed type, as shares of what the machine can do
+kernel-bench dir="build/native":
+    cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON
+    cmake --build {{dir}} --target matmul_bench
+    python -m benchmarks.kernel_table --bench {{dir}}/native/bench/matmul_bench

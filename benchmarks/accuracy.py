@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from benchmarks.divergence import compare, join, show_kl
 from benchmarks.machine import machine_name
 from tests.support import llama_reference
-from tests.support.golden import GOLDEN_FOLDER, FloatArray, Golden, best_and_margin, log_softmax
+from tests.support.golden import GOLDEN_FOLDER, Golden, best_and_margin
 from tests.support.llama_reference import LlamaModel
 from tests.support.models import MODELS, model_path
 from tests.support.native_runner import NativeRunner
@@ -27,42 +26,10 @@ from tests.support.reference_model import ReferenceModel
 from corral import _native
 
 RESULTS = Path(__file__).parent / "results"
-ROWS_AT_ONCE = 64  # f64 log-probabilities of a vocabulary of 262,144 are 2 MB a row
 HEAD = (
     "| model | tokens | KL f32 -> Corral | KL f32 -> llama.cpp | KL llama.cpp -> Corral "
     "| rms of logits: Corral | llama.cpp | best token as f32: Corral | llama.cpp | Corral as llama.cpp, clear |"
 )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """From `truth` to `other`, over all positions: KL (nats), rms of logits, share of equal best tokens."""
-
-    mean_kl: float
-    median_kl: float
-    rms: float
-    same: float
-
-
-def join(chunks: Iterable[tuple[int, FloatArray]]) -> FloatArray:
-    """f32[T, vocab] of chunks of positions."""
-    return np.concatenate([rows for _, rows in chunks])
-
-
-def compare(truth: FloatArray, other: FloatArray, where: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Pair:
-    """`where` are the positions that count for the best tokens."""
-    divergences: list[float] = []
-    for first in range(0, len(truth), ROWS_AT_ONCE):
-        own = log_softmax(truth[first : first + ROWS_AT_ONCE])
-        divergences += (np.exp(own) * (own - log_softmax(other[first : first + ROWS_AT_ONCE]))).sum(axis=1).tolist()
-    same = truth.argmax(axis=1) == other.argmax(axis=1)
-    squares = sum(float(np.square(a - b).mean()) for a, b in zip(truth, other, strict=True))
-    return Pair(
-        float(np.mean(divergences)),
-        float(np.median(divergences)),
-        float(np.sqrt(squares / len(truth))),
-        float(same[where].mean()),
-    )
 
 
 def row_of(name: str, length: int) -> str:
@@ -77,13 +44,9 @@ def row_of(name: str, length: int) -> str:
     own, rival = compare(exact, corral, everywhere), compare(exact, llama, everywhere)
     mutual = compare(llama, corral, best_and_margin(llama)[1] > 0.1)
     return (
-        f"| {name} | {length} | {_kl(own)} | {_kl(rival)} | {_kl(mutual)} | {own.rms:.4f} | {rival.rms:.4f} "
-        f"| {own.same:.1%} | {rival.same:.1%} | {mutual.same:.1%} |"
+        f"| {name} | {length} | {show_kl(own)} | {show_kl(rival)} | {show_kl(mutual)} | {own.rms:.4f} "
+        f"| {rival.rms:.4f} | {own.same:.1%} | {rival.same:.1%} | {mutual.same:.1%} |"
     )
-
-
-def _kl(pair: Pair) -> str:
-    return f"{pair.mean_kl:.2e} ({pair.median_kl:.2e})"
 
 
 def main() -> None:

@@ -6,9 +6,9 @@ import concurrent.futures
 import os
 import platform
 import re
-import statistics
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,17 +21,16 @@ from corral import _native
 MAX_FOREIGN = 0.05  # share of all CPUs that others may take before a turn is worth nothing
 BANDWIDTH_BYTES = 512 << 20  # beyond the share of a last-level cache that one guest usually gets
 BANDWIDTH_SLICE = 1 << 20  # one numpy call: its temporaries stay in the first caches
-NATIVE_BENCH_TYPE = "Q4_K"
-_BENCH_LINE = re.compile(r"threads=(?P<threads>\d+).*of read\s+(?P<read>[\d.]+)\).*of peak\s+(?P<peak>[\d.]+)\)")
+_PEAKS_LINE = re.compile(r"threads=(?P<threads>\d+)\s+read\s+(?P<read>[\d.]+) GB/s\s+int8\s+(?P<int8>[\d.]+) GOPS")
 
 
 @dataclass(frozen=True)
-class Peaks:
-    """Median read bandwidth (GB/s) and int8 peak (1e9 operations/s), with their range; None where not measured."""
+class Limits:
+    """What the machine gave at one moment to so many threads: GB/s read from memory, and 1e9 int8 operations a second
+    by vpdpbusd, None where unknown."""
 
-    read_gbs: tuple[float, float, float] | None
-    int8_gops: tuple[float, float, float] | None
-    source: str
+    read_gbs: float
+    int8_gops: float | None
 
 
 def machine_card(num_threads: int) -> dict[str, str]:
@@ -46,7 +45,7 @@ def machine_card(num_threads: int) -> dict[str, str]:
         "ISA of Corral": f"{info['isa']} (of {', '.join(info['isas'])})",
         "kernel": f"{platform.system()} {platform.release()}",
         "Python, numpy": f"{platform.python_version()}, {np.__version__}",
-        "Corral commit": _commit(),
+        "Corral commit": commit(),
         "load average at start": f"{os.getloadavg()[0]:.2f}",
     }
 
@@ -55,6 +54,24 @@ def machine_name() -> str:
     """A file name for the kind of machine: model and CPUs, never the host's name."""
     text = f"{_cpu_model()} {_native.cpu_info()['num_cpus']}cpu".lower()
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", text)).strip("-")
+
+
+def commit() -> str:
+    """Of Corral's sources; -dirty with changes that are not in it."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def package_versions(python: Path, *names: str) -> str:
+    """Of distributions in the environment of another interpreter; "unknown" where it does not say."""
+    code = "import sys; from importlib.metadata import version; print(*(f'{n} {version(n)}' for n in sys.argv[1:]))"
+    try:
+        done = subprocess.run([str(python), "-c", code, *names], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"unknown: {error.strerror}"
+    return done.stdout.strip() or "unknown"
 
 
 def read_bandwidth(num_threads: int, seconds: float = 0.5) -> float:
@@ -81,9 +98,15 @@ class ForeignLoad:
     with ForeignLoad() as foreign:
         subprocess.run(...)
     foreign.share  # of all CPUs, over the whole block
+
+    Args:
+        running: seconds that children who have not ended yet have used; they count as one's own.
     """
 
     share: float = 0.0
+
+    def __init__(self, running: Callable[[], float] = lambda: 0.0) -> None:
+        self._running = running
 
     def __enter__(self) -> Self:
         self._before = self._now()
@@ -93,34 +116,31 @@ class ForeignLoad:
         wall, busy, own = (after - before for before, after in zip(self._before, self._now(), strict=True))
         self.share = max(0.0, busy - own) / (wall * (psutil.cpu_count() or 1))
 
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        """Seconds: of the clock, of all CPUs busy or stolen, of this process and its ended children."""
+    def _now(self) -> tuple[float, float, float]:
+        """Seconds: of the clock, of all CPUs busy or stolen, of this process and its children."""
         cpu = psutil.cpu_times()
         busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
-        return time.perf_counter(), busy, sum(os.times()[:4])
+        return time.perf_counter(), busy, sum(os.times()[:4]) + self._running()
 
 
-def native_peaks(binary: Path | None, num_threads: int) -> Peaks:
-    """Read bandwidth and vpdpbusd peak as native/bench/matmul_bench prints them; says why if it cannot."""
-    if binary is None:
-        return Peaks(None, None, "not measured: no matmul_bench given (--native-bench)")
-    command = [str(binary), NATIVE_BENCH_TYPE, "8960", "1536"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        return Peaks(
-            None, None, f"not measured: matmul_bench ended with {done.returncode}: {done.stderr.strip()[-200:]}"
-        )
-    found = [match for match in map(_BENCH_LINE.search, done.stdout.splitlines()) if match]
-    lines = [match for match in found if int(match["threads"]) == num_threads]
-    if not lines:
-        return Peaks(None, None, f"not measured: matmul_bench has no lines for {num_threads} threads")
-    read, peak = (_with_range([float(line[name]) for line in lines]) for name in ("read", "peak"))
-    return Peaks(read, peak if peak[0] > 0 else None, f"matmul_bench, {num_threads} threads, {len(lines)} measurements")
+def limits(native_bench: Path | None, num_threads: int) -> Limits:
+    """As `matmul_bench peaks` measures them now, in about two seconds; without it the read bandwidth of numpy alone.
+
+    Raises:
+        ValueError: the program printed no figures for that number of threads, or failed.
+    """
+    if native_bench is None:
+        return Limits(read_bandwidth(num_threads), None)
+    done = subprocess.run([str(native_bench), "peaks"], capture_output=True, text=True, check=False)
+    return parse_peaks(done.stdout, num_threads)
 
 
-def _with_range(values: list[float]) -> tuple[float, float, float]:
-    return statistics.median(values), min(values), max(values)
+def parse_peaks(text: str, num_threads: int) -> Limits:
+    """The line for `num_threads` of what `matmul_bench peaks` prints. Raises ValueError if there is none."""
+    for match in map(_PEAKS_LINE.search, text.splitlines()):
+        if match and int(match["threads"]) == num_threads:
+            return Limits(float(match["read"]), float(match["int8"]) or None)
+    raise ValueError(f"matmul_bench peaks has no figures for {num_threads} threads; it printed {text[-200:]!r}")
 
 
 def _cpu_model() -> str:
@@ -141,10 +161,3 @@ def _caches() -> str:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def _commit() -> str:
-    folder = Path(__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"

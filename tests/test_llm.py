@@ -110,6 +110,8 @@ def test_options_and_names_are_checked(tiny: Path) -> None:
         LLM(tiny, max_len=5)
     with pytest.raises(InvalidConfig, match="num_threads"):
         LLM(tiny, num_threads=0)
+    with pytest.raises(InvalidConfig, match="kv_cache_dtype is 'fp8'; it must be one of auto, f16, int8"):
+        LLM(tiny, kv_cache_dtype="fp8")
     with pytest.raises(ModelNotFound):
         LLM(tiny.with_name("none.gguf"))
 

@@ -150,23 +150,23 @@ void ThreadPool::worker_loop(int worker) {
 StageList::StageList(int64_t num_stages, int num_workers)
     : num_stages_(num_stages),
       num_workers_(num_workers),
-      stride_((num_workers + 1 + 7) / 8 * 8),
-      counters_(std::make_unique<std::atomic<int64_t>[]>(static_cast<size_t>(num_stages * stride_))) {}
+      counters_(std::make_unique<Counter[]>(static_cast<size_t>(num_stages * (num_workers + 1)))) {}
 
 void StageList::reset() {
-  for (int64_t i = 0; i < num_stages_ * stride_; ++i) {
-    counters_[static_cast<size_t>(i)].store(0, std::memory_order_relaxed);
+  for (int64_t i = 0; i < num_stages_ * (num_workers_ + 1); ++i) {
+    counters_[static_cast<size_t>(i)].value.store(0, std::memory_order_relaxed);
   }
 }
 
-void StageList::finish(std::atomic<int64_t>& done, int64_t finished, int64_t total) {
-  if (finished > 0 && done.fetch_add(finished, std::memory_order_acq_rel) + finished == total) {
-    if (num_workers_ > 1) progress_.advance();
-    return;
-  }
-  while (done.load(std::memory_order_acquire) != total) {
+void StageList::end_stage(std::atomic<int64_t>& done, int64_t value) {
+  done.store(value, std::memory_order_release);
+  if (num_workers_ > 1) progress_.advance();
+}
+
+void StageList::wait_for(const std::atomic<int64_t>& done, int64_t value) {
+  while (done.load(std::memory_order_acquire) != value) {
     const uint32_t seen = progress_.current();
-    if (done.load(std::memory_order_acquire) == total) return;
+    if (done.load(std::memory_order_acquire) == value) return;
     progress_.wait_past(seen, kSpinUs);
   }
 }

@@ -94,17 +94,19 @@ class StageList {
 
   // Calls body(begin, end) for pieces of [0, total), then waits until all of them are done, whoever did them. Each
   // worker begins with a contiguous part of its own, in pieces of `step`, and then helps with what others have left.
-  // Every worker must call it for every stage, with equal arguments; memory written before is seen after.
-  template <class Body>
-  void run(int64_t stage, int64_t total, int64_t step, int worker, Body&& body) {
-    std::atomic<int64_t>* counters = counters_.get() + stage * stride_;
+  // Whoever ends the last piece calls tail() before the others go on. Every worker must call it for every stage, with
+  // equal arguments; memory written before is seen after. With a total of 0 nothing is called.
+  template <class Body, class Tail>
+  void run(int64_t stage, int64_t total, int64_t step, int worker, Body&& body, Tail&& tail) {
+    if (total < 1) return;
+    Counter* counters = counters_.get() + stage * (num_workers_ + 1);
     if (step < 1) step = 1;
     int64_t finished = 0;
     for (int turn = 0; turn < num_workers_; ++turn) {
       const int part = (worker + turn) % num_workers_;
       const int64_t part_end = total * (part + 1) / num_workers_;
       const int64_t part_begin = total * part / num_workers_;
-      std::atomic<int64_t>& taken = counters[1 + part];
+      std::atomic<int64_t>& taken = counters[1 + part].value;
       while (taken.load(std::memory_order_relaxed) < part_end - part_begin) {
         const int64_t begin = part_begin + taken.fetch_add(step, std::memory_order_relaxed);
         if (begin >= part_end) break;
@@ -113,17 +115,31 @@ class StageList {
         finished += end - begin;
       }
     }
-    finish(counters[0], finished, total);
+    std::atomic<int64_t>& done = counters[0].value;
+    if (finished > 0 && done.fetch_add(finished, std::memory_order_acq_rel) + finished == total) {
+      tail();
+      end_stage(done, total + 1);
+    } else {
+      wait_for(done, total + 1);
+    }
+  }
+  template <class Body>
+  void run(int64_t stage, int64_t total, int64_t step, int worker, Body&& body) {
+    run(stage, total, step, worker, body, [] {});
   }
 
  private:
-  void finish(std::atomic<int64_t>& done, int64_t finished, int64_t total);
+  struct alignas(64) Counter {  // a cache line each: workers count their own parts at the same time
+    std::atomic<int64_t> value{0};
+  };
+
+  void end_stage(std::atomic<int64_t>& done, int64_t value);
+  void wait_for(const std::atomic<int64_t>& done, int64_t value);
 
   const int64_t num_stages_;
   const int num_workers_;
-  const int64_t stride_;  // counters of a stage: done, then the taken part of each worker; whole cache lines
-  std::unique_ptr<std::atomic<int64_t>[]> counters_;
-  EventCount progress_;  // advances when a stage ends
+  std::unique_ptr<Counter[]> counters_;  // of a stage: pieces done, then the taken part of each worker
+  EventCount progress_;                  // advances when a stage ends
 };
 
 }  // namespace corral

@@ -1,155 +1,179 @@
-// Matmul kernels per type, batch size and thread count, beside the read bandwidth and the vpdpbusd peak measured just
-// before and after. Weights are cycled through enough copies that they come from memory.
-//   matmul_bench [type|all] [rows] [cols] [isa]
-#include <time.h>
-
+// Matmul kernels per type, batch size and thread count, beside the read bandwidth and the vpdpbusd peak measured around
+// each repetition. Weights are cycled through enough copies that they come from memory.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/cpu_features.h"
-#include "bench/machine_peak.h"
+#include "bench/matmul_case.h"
 #include "kernels/matmul.h"
 #include "tests/random_tensor.h"
 
 namespace corral::bench {
 namespace {
 
-using testing::GuardedBuffer;
+constexpr const char* kUsage =
+    "matmul_bench [type|all] [rows] [cols] [isa] [--m=1,2,8] [--threads=1,2] [--repeats=5] [--l1] [--json]\n"
+    "  --m, --threads  lists; without them 1,2,4,8,16,32,128,512 rows, and 1 and 2 threads\n"
+    "  --repeats       repetitions of each case; the median counts\n"
+    "  --l1            add the kernel with operands in the first cache, on one thread\n"
+    "  --json          one JSON object a line\n"
+    "matmul_bench peaks  read bandwidth and int8 peak alone, for 1 and 2 threads\n";
 
-constexpr size_t kFootprint = size_t{400} << 20;  // bytes of weights in the cycle
-constexpr double kSeconds = 0.25;                 // of each measurement
+constexpr size_t kFootprint = size_t{512} << 20;  // bytes of weights in the cycle
+constexpr int64_t kInL1Cols = 512, kInL1Rows = 24;
+constexpr int64_t kInL1FloatCols = 256, kInL1FloatRows = 12;
 
-// CPU time of the calling thread: other jobs on the machine distort it less than the clock on the wall.
-double thread_seconds() {
-  timespec now{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
-}
-
-// Calls work(thread, round) on `threads` threads until the time is over; returns rounds of all threads per second.
-double rate(int threads, const std::function<void(int, int64_t)>& work) {
-  std::vector<double> rates(static_cast<size_t>(threads));
-  const auto loop = [&](int thread) {
-    work(thread, 0);
-    const double begin = thread_seconds();
-    double seconds = 0;
-    int64_t rounds = 0;
-    while (seconds < kSeconds) {
-      work(thread, ++rounds);
-      seconds = thread_seconds() - begin;
-    }
-    rates[static_cast<size_t>(thread)] = static_cast<double>(rounds) / seconds;
-  };
-  std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(loop, t);
-  loop(0);
-  for (std::thread& other : others) other.join();
-  double sum = 0;
-  for (const double r : rates) sum += r;
-  return sum;
-}
-
-double read_bandwidth(const GuardedBuffer& memory, int threads) {
-  const size_t slice = size_t{32} << 20, share = kFootprint / static_cast<size_t>(threads);
-  volatile uint64_t sink = 0;
-  return static_cast<double>(slice) * rate(threads, [&](int thread, int64_t round) {
-           const size_t offset = static_cast<size_t>(round) * slice % (share - slice);
-           sink = read_all(memory.data() + share * static_cast<size_t>(thread) + offset / 256 * 256, slice);
-         });
-}
-
-double int8_peak(int threads) {
-  return int8_burst_ops() * rate(threads, [](int, int64_t) { int8_burst(); });
-}
-
-// Copies of one random matrix, back to back.
-struct Weights {
-  Weights(TensorType type, int64_t rows, int64_t cols, const GuardedBuffer& memory) {
-    const std::vector<uint8_t> source = testing::make_tensor(type, rows, cols, testing::Fill::kRandom, 1);
-    const size_t bytes = packed_bytes(type, rows, cols);
-    for (size_t offset = 0; offset + bytes <= kFootprint; offset += bytes) {
-      if (offset == 0) {
-        pack_groups(type, rows, cols, source.data(), memory.data(), 0, (rows + kTileColumns - 1) / kTileColumns);
-      } else {
-        std::memcpy(memory.data() + offset, memory.data(), bytes);
-      }
-      copies.push_back({type, rows, cols, packed_group_bytes(type, cols), memory.data() + offset});
-    }
-  }
-  std::vector<PackedMatrix> copies;
+struct Options {
+  std::string type = "all";
+  int64_t rows = 8960;
+  int64_t cols = 1536;
+  std::string isa;
+  std::vector<int64_t> m = {1, 2, 4, 8, 16, 32, 128, 512};
+  std::vector<int64_t> threads;
+  int repeats = 5;
+  bool in_l1 = false;
+  bool json = false;
 };
 
-void run_case(const Weights& weights, const GuardedBuffer& memory, int64_t m, int threads) {
-  const PackedMatrix& first = weights.copies.front();
-  const MatmulKernels& kernels = matmul_kernels();
-  const ActForm form = act_form(first.type);
-  std::vector<float> x(static_cast<size_t>(m * first.cols));
-  testing::Random random{3};
-  for (float& value : x) value = random.uniform();
-  const GuardedBuffer scratch(std::max<size_t>(activation_bytes(form, m, first.cols), 64));
-  const Activations act =
-      make_activations(form, m, first.cols, form == ActForm::kF32 ? x.data() : static_cast<void*>(scratch.data()));
-  kernels.quantize(x.data(), first.cols, act, 0, m);
-  std::vector<float> y(static_cast<size_t>(m * first.rows));
-
-  const double peak_before = int8_peak(threads), read_before = read_bandwidth(memory, threads);
-  const int64_t groups = first.num_groups();
-  const double matrices =
-      rate(threads,
-           [&](int thread, int64_t round) {
-             const PackedMatrix& w = weights.copies[static_cast<size_t>(round) % weights.copies.size()];
-             kernels.matmul(w, act, y.data(), first.rows, groups * thread / threads, groups * (thread + 1) / threads);
-           }) /
-      threads;
-  const double peak = (peak_before + int8_peak(threads)) / 2,
-               read = (read_before + read_bandwidth(memory, threads)) / 2;
-
-  const double bytes = static_cast<double>(packed_bytes(first.type, first.rows, first.cols));
-  const double ops = 2.0 * static_cast<double>(m * first.rows * first.cols);
-  std::printf("%-7s %-7s M=%-4lld threads=%d  %7.2f GB/s (%4.2f of read %6.2f)  %8.1f GOPS (%5.3f of peak %7.1f)\n",
-              kernels.name, testing::type_name(first.type), static_cast<long long>(m), threads, matrices * bytes * 1e-9,
-              matrices * bytes / read, read * 1e-9, matrices * ops * 1e-9, peak > 0 ? matrices * ops / peak : 0.0,
-              peak * 1e-9);
-  std::fflush(stdout);
+// "1,2,8"; empty if anything is not a positive number.
+std::vector<int64_t> parse_list(const std::string& text) {
+  std::vector<int64_t> values;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    values.push_back(std::atoll(text.substr(begin, end - begin).c_str()));
+    if (values.back() <= 0) return {};
+    begin = end + 1;
+  }
+  return values;
 }
 
-bool choose_isa(const char* name) {
+bool parse_option(const std::string& argument, Options& options) {
+  const size_t equals = std::min(argument.find('='), argument.size());
+  const std::string name = argument.substr(0, equals);
+  const std::string value = equals < argument.size() ? argument.substr(equals + 1) : "";
+  if (name == "--json") return options.json = true;
+  if (name == "--l1") return options.in_l1 = true;
+  const std::vector<int64_t> list = parse_list(value);
+  if (list.empty()) return false;
+  if (name == "--m") options.m = list;
+  if (name == "--threads") options.threads = list;
+  if (name == "--repeats") options.repeats = static_cast<int>(list.front());
+  return name == "--m" || name == "--threads" || name == "--repeats";
+}
+
+bool parse(int argc, char** argv, Options& options) {
+  int position = 0;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument.starts_with("--")) {
+      if (!parse_option(argument, options)) return false;
+      continue;
+    }
+    const int64_t number = std::atoll(argv[i]);
+    if ((position == 1 || position == 2) && number <= 0) return false;
+    if (position == 0) options.type = argument;
+    if (position == 1) options.rows = number;
+    if (position == 2) options.cols = number;
+    if (position == 3) options.isa = argument;
+    if (++position > 4) return false;
+  }
+  for (int64_t t = 1; options.threads.empty() && t <= std::min(2, usable_cpus()); ++t) options.threads.push_back(t);
+  return true;
+}
+
+bool choose_isa(const std::string& name) {
   for (const Isa isa : available_isas()) {
     if (isa_name(isa) == name) return select_isa(isa);
   }
-  std::fprintf(stderr, "matmul_bench: ISA '%s' is not available here\n", name);
+  std::fprintf(stderr, "matmul_bench: ISA '%s' is not available here\n", name.c_str());
   return false;
 }
 
-int run(int argc, char** argv) {
-  const std::string type_name = argc > 1 ? argv[1] : "all";
-  const int64_t rows = argc > 2 ? std::atoll(argv[2]) : 8960, cols = argc > 3 ? std::atoll(argv[3]) : 1536;
-  if (argc > 4 && !choose_isa(argv[4])) return 2;
-  const GuardedBuffer memory(kFootprint);
-  bool found = false;
-  for (const TensorType type : testing::kAllTypes) {
-    if (type_name != "all" && type_name != testing::type_name(type)) continue;
-    found = true;
-    const size_t bytes = packed_bytes(type, rows, cols);
-    if (bytes == 0 || bytes > kFootprint) {
-      std::fprintf(stderr, "matmul_bench: %s cannot be %lld x %lld here\n", testing::type_name(type),
-                   static_cast<long long>(rows), static_cast<long long>(cols));
-      return 2;
-    }
-    const Weights weights(type, rows, cols, memory);
-    const int max_threads = std::min(2, usable_cpus());
-    for (int threads = 1; threads <= max_threads; ++threads) {
-      for (const int64_t m : {1, 2, 4, 8, 16, 32, 128, 512}) run_case(weights, memory, m, threads);
+void print(const PackedMatrix& w, int64_t m, int64_t threads, bool in_l1, bool json, const Figure& figure) {
+  const double bytes = static_cast<double>(packed_bytes(w.type, w.rows, w.cols)) * figure.rate;
+  const double ops = 2.0 * static_cast<double>(m * w.rows * w.cols) * figure.rate;
+  const double spread = (figure.highest - figure.lowest) / figure.rate;
+  const double of_peak = figure.peak > 0 ? ops / figure.peak : 0.0;
+  const long long rows = static_cast<long long>(m), threads_used = static_cast<long long>(threads);
+  if (json) {
+    std::printf(
+        "{\"isa\": \"%s\", \"type\": \"%s\", \"rows\": %lld, \"cols\": %lld, \"m\": %lld, \"threads\": %lld, "
+        "\"in_l1\": %s, "
+        "\"gb_s\": %.3f, \"read_gb_s\": %.3f, \"gops\": %.2f, \"peak_gops\": %.2f, \"spread\": %.3f, \"repeats\": %d, "
+        "\"rejected\": %d}\n",
+        matmul_kernels().name, testing::type_name(w.type), static_cast<long long>(w.rows),
+        static_cast<long long>(w.cols), rows, threads_used, in_l1 ? "true" : "false", bytes * 1e-9, figure.read * 1e-9,
+        ops * 1e-9, figure.peak * 1e-9, spread, figure.repeats, figure.rejected);
+  } else {
+    std::printf(
+        "%-7s %-7s M=%-4lld threads=%lld%s  %7.2f GB/s (%4.2f of read %6.2f)  %8.1f GOPS (%5.3f of peak %7.1f)  "
+        "spread %.2f, rejected %d\n",
+        matmul_kernels().name, testing::type_name(w.type), rows, threads_used, in_l1 ? " L1" : "", bytes * 1e-9,
+        bytes / figure.read, figure.read * 1e-9, ops * 1e-9, of_peak, figure.peak * 1e-9, spread, figure.rejected);
+  }
+  std::fflush(stdout);
+}
+
+bool run_type(TensorType type, const Options& options, const VirtualMemory& memory) {
+  const size_t bytes = packed_bytes(type, options.rows, options.cols);
+  if (bytes == 0 || bytes > kFootprint) {
+    std::fprintf(stderr, "matmul_bench: %s cannot be %lld x %lld here\n", testing::type_name(type),
+                 static_cast<long long>(options.rows), static_cast<long long>(options.cols));
+    return false;
+  }
+  if (options.in_l1) {
+    const bool floats = act_form(type) == ActForm::kF32;
+    std::vector<PackedMatrix> copies =
+        fill_with_copies(type, kTileColumns, floats ? kInL1FloatCols : kInL1Cols, memory);
+    copies.resize(1);
+    const int64_t m = floats ? kInL1FloatRows : kInL1Rows;
+    print(copies.front(), m, 1, true, options.json, measure_matmul(copies, memory, m, 1, options.repeats));
+  }
+  const std::vector<PackedMatrix> copies = fill_with_copies(type, options.rows, options.cols, memory);
+  for (const int64_t threads : options.threads) {
+    for (const int64_t m : options.m) {
+      const Figure figure = measure_matmul(copies, memory, m, static_cast<int>(threads), options.repeats);
+      print(copies.front(), m, threads, false, options.json, figure);
     }
   }
-  if (!found) std::fprintf(stderr, "matmul_bench: unknown type '%s'\n", type_name.c_str());
+  return true;
+}
+
+// Medians of a second or so for each number of threads.
+int print_peaks() {
+  constexpr int kRepeats = 9;
+  const VirtualMemory memory(kFootprint);
+  memory.advise_huge_pages(true);
+  std::memset(memory.data(), 1, kFootprint);  // pages of zeros that nobody wrote are all the same page
+  for (int threads = 1; threads <= std::min(2, usable_cpus()); ++threads) {
+    const Figure figure = measure(memory.data(), kFootprint, threads, kRepeats, [] { return 1.0; });
+    std::printf("threads=%d  read %.2f GB/s  int8 %.1f GOPS\n", threads, figure.read * 1e-9, figure.peak * 1e-9);
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  if (!parse(argc, argv, options)) {
+    std::fprintf(stderr, "%s", kUsage);
+    return 2;
+  }
+  if (options.type == "peaks") return print_peaks();
+  if (!options.isa.empty() && !choose_isa(options.isa)) return 2;
+  const VirtualMemory memory(kFootprint);
+  memory.advise_huge_pages(true);  // as packed files are mapped
+  bool found = false;
+  for (const TensorType type : testing::kAllTypes) {
+    if (options.type != "all" && options.type != testing::type_name(type)) continue;
+    found = true;
+    if (!run_type(type, options, memory)) return 2;
+  }
+  if (!found) std::fprintf(stderr, "matmul_bench: unknown type '%s'\n", options.type.c_str());
   return found ? 0 : 2;
 }
 

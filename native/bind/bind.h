@@ -11,11 +11,13 @@ namespace corral::bind {
 
 // The cache, and the model it was made for, whose threads may be reading it.
 struct BoundKVCache : KVCache {
-  BoundKVCache(Model& of_model, int64_t num_blocks) : KVCache(of_model.config(), num_blocks), model(of_model) {}
+  BoundKVCache(Model& of_model, int64_t num_blocks, KvType type)
+      : KVCache(of_model.config(), num_blocks, type), model(of_model) {}
   Model& model;
 };
 
 void bind_model(nanobind::module_& module);
 void bind_decoder(nanobind::module_& module);
+void bind_text(nanobind::module_& module);
 
 }  // namespace corral::bind

@@ -10,6 +10,7 @@
 
 #include "bind/arrays.h"
 #include "bind/bind.h"
+#include "bind/held_buffer.h"
 #include "model/config.h"
 #include "quant/tile_format.h"
 
@@ -71,23 +72,6 @@ void init_model(Model* self, const DecoderConfig& config, int64_t num_threads, b
   new (self) Model(config, static_cast<int>(num_threads), pin);
 }
 
-// The bytes of any object with the buffer protocol, held while in scope.
-class HeldBuffer {
- public:
-  explicit HeldBuffer(nb::handle object) {
-    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
-  }
-  ~HeldBuffer() { PyBuffer_Release(&view_); }
-  HeldBuffer(const HeldBuffer&) = delete;
-  HeldBuffer& operator=(const HeldBuffer&) = delete;
-
-  const uint8_t* data() const { return static_cast<const uint8_t*>(view_.buf); }
-  size_t size() const { return static_cast<size_t>(view_.len); }
-
- private:
-  Py_buffer view_{};
-};
-
 TensorView view_of(int64_t type, int64_t rows, int64_t cols, const HeldBuffer& buffer) {
   need_between("type", type, 0, UINT32_MAX);
   return {.type = static_cast<TensorType>(type),
@@ -133,9 +117,15 @@ PackedView packed_tensor(Model& model, const std::string& role, int64_t layer) {
   return PackedView(packed.data, {packed_bytes(packed.type, packed.rows, packed.cols)}, owner);
 }
 
-void init_kv_cache(BoundKVCache* self, Model& model, int64_t num_blocks) {
+KvType kv_type_of(const std::string& name) {
+  if (name == "f16") return KvType::kF16;
+  if (name == "int8") return KvType::kInt8;
+  refuse("dtype is \"" + name + "\"; it must be \"f16\" or \"int8\"");
+}
+
+void init_kv_cache(BoundKVCache* self, Model& model, int64_t num_blocks, const std::string& dtype) {
   need_between("num_blocks", num_blocks, 1, INT32_MAX);
-  new (self) BoundKVCache(model, num_blocks);
+  new (self) BoundKVCache(model, num_blocks, kv_type_of(dtype));
 }
 
 void copy_blocks(const BoundKVCache& cache, const AnyArray& src, const AnyArray& dst) {
@@ -182,7 +172,7 @@ void bind_model(nb::module_& module) {
       .def_prop_ro("num_threads", [](Model& model) { return model.pool().num_threads(); }, "Workers of the model.");
 
   nb::class_<BoundKVCache>(module, "KVCache", "Keys and values in blocks of 16 tokens.")
-      .def("__init__", init_kv_cache, arg("model"), arg("num_blocks"), nb::keep_alive<1, 2>())
+      .def("__init__", init_kv_cache, arg("model"), arg("num_blocks"), arg("dtype") = "f16", nb::keep_alive<1, 2>())
       .def_prop_ro(
           "block_bytes", [](const BoundKVCache& cache) { return cache.block_bytes(); },
           "Bytes of one block, all layers.")

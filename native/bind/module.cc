@@ -33,9 +33,11 @@ void select_isa(const std::string& name) {
 }  // namespace
 
 NB_MODULE(_native, module) {
-  module.doc() = "The C++ core: packed weights, paged KV cache, decoder and sampler. Typed in _native.pyi.";
+  nb::set_leak_warnings(false);  // a program that ends while it holds a model has done nothing wrong
+  module.doc() = "The C++ core: packed weights, paged KV cache, decoder, sampler and tokenizer. Typed in _native.pyi.";
   module.def("cpu_info", cpu_info, "The active ISA, those this machine has, and the CPUs this process may use.");
   module.def("select_isa", select_isa, nb::arg("name"), "Chooses the kernels of models made from now on.");
   corral::bind::bind_model(module);
   corral::bind::bind_decoder(module);
+  corral::bind::bind_text(module);
 }

@@ -41,4 +41,14 @@ Activations make_activations(ActForm form, int64_t m, int64_t k, void* memory) {
   return act;
 }
 
+Activations activation_columns(const Activations& act, int64_t begin, int64_t length) {
+  Activations part = act;
+  const int64_t first = begin / kTileK * act.m;
+  part.k = length;
+  part.q += first * kTileK;
+  if (act.form == ActForm::kQ8x32) part.groups32 += first;
+  if (act.form == ActForm::kQ8x256) part.groups256 += first;
+  return part;
+}
+
 }  // namespace corral

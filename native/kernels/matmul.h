@@ -49,6 +49,10 @@ size_t activation_bytes(ActForm form, int64_t m, int64_t k);
 // Lays the arrays of a quantised form out in `memory`; for kF32 `memory` is the floats themselves.
 Activations make_activations(ActForm form, int64_t m, int64_t k, void* memory);
 
+// The part of quantised activations that holds k in [begin, begin + length) of all rows, to quantise it by itself.
+// begin is a multiple of 256, and so is length unless the part ends with the row.
+Activations activation_columns(const Activations& act, int64_t begin, int64_t length);
+
 // Kernels of one ISA. The result of a row never depends on m, on the other rows or on the split over threads, and is
 // the same, bit for bit, on every ISA.
 struct MatmulKernels {

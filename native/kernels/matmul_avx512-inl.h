@@ -125,8 +125,12 @@ CORRAL_INLINE __m512 load_halves(const uint8_t* p) {
 }
 
 template <int Lines>
-CORRAL_INLINE void prefetch_lines(const uint8_t* p) {
-  each<Lines>([&](auto i) __attribute__((always_inline)) { _mm_prefetch(p + 64 * decltype(i)::value, _MM_HINT_T0); });
+CORRAL_INLINE void prefetch_lines(const uint8_t* p, bool to_l2 = false) {
+  if (to_l2) {
+    each<Lines>([&](auto i) __attribute__((always_inline)) { _mm_prefetch(p + 64 * decltype(i)::value, _MM_HINT_T1); });
+  } else {
+    each<Lines>([&](auto i) __attribute__((always_inline)) { _mm_prefetch(p + 64 * decltype(i)::value, _MM_HINT_T0); });
+  }
 }
 
 template <TensorType T>

@@ -30,8 +30,8 @@ __attribute__((noinline)) void tile_blocks(const TileArgs& args) {
   each<MR>([&](auto r) { c[r.value] = _mm512_loadu_ps(args.c + r.value * kTileColumns); });
 #pragma GCC unroll 1
   for (int s = 0; s < chunks; ++s) {
-    if (MR >= kPrefetchRows && ahead) {
-      prefetch_lines<(kChunkBytes<T> + kHeaderStride + 63) / 64>(ahead);
+    if (ahead) {
+      prefetch_lines<(kChunkBytes<T> + kHeaderStride + 63) / 64>(ahead, args.ahead_to_l2);
       ahead += kChunkBytes<T> + kHeaderStride;
     }
     __m512i sub[MR];

@@ -49,8 +49,8 @@ __attribute__((noinline)) void tile_floats(const TileArgs& args) {
   };
   int k = 0;
   for (; k + 4 <= args.length; k += 4) {
-    if (MR >= kPrefetchRows && ahead) {
-      prefetch_lines<kBytesPerK<T> / 16>(ahead);
+    if (ahead) {
+      prefetch_lines<kBytesPerK<T> / 16>(ahead, args.ahead_to_l2);
       ahead += 4 * kBytesPerK<T>;
     }
     each<4>(step);

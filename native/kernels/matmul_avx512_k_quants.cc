@@ -12,7 +12,7 @@ namespace {
 #include "kernels/matmul_avx512-inl.h"
 #include "kernels/matmul_driver-inl.h"
 
-// Rows of a tile: as many as leave the unpacker its registers.
+// Rows of a tile: as many as leave the unpacker its registers (native/tests/check_spills.py).
 template <TensorType T>
 inline constexpr int kMaxRows = kFormat<T>.sub_size == 16 ? 8 : 12;
 
@@ -69,16 +69,16 @@ __attribute__((noinline)) void tile_k_quant(const TileArgs& in) {
   const Unpacker<T> unpacker = make_unpacker<T>();
   const uint8_t* chunk = args.tile + kHeaderBytes;
   const uint8_t* ahead = args.ahead;
-  if (MR >= kPrefetchRows && ahead) {
-    prefetch_lines<kHeaderBytes / 64>(ahead);
+  if (ahead) {
+    prefetch_lines<kHeaderBytes / 64>(ahead, args.ahead_to_l2);
     ahead += kHeaderBytes;
   }
   __m512i scaled[MR];
   each<MR>([&](auto r) { scaled[r.value] = _mm512_setzero_si512(); });
 #pragma GCC unroll 1
   for (int p = 0; p < kTileK / kChunkK; ++p) {
-    if (MR >= kPrefetchRows && ahead) {
-      prefetch_lines<kChunkBytes<T> / 64>(ahead);
+    if (ahead) {
+      prefetch_lines<kChunkBytes<T> / 64>(ahead, args.ahead_to_l2);
       ahead += kChunkBytes<T>;
     }
     add_sub_block<T, MR, 0>(unpacker, args, chunk, p, scaled);

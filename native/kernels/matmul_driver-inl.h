@@ -12,6 +12,7 @@ struct TileArgs {
   int64_t ldx;
   float* c;              // [rows][16], added to
   const uint8_t* ahead;  // what the tile should prefetch while it computes; null = nothing
+  bool ahead_to_l2;      // prefetch into L2 only, else into L1
 };
 
 using TileFn = void (*)(const TileArgs& args);
@@ -23,23 +24,54 @@ struct TileKernels {
   int64_t tile_bytes;
 };
 
-constexpr int64_t kRowBlock = 192;    // rows whose sums stay in L1 while their activations come from L2
-constexpr int64_t kPrefetchRows = 3;  // below it the hardware's own prefetch of the one linear stream is faster
-constexpr int64_t kPrefetchDistance = 3072;
+constexpr int64_t kRowBlock = 192;                   // most rows of a block: their sums stay in L1
+constexpr int64_t kLeastRowBlock = 48;               // fewer would read the weights too often
+constexpr int64_t kRowBlockStep = 24;                // whole tiles for most types
+constexpr int64_t kBlockBytes = int64_t{640} << 10;  // activations of a block: they stay in L2 while the weights pass
+constexpr int64_t kPrefetchRows = 3;                 // AVX2 tiles of fewer rows never prefetch
 
-// All row tiles of one tile of weights; the rows are split evenly.
-inline void run_row_tiles(const TileKernels& kernels, TileArgs args, int64_t rows) {
-  const int64_t tiles = (rows + kernels.max_rows - 1) / kernels.max_rows;
-  for (int64_t t = 0, done = 0; t < tiles; ++t) {
-    const int64_t count = (rows - done) / (tiles - t);
+// How far and from how many rows on to prefetch the weights. Intel's cores have few L1 fill buffers and gain at any
+// row count if the lines go to L2; on Zen the hardware's own prefetch of the one linear stream is faster below 3 rows.
+struct PrefetchPolicy {
+  int64_t min_rows;
+  int64_t distance;
+  bool to_l2;
+};
+
+inline PrefetchPolicy prefetch_policy() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_is("intel")) return {.min_rows = 1, .distance = 2816, .to_l2 = true};
+#endif
+  return {.min_rows = 3, .distance = 3072, .to_l2 = false};
+}
+
+// `rows` rows as evenly as they go over the fewest tiles: `small` tiles of `count` rows, then tiles of one more.
+struct RowSplit {
+  int64_t tiles;
+  int64_t small;
+  int64_t count;
+};
+
+inline RowSplit split_rows(int64_t rows, int max_rows) {
+  const int64_t tiles = (rows + max_rows - 1) / max_rows;
+  return {tiles, tiles - rows % tiles, rows / tiles};
+}
+
+// All row tiles of one tile of weights. Only the first prefetches.
+inline void run_row_tiles(const TileKernels& kernels, const RowSplit& split, const TileArgs& first) {
+  kernels.fns[split.count + (split.small == 0)](first);
+  TileArgs args = first;
+  args.ahead = nullptr;
+  int64_t done = split.count;
+  for (int64_t t = 1; t < split.tiles; ++t) {
+    const int64_t count = split.count + (t >= split.small);
+    args.q = first.q + done * kTileK;
+    args.groups32 = first.groups32 + done;
+    args.groups256 = first.groups256 + done;
+    args.x = first.x + done * first.ldx;
+    args.c = first.c + done * kTileColumns;
     kernels.fns[count](args);
     done += count;
-    args.q += count * kTileK;
-    args.groups32 += count;
-    args.groups256 += count;
-    args.x += count * args.ldx;
-    args.c += count * kTileColumns;
-    args.ahead = nullptr;
   }
 }
 
@@ -53,13 +85,21 @@ inline void store_rows(const float* c, int64_t rows, int64_t columns, float* y, 
   }
 }
 
-// c[rows][16] of one row group: the k tiles in order, so that the weights are one ascending stream.
-inline void run_group(const TileKernels& kernels, const PackedMatrix& w, const Activations& act, const uint8_t* tile,
-                      int64_t row, int64_t rows, float* c) {
-  const bool prefetch = row == 0 && rows >= kPrefetchRows;
+// c[rows][16] of one row group: the k tiles in order, so that the weights are one ascending stream. Between them the
+// lines of y are fetched into L2, since a store to a line from memory waits longer than the sums took.
+inline void run_group(const TileKernels& kernels, const PrefetchPolicy& policy, const PackedMatrix& w,
+                      const Activations& act, int64_t group, int64_t row, int64_t rows, float* c, const float* y,
+                      int64_t ldy) {
+  const RowSplit split = split_rows(rows, kernels.max_rows);
+  const int64_t tiles = (w.cols + kTileK - 1) / kTileK, lines = (rows + tiles - 1) / tiles;
+  const uint8_t* tile = w.data + group * w.group_bytes;
+  int64_t fetched = 0;
   for (int64_t k = 0, index = row; k < w.cols; k += kTileK, index += act.m, tile += kernels.tile_bytes) {
     const int64_t length = w.cols - k < kTileK ? w.cols - k : kTileK;
-    run_row_tiles(kernels,
+    for (const int64_t stop = fetched + lines < rows ? fetched + lines : rows; fetched < stop; ++fetched) {
+      __builtin_prefetch(y + fetched * ldy, 1, 2);
+    }
+    run_row_tiles(kernels, split,
                   {.tile = tile,
                    .length = static_cast<int>(length),
                    .q = act.q + index * kTileK,
@@ -68,22 +108,37 @@ inline void run_group(const TileKernels& kernels, const PackedMatrix& w, const A
                    .x = act.f32 + row * act.k + k,
                    .ldx = act.k,
                    .c = c,
-                   .ahead = prefetch ? tile + kPrefetchDistance : nullptr},
-                  rows);
+                   .ahead = rows >= policy.min_rows ? tile + policy.distance : nullptr,
+                   .ahead_to_l2 = policy.to_l2});
   }
+}
+
+// Rows per block: as many as L2 holds, the same in each block but the last.
+inline int64_t rows_per_block(const Activations& act) {
+  const int64_t groups_bytes = act.form == ActForm::kQ8x32 ? sizeof(ActGroups32) : sizeof(ActGroups256);
+  const int64_t row_bytes = act.form == ActForm::kF32 ? act.k * static_cast<int64_t>(sizeof(float))
+                                                      : (act.k + kTileK - 1) / kTileK * (kTileK + groups_bytes);
+  int64_t most = kBlockBytes / row_bytes / kRowBlockStep * kRowBlockStep;
+  most = most < kLeastRowBlock ? kLeastRowBlock : most > kRowBlock ? kRowBlock : most;
+  if (act.m <= most) return most;
+  const int64_t blocks = (act.m + most - 1) / most;
+  return ((act.m + blocks - 1) / blocks + kRowBlockStep - 1) / kRowBlockStep * kRowBlockStep;
 }
 
 inline void run_matmul(const TileKernels& kernels, const PackedMatrix& w, const Activations& act, float* y, int64_t ldy,
                        int64_t group_begin, int64_t group_end) {
   alignas(64) float c[kRowBlock * kTileColumns];
-  for (int64_t g = group_begin; g < group_end; ++g) {
-    const int64_t n0 = g * kTileColumns;
-    const int64_t columns = w.rows - n0 < kTileColumns ? w.rows - n0 : kTileColumns;
-    for (int64_t row = 0; row < act.m; row += kRowBlock) {
-      const int64_t rows = act.m - row < kRowBlock ? act.m - row : kRowBlock;
+  const PrefetchPolicy policy = prefetch_policy();
+  const int64_t block = rows_per_block(act);
+  for (int64_t row = 0; row < act.m; row += block) {
+    const int64_t rows = act.m - row < block ? act.m - row : block;
+    for (int64_t g = group_begin; g < group_end; ++g) {
+      const int64_t n0 = g * kTileColumns;
+      const int64_t columns = w.rows - n0 < kTileColumns ? w.rows - n0 : kTileColumns;
+      float* out = y + row * ldy + n0;
       __builtin_memset(c, 0, static_cast<size_t>(rows * kTileColumns) * sizeof(float));
-      run_group(kernels, w, act, w.data + g * w.group_bytes, row, rows, c);
-      store_rows(c, rows, columns, y + row * ldy + n0, ldy);
+      run_group(kernels, policy, w, act, g, row, rows, c, out, ldy);
+      store_rows(c, rows, columns, out, ldy);
     }
   }
 }

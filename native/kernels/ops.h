@@ -13,16 +13,25 @@ enum class RopeStyle : uint8_t { kInterleaved, kHalf };  // pairs (2i, 2i + 1) o
 inline constexpr int64_t kBlockTokens = 16;
 inline constexpr int64_t kChunkKeys = 256;
 
-// Query rows of one KV head of one sequence. K page: [padded_dim][16 tokens] f16; V page: [16 tokens][padded_dim] f16;
-// a V page follows its K page. padded_dim is head_dim rounded up to 16; the padding of V holds zeros.
+// How keys and values are kept. Both: K page [padded_dim][16 tokens], then V page [16 tokens][padded_dim]; padded_dim
+// is head_dim rounded up to 16, the padding of V holds zeros. kInt8: each page is followed by its f16 scales
+// [blocks][16 tokens]; a value is the int8 times the scale of its token and block of kScaleDims values.
+enum class KvType : uint8_t { kF16, kInt8 };
+inline constexpr int kNumKvTypes = 2;
+inline constexpr int64_t kScaleDims = 32;
+constexpr int64_t num_scales(int64_t padded_dim) { return (padded_dim + kScaleDims - 1) / kScaleDims; }
+
+// Query rows of one KV head, of one sequence or of several whose block tables begin alike. Rows of a sequence are
+// neighbours and have the same pointer to its block table.
 struct AttentionTile {
   int64_t num_rows = 0;
   const float* const* queries = nullptr;  // [num_rows] -> [head_dim], already scaled
   const int32_t* key_begin = nullptr;     // [num_rows] row r sees keys [key_begin[r], key_end[r])
   const int32_t* key_end = nullptr;
-  const int32_t* block_table = nullptr;  // block of page p = block_table[p]
-  const uint8_t* pages = nullptr;        // K page of this layer and KV head in block 0
-  int64_t block_bytes = 0;               // from one block to the next
+  const int32_t* const* block_tables = nullptr;  // [num_rows] block of page p = block_tables[r][p]
+  int64_t common_pages = INT64_MAX;              // of the chunk; pages before it have the same block for all rows
+  const uint8_t* pages = nullptr;                // K page of this layer and KV head in block 0
+  int64_t block_bytes = 0;                       // from one block to the next
   int64_t head_dim = 0;
   int64_t padded_dim = 0;
   float softcap = 0.0F;  // 0: none
@@ -34,6 +43,17 @@ struct AttentionState {
   float* max = nullptr;  // [num_rows]
   float* sum = nullptr;  // [num_rows]
   float* acc = nullptr;  // [num_rows][padded_dim]
+};
+
+// Kernels over the pages of one KvType.
+struct KvKernels {
+  // Writes K and V of one token ([head_dim] each) to slot `slot` of the page pair at `pages`. Values beyond the range
+  // of f16 are clamped to it.
+  void (*store)(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot, uint8_t* pages);
+
+  // Attention of the tile's rows over keys [chunk, chunk + kChunkKeys), chunk a multiple of kChunkKeys.
+  // `scores` is scratch of num_rows * kChunkKeys floats.
+  void (*attend_chunk)(const AttentionTile& tile, int64_t chunk, float* scores, const AttentionState& out);
 };
 
 // Elementwise, row and attention kernels of one ISA. All ISAs give the same bits: 16 lanes, one order of operations.
@@ -59,13 +79,8 @@ struct OpsKernels {
   // x[i] = cap * tanh(x[i] / cap)
   void (*softcap)(float* x, float cap, int64_t n);
 
-  // Writes K and V of one token ([head_dim] each) to slot `slot` of the page pair at `pages`. Values beyond the range
-  // of f16 are clamped to it.
-  void (*store_kv)(const float* k, const float* v, int64_t head_dim, int64_t padded_dim, int64_t slot, uint8_t* pages);
-
-  // Attention of the tile's rows over keys [chunk, chunk + kChunkKeys), chunk a multiple of kChunkKeys.
-  // `scores` is scratch of num_rows * kChunkKeys floats.
-  void (*attend_chunk)(const AttentionTile& tile, int64_t chunk, float* scores, const AttentionState& out);
+  KvKernels kv[kNumKvTypes];  // by KvType
+  const KvKernels& kv_of(KvType type) const { return kv[static_cast<int>(type)]; }
 
   // Takes `part` into `state`. The order of merges is part of the result: always by ascending chunk.
   void (*merge)(const AttentionState& state, const AttentionState& part, int64_t num_rows, int64_t padded_dim);

@@ -11,7 +11,7 @@ namespace {
 // Tile sizes that fit into 32 registers: rows x pages of scores, rows x 16-wide slices of values.
 constexpr int kScoreRows = 8;
 constexpr int kScorePages = 2;
-constexpr int kValueRows = 4;
+constexpr int kValueRows = 6;
 constexpr int kValueSlices = 4;
 
 struct Vec {
@@ -33,6 +33,13 @@ inline Vec load_half(const uint16_t* p) {
 inline void store_half(uint16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline Vec load_bytes(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+// Rounds to whole numbers, ties to even; the values lie in [-128, 127].
+inline void store_bytes(int8_t* p, Vec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
 
 inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }

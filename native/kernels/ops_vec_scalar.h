@@ -84,6 +84,13 @@ inline Vec load_half(const uint16_t* p) {
 inline void store_half(uint16_t* p, Vec a) {
   for (int i = 0; i < 16; ++i) p[i] = float_to_half(a.v[i]);
 }
+inline Vec load_bytes(const int8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i]); });
+}
+// Rounds to whole numbers, ties to even; the values lie in [-128, 127].
+inline void store_bytes(int8_t* p, Vec a) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(std::nearbyint(a.v[i]));
+}
 
 inline Vec add(Vec a, Vec b) {
   return each([&](int i) { return a.v[i] + b.v[i]; });

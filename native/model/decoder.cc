@@ -7,8 +7,8 @@
 namespace corral {
 namespace {
 
-constexpr int64_t kStagesPerLayer = 10;  // of DecoderWorker
-constexpr int64_t kOtherStages = 4;      // embedding and head
+constexpr int64_t kStagesPerLayer = 9;  // of DecoderWorker, at most
+constexpr int64_t kOtherStages = 2;     // embedding and head
 
 Model& finished(Model& model) {
   if (!model.finished()) throw std::invalid_argument("the model is not finished; call finish() after the last tensor");
@@ -21,8 +21,8 @@ Decoder::Decoder(Model& model, const KVCache& kv_cache, int64_t max_tokens)
     : model_(finished(model)),
       kv_cache_(kv_cache),
       max_tokens_(max_tokens),
-      global_plan_(model.config(), model.pool().num_threads(), kv_cache.num_blocks()),
-      local_plan_(model.config(), model.pool().num_threads(), kv_cache.num_blocks()),
+      global_plan_(model.config(), model.pool().num_threads(), max_tokens),
+      local_plan_(model.config(), model.pool().num_threads(), max_tokens),
       scratch_(model, global_plan_, max_tokens, model.pool().num_threads()),
       stages_(model.config().num_layers * kStagesPerLayer + kOtherStages, model.pool().num_threads()) {}
 

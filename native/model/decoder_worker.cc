@@ -31,26 +31,34 @@ void DecoderWorker::run() {
   embed();
   const int64_t last = config_.num_layers - 1;
   for (int64_t layer = 0; layer <= last; ++layer) {
-    attention_input(layer);
-    project_qkv(model_.layer(layer));
-    rotate_and_store(layer);
-    if (layer == last && batch_.num_logit_rows == 0) return;  // K and V are all that was wanted
+    project_qkv(layer);
+    if (layer == last) {
+      if (batch_.num_logit_rows == 0) return;  // K and V are all that was wanted
+      keep_logit_rows();
+    }
     attend(layer);
     attention_output(layer);
-    feed_forward(model_.layer(layer));
+    feed_forward(layer);
   }
   head();
 }
 
 void DecoderWorker::embed() {
-  share_rows([&](int64_t begin, int64_t end) {
+  share_evenly(num_rows_, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       float* x = x_ + row * config_.hidden_size;
       unpack_row(model_.token_embd().packed, batch_.token_ids[row], x);
       if (config_.embedding_scale != 1.0F) ops_.scale(x, config_.embedding_scale, config_.hidden_size);
       make_rope_table(row);
     }
+    next_layer_input(0, begin, end);
   });
+}
+
+// The last layer goes on without the rows whose logits nobody wants: only their K and V mattered.
+void DecoderWorker::keep_logit_rows() {
+  num_rows_ = batch_.num_logit_rows;
+  x_ = scratch_.selected;
 }
 
 // Angles in double: at position 100,000 an f32 angle would be off by 0.004.
@@ -90,77 +98,90 @@ void DecoderWorker::quantize(const float* input, int64_t k, int64_t row_begin, i
   }
 }
 
-void DecoderWorker::multiply(const Matrix& matrix, const float* input, float* out, int64_t stride) {
-  const Activations act = activations(matrix, input);
-  share_groups(matrix.packed.num_groups(), [&](int64_t begin, int64_t end) {
-    model_.matmul().matmul(matrix.packed, act, out, stride, begin, end);
-  });
+Activations DecoderWorker::inner_activations(const Matrix& ffn_down) const {
+  const ActForm form = act_form(ffn_down.packed.type);
+  Activations act = make_activations(form, num_rows_, ffn_down.packed.cols, scratch_.inner_activations);
+  act.f32 = scratch_.inner;
+  return act;
 }
 
-// x += norm(y + bias); bias and norm may be empty. `scratch` holds hidden_size floats.
-void DecoderWorker::add_residual(float* x, const float* y, const Vector& bias, const Vector& norm, float* scratch) {
-  const int64_t n = config_.hidden_size;
-  if (!bias.empty()) {
-    std::memcpy(scratch, y, static_cast<size_t>(n) * sizeof(float));
-    ops_.add(scratch, bias.data(), n);
-    y = scratch;
+// The input of a layer's next matmul: norm(x), quantised.
+void DecoderWorker::normalize(const Vector& norm, std::initializer_list<const Matrix*> for_matrices, int64_t row_begin,
+                              int64_t row_end) {
+  const int64_t hidden = config_.hidden_size;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    ops_.rms_norm(x_ + row * hidden, norm.data(), config_.norm_eps, hidden, scratch_.input + row * hidden);
   }
-  if (!norm.empty()) {
-    ops_.rms_norm(y, norm.data(), config_.norm_eps, n, scratch);
-    y = scratch;
-  }
-  ops_.add(x, y, n);
+  quantize(scratch_.input, hidden, row_begin, row_end, for_matrices);
 }
 
-void DecoderWorker::attention_input(int64_t layer) {
+// After the last layer follows the head.
+void DecoderWorker::next_layer_input(int64_t layer, int64_t row_begin, int64_t row_end) {
+  if (layer == config_.num_layers) return normalize(model_.output_norm(), {&model_.head()}, row_begin, row_end);
   const LayerWeights& weights = model_.layer(layer);
-  float* input = scratch_.input;
-  share_rows([&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* x = x_ + row * config_.hidden_size;
-      float* out = input + row * config_.hidden_size;
-      if (layer > 0) {
-        add_residual(x, scratch_.down + row * scratch_.hidden_stride, {}, model_.layer(layer - 1).ffn_post_norm, out);
-      }
-      ops_.rms_norm(x, weights.attn_norm.data(), config_.norm_eps, config_.hidden_size, out);
-    }
-    quantize(input, config_.hidden_size, begin, end, {&weights.attn_q, &weights.attn_k, &weights.attn_v});
-  });
+  normalize(weights.attn_norm, {&weights.attn_q, &weights.attn_k, &weights.attn_v}, row_begin, row_end);
 }
 
-void DecoderWorker::project_qkv(const LayerWeights& weights) {
+// x += matrix * act + bias for the outputs of the groups, by tiles that stay in this core's cache.
+void DecoderWorker::add_product(const Matrix& matrix, const Activations& act, const Vector& bias, int64_t group_begin,
+                                int64_t group_end) {
+  const int64_t tile_groups = scratch_.tile_floats / (kTileColumns * num_rows_);
+  for (int64_t group = group_begin; group < group_end; group += tile_groups) {
+    const int64_t stop = std::min(group + tile_groups, group_end);
+    const int64_t stride = (stop - group) * kTileColumns;
+    const int64_t column = group * kTileColumns;
+    const int64_t columns = std::min(stride, config_.hidden_size - column);
+    // The kernels place output n at y[n]: begin the tile `column` floats earlier.
+    model_.matmul().matmul(matrix.packed, act, own_.tile - column, stride, group, stop);
+    for (int64_t row = 0; row < num_rows_; ++row) {
+      float* product = own_.tile + row * stride;
+      if (!bias.empty()) ops_.add(product, bias.data() + column, columns);
+      ops_.add(x_ + row * config_.hidden_size + column, product, columns);
+    }
+  }
+}
+
+// x += norm(projected + bias)
+void DecoderWorker::add_projected(const Vector& bias, const Vector& norm, int64_t row_begin, int64_t row_end) {
+  const int64_t hidden = config_.hidden_size;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    float* projected = scratch_.projected + row * scratch_.hidden_stride;
+    if (!bias.empty()) ops_.add(projected, bias.data(), hidden);
+    ops_.rms_norm(projected, norm.data(), config_.norm_eps, hidden, projected);
+    ops_.add(x_ + row * hidden, projected, hidden);
+  }
+}
+
+// Matmul of all three; then bias, norm and rotation, and K and V to the cache.
+void DecoderWorker::project_qkv(int64_t layer) {
   struct Part {
     const Matrix* matrix;
     int64_t offset;  // of the output in a row of qkv
     int64_t first_group;
   };
+  const LayerWeights& weights = model_.layer(layer);
   const int64_t q_groups = weights.attn_q.packed.num_groups();
   const int64_t k_groups = weights.attn_k.packed.num_groups();
   const std::array<Part, 3> parts = {{{&weights.attn_q, 0, 0},
                                       {&weights.attn_k, scratch_.k_offset, q_groups},
                                       {&weights.attn_v, scratch_.v_offset, q_groups + k_groups}}};
   const int64_t total = q_groups + k_groups + weights.attn_v.packed.num_groups();
-  const float* input = scratch_.input;
-  share_groups(total, [&](int64_t begin, int64_t end) {
+  const auto project = [&](int64_t begin, int64_t end) {
     for (const Part& part : parts) {
       const PackedMatrix& packed = part.matrix->packed;
       const int64_t first = std::max<int64_t>(begin - part.first_group, 0);
       const int64_t stop = std::min(end - part.first_group, packed.num_groups());
       if (first >= stop) continue;
-      model_.matmul().matmul(packed, activations(*part.matrix, input), scratch_.qkv + part.offset, scratch_.qkv_stride,
-                             first, stop);
+      model_.matmul().matmul(packed, activations(*part.matrix, scratch_.input), scratch_.qkv + part.offset,
+                             scratch_.qkv_stride, first, stop);
     }
-  });
-}
-
-void DecoderWorker::rotate_and_store(int64_t layer) {
-  const LayerWeights& weights = model_.layer(layer);
-  const int64_t total = num_rows_ * config_.num_kv_heads;
-  share(total, total / (16 * num_workers_), [&](int64_t begin, int64_t end) {
+  };
+  const auto rotate = [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       rotate_heads(item / config_.num_kv_heads, item % config_.num_kv_heads, weights, layer);
     }
-  });
+  };
+  share_then(total, group_step(total), project, num_rows_ * config_.num_kv_heads, rotate);
 }
 
 // Bias, norm and rotation of the heads of one group of one row; K and V go to the cache.
@@ -188,92 +209,90 @@ void DecoderWorker::rotate_heads(int64_t row, int64_t kv_head, const LayerWeight
   if (!weights.attn_v_bias.empty()) ops_.add(v, weights.attn_v_bias.data() + kv_head * dim, dim);
   const int64_t position = scratch_.row_position[static_cast<size_t>(row)];
   const int64_t block = batch_.block_table(scratch_.row_seq[static_cast<size_t>(row)])[position / kBlockTokens];
-  ops_.store_kv(k, v, dim, config_.padded_head_dim(), position % kBlockTokens,
-                kv_cache_.pages(layer, kv_head) + block * kv_cache_.block_bytes());
+  ops_.kv_of(kv_cache_.type())
+      .store(k, v, dim, config_.padded_head_dim(), position % kBlockTokens,
+             kv_cache_.pages(layer, kv_head) + block * kv_cache_.block_bytes());
 }
 
-// The last layer drops the rows whose logits nobody wants: only their K and V mattered.
+// The input of attn_output; the last layer gathers the rows that it goes on with.
+void DecoderWorker::quantize_attention(int64_t layer, int64_t row_begin, int64_t row_end) {
+  const bool last = layer == config_.num_layers - 1;
+  const int64_t hidden = config_.hidden_size;
+  const int64_t width = config_.q_size();
+  for (int64_t row = row_begin; last && row < row_end; ++row) {
+    const int64_t source = batch_.logit_rows[row];
+    std::memcpy(x_ + row * hidden, scratch_.x + source * hidden, static_cast<size_t>(hidden) * sizeof(float));
+    std::memcpy(scratch_.input + row * width, scratch_.attention + source * width,
+                static_cast<size_t>(width) * sizeof(float));
+  }
+  quantize(last ? scratch_.input : scratch_.attention, width, row_begin, row_end, {&model_.layer(layer).attn_output});
+}
+
 void DecoderWorker::attention_output(int64_t layer) {
   const LayerWeights& weights = model_.layer(layer);
-  const int64_t hidden = config_.hidden_size;
   const bool last = layer == config_.num_layers - 1;
-  const float* all_x = x_;
-  const float* attention = scratch_.attention;
-  if (last) {
-    num_rows_ = batch_.num_logit_rows;
-    x_ = scratch_.selected;
-    attention = scratch_.input;
-  }
-  share_rows([&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; last && row < end; ++row) {
-      const int64_t source = batch_.logit_rows[row];
-      std::memcpy(x_ + row * hidden, all_x + source * hidden, static_cast<size_t>(hidden) * sizeof(float));
-      std::memcpy(scratch_.input + row * config_.q_size(), scratch_.attention + source * config_.q_size(),
-                  static_cast<size_t>(config_.q_size()) * sizeof(float));
-    }
-    quantize(attention, config_.q_size(), begin, end, {&weights.attn_output});
-  });
-  multiply(weights.attn_output, attention, scratch_.projected, scratch_.hidden_stride);
-  float* input = scratch_.input;
-  share_rows([&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* x = x_ + row * hidden;
-      float* out = input + row * hidden;
-      add_residual(x, scratch_.projected + row * scratch_.hidden_stride, weights.attn_output_bias,
-                   weights.attn_post_norm, out);
-      ops_.rms_norm(x, weights.ffn_norm.data(), config_.norm_eps, hidden, out);
-    }
-    quantize(input, hidden, begin, end, {&weights.ffn_gate, &weights.ffn_up});
-  });
+  const Activations act = activations(weights.attn_output, last ? scratch_.input : scratch_.attention);
+  add_to_residual(weights.attn_output, act, weights.attn_output_bias, weights.attn_post_norm,
+                  [&](int64_t begin, int64_t end) {
+                    normalize(weights.ffn_norm, {&weights.ffn_gate, &weights.ffn_up}, begin, end);
+                  });
 }
 
-void DecoderWorker::feed_forward(const LayerWeights& weights) {
-  share_groups(weights.ffn_gate.packed.num_groups(),
-               [&](int64_t begin, int64_t end) { gate_and_up(weights, begin, end); });
-  share_rows([&](int64_t begin, int64_t end) {
-    quantize(scratch_.inner, config_.intermediate_size, begin, end, {&weights.ffn_down});
-  });
-  multiply(weights.ffn_down, scratch_.inner, scratch_.down, scratch_.hidden_stride);
+void DecoderWorker::feed_forward(int64_t layer) {
+  const LayerWeights& weights = model_.layer(layer);
+  const int64_t num_groups = weights.ffn_gate.packed.num_groups();
+  share(num_groups, group_step(num_groups), [&](int64_t begin, int64_t end) { gate_and_up(weights, begin, end); });
+  add_to_residual(weights.ffn_down, inner_activations(weights.ffn_down), {}, weights.ffn_post_norm,
+                  [&](int64_t begin, int64_t end) { next_layer_input(layer + 1, begin, end); });
 }
 
 // inner = activation(gate) * up for the outputs of the groups, by tiles that stay in this core's cache.
 void DecoderWorker::gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end) {
-  const float* input = scratch_.input;
-  const Activations gate_act = activations(weights.ffn_gate, input);
-  const Activations up_act = activations(weights.ffn_up, input);
+  const Activations gate_act = activations(weights.ffn_gate, scratch_.input);
+  const Activations up_act = activations(weights.ffn_up, scratch_.input);
+  const bool quantized = act_form(weights.ffn_down.packed.type) != ActForm::kF32;
+  const int64_t inner_stride = quantized ? kUnitColumns : config_.intermediate_size;
   const int64_t tile_groups = scratch_.tile_floats / (kTileColumns * num_rows_);
-  for (int64_t group = group_begin; group < group_end; group += tile_groups) {
-    const int64_t stop = std::min(group + tile_groups, group_end);
+  for (int64_t group = group_begin, stop = 0; group < group_end; group = stop) {
+    const int64_t unit = group / kUnitGroups;
+    stop = std::min({group + tile_groups, group_end, (unit + 1) * kUnitGroups});
     const int64_t stride = (stop - group) * kTileColumns;
     const int64_t column = group * kTileColumns;
     const int64_t columns = std::min(stride, config_.intermediate_size - column);
     // The kernels place output n at y[n]: begin the tile `column` floats earlier.
-    model_.matmul().matmul(weights.ffn_gate.packed, gate_act, own_.gate - column, stride, group, stop);
+    model_.matmul().matmul(weights.ffn_gate.packed, gate_act, own_.tile - column, stride, group, stop);
     model_.matmul().matmul(weights.ffn_up.packed, up_act, own_.up - column, stride, group, stop);
+    float* inner = scratch_.inner + column;
+    if (quantized) inner += unit * kUnitColumns * (num_rows_ - 1);
     for (int64_t row = 0; row < num_rows_; ++row) {
-      ops_.gated(own_.gate + row * stride, own_.up + row * stride, config_.activation, columns,
-                 scratch_.inner + row * config_.intermediate_size + column);
+      ops_.gated(own_.tile + row * stride, own_.up + row * stride, config_.activation, columns,
+                 inner + row * inner_stride);
     }
+    if (quantized) finish_groups(weights.ffn_down, unit, stop - group);
   }
 }
 
+// Whoever ends the last groups of a unit of `inner` quantises it while it is in the cache.
+void DecoderWorker::finish_groups(const Matrix& ffn_down, int64_t unit, int64_t groups) {
+  const int64_t column = unit * kUnitColumns;
+  const int64_t columns = std::min(kUnitColumns, config_.intermediate_size - column);
+  std::atomic<int64_t>& done = scratch_.unit_groups[static_cast<size_t>(unit)];
+  if (done.fetch_add(groups, std::memory_order_acq_rel) + groups != round_up_16(columns) / kTileColumns) return;
+  done.store(0, std::memory_order_relaxed);  // nobody touches it again before the next layer
+  model_.matmul().quantize(scratch_.inner + column * num_rows_, kUnitColumns,
+                           activation_columns(inner_activations(ffn_down), column, columns), 0, num_rows_);
+}
+
 void DecoderWorker::head() {
-  const Vector& last_norm = model_.layer(config_.num_layers - 1).ffn_post_norm;
-  float* input = scratch_.input;
-  share_rows([&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* x = x_ + row * config_.hidden_size;
-      float* out = input + row * config_.hidden_size;
-      add_residual(x, scratch_.down + row * scratch_.hidden_stride, {}, last_norm, out);
-      ops_.rms_norm(x, model_.output_norm().data(), config_.norm_eps, config_.hidden_size, out);
-    }
-    quantize(input, config_.hidden_size, begin, end, {&model_.head()});
-  });
-  multiply(model_.head(), input, scratch_.logits, scratch_.logits_stride);
-  if (config_.logit_softcap == 0.0F) return;
-  share(num_rows_, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      ops_.softcap(scratch_.logits + row * scratch_.logits_stride, config_.logit_softcap, config_.vocab_size);
+  const PackedMatrix& packed = model_.head().packed;
+  const Activations act = activations(model_.head(), scratch_.input);
+  share(packed.num_groups(), group_step(packed.num_groups()), [&](int64_t begin, int64_t end) {
+    model_.matmul().matmul(packed, act, scratch_.logits, scratch_.logits_stride, begin, end);
+    if (config_.logit_softcap == 0.0F) return;
+    const int64_t column = begin * kTileColumns;
+    const int64_t columns = std::min(end * kTileColumns, config_.vocab_size) - column;
+    for (int64_t row = 0; row < num_rows_; ++row) {
+      ops_.softcap(scratch_.logits + row * scratch_.logits_stride + column, config_.logit_softcap, columns);
     }
   });
 }

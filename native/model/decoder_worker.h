@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 
 #include "model/attention_plan.h"
 #include "model/batch.h"
@@ -22,27 +23,37 @@ class DecoderWorker {
   void run();
 
  private:
-  // --- stages of a step, in order
+  static constexpr int64_t kFewRows = 4;
+
+  // --- stages of a step, in order; with few rows five a layer, with many nine
   void embed();
-  void attention_input(int64_t layer);
-  void project_qkv(const LayerWeights& weights);
-  void rotate_and_store(int64_t layer);
+  void project_qkv(int64_t layer);
   void attend(int64_t layer);
   void attention_output(int64_t layer);
-  void feed_forward(const LayerWeights& weights);
+  void feed_forward(int64_t layer);
   void head();
 
   // --- parts of stages
+  void keep_logit_rows();
   void make_rope_table(int64_t row);
+  void normalize(const Vector& norm, std::initializer_list<const Matrix*> for_matrices, int64_t row_begin,
+                 int64_t row_end);
+  void next_layer_input(int64_t layer, int64_t row_begin, int64_t row_end);
   void rotate_heads(int64_t row, int64_t kv_head, const LayerWeights& weights, int64_t layer);
   void attend_item(const AttentionItem& item, AttentionPlan& plan, int64_t layer);
-  void finish_tile(const AttentionItem& item, const AttentionState& state);
+  AttentionTile gather_rows(const AttentionItem& item, const AttentionPlan& plan, int64_t layer);
+  void merge_chunks(const AttentionRows& rows, const AttentionPlan& plan, int64_t layer, int32_t kv_head);
+  void finish_rows(const AttentionRows& rows, int32_t kv_head);
+  void quantize_attention(int64_t layer, int64_t row_begin, int64_t row_end);
   void gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end);
-  void add_residual(float* x, const float* y, const Vector& bias, const Vector& norm, float* scratch);
+  void finish_groups(const Matrix& ffn_down, int64_t unit, int64_t groups);
+  void add_product(const Matrix& matrix, const Activations& act, const Vector& bias, int64_t group_begin,
+                   int64_t group_end);
+  void add_projected(const Vector& bias, const Vector& norm, int64_t row_begin, int64_t row_end);
   void quantize(const float* input, int64_t k, int64_t row_begin, int64_t row_end,
                 std::initializer_list<const Matrix*> for_matrices);
   Activations activations(const Matrix& matrix, const float* input) const;
-  void multiply(const Matrix& matrix, const float* input, float* out, int64_t stride);
+  Activations inner_activations(const Matrix& ffn_down) const;
 
   // One stage: calls body(begin, end) for pieces of [0, total), returns when all of them are done.
   template <class Body>
@@ -50,12 +61,42 @@ class DecoderWorker {
     stages_.run(next_stage_++, total, step, worker_, body);
   }
   template <class Body>
-  void share_rows(Body&& body) {
-    share(num_rows_, num_rows_ / (16 * num_workers_), body);
+  void share_evenly(int64_t total, Body&& body) {
+    share(total, total / (16 * num_workers_), body);
   }
-  template <class Body>
-  void share_groups(int64_t num_groups, Body&& body) {
-    share(num_groups, num_groups / (32 * num_workers_), body);
+  // A stage and then next(begin, end) for pieces of [0, next_total). With few rows that is not worth a stage of its
+  // own: whoever ends the first does it all.
+  template <class Body, class Next>
+  void share_then(int64_t total, int64_t step, Body&& body, int64_t next_total, Next&& next) {
+    if (num_rows_ <= kFewRows) {
+      stages_.run(next_stage_++, total, step, worker_, body, [&] { next(int64_t{0}, next_total); });
+    } else {
+      share(total, step, body);
+      share_evenly(next_total, next);
+    }
+  }
+  template <class Body, class Next>
+  void share_then_rows(int64_t total, int64_t step, Body&& body, Next&& next) {
+    share_then(total, step, body, num_rows_, next);
+  }
+  int64_t group_step(int64_t num_groups) const { return num_groups / (32 * num_workers_); }
+  // x += matrix * act, by way of norm if there is one, and then next(begin, end) for pieces of the rows.
+  template <class Next>
+  void add_to_residual(const Matrix& matrix, const Activations& act, const Vector& bias, const Vector& norm,
+                       Next&& next) {
+    const int64_t num_groups = matrix.packed.num_groups();
+    if (norm.empty()) {
+      const auto add_groups = [&](int64_t begin, int64_t end) { add_product(matrix, act, bias, begin, end); };
+      share_then_rows(num_groups, group_step(num_groups), add_groups, next);
+      return;
+    }
+    const auto project = [&](int64_t begin, int64_t end) {
+      model_.matmul().matmul(matrix.packed, act, scratch_.projected, scratch_.hidden_stride, begin, end);
+    };
+    share_then_rows(num_groups, group_step(num_groups), project, [&](int64_t begin, int64_t end) {
+      add_projected(bias, norm, begin, end);
+      next(begin, end);
+    });
   }
 
   Model& model_;
@@ -70,7 +111,7 @@ class DecoderWorker {
   int64_t next_stage_ = 0;
   const int worker_;
   const int num_workers_;
-  int64_t num_rows_;  // all tokens; from the last layer's attention on the rows whose logits are wanted
+  int64_t num_rows_;  // all tokens; after the last layer's keys and values the rows whose logits are wanted
   float* x_;          // residual stream of these rows
 };
 

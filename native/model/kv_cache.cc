@@ -16,12 +16,19 @@ size_t cache_bytes(int64_t num_blocks, int64_t block_bytes) {
   return bytes;
 }
 
+int64_t head_bytes(KvType type, int64_t padded_dim) {
+  const int64_t values = 2 * padded_dim * kBlockTokens;
+  if (type == KvType::kF16) return values * static_cast<int64_t>(sizeof(uint16_t));
+  return values + 2 * num_scales(padded_dim) * kBlockTokens * static_cast<int64_t>(sizeof(uint16_t));
+}
+
 }  // namespace
 
-KVCache::KVCache(const DecoderConfig& config, int64_t num_blocks)
-    : num_blocks_(num_blocks),
+KVCache::KVCache(const DecoderConfig& config, int64_t num_blocks, KvType type)
+    : type_(type),
+      num_blocks_(num_blocks),
       num_kv_heads_(config.num_kv_heads),
-      head_bytes_(2 * config.padded_head_dim() * kBlockTokens * static_cast<int64_t>(sizeof(uint16_t))),
+      head_bytes_(head_bytes(type, config.padded_head_dim())),
       block_bytes_(config.num_layers * num_kv_heads_ * head_bytes_),
       memory_(cache_bytes(num_blocks, block_bytes_)) {
   memory_.advise_huge_pages(false);  // memory follows the tokens that are held

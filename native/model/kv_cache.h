@@ -9,11 +9,12 @@
 namespace corral {
 
 // Keys and values of all sequences: `num_blocks` blocks of 16 tokens in one virtual range, untouched until used.
-// Block: [layer][kv head][K page | V page], f16; the pages are those of AttentionTile (kernels/ops.h).
+// Block: [layer][kv head][K page | V page | scales, if any]; see KvType (kernels/ops.h).
 class KVCache {
  public:
-  KVCache(const DecoderConfig& config, int64_t num_blocks);
+  KVCache(const DecoderConfig& config, int64_t num_blocks, KvType type);
 
+  KvType type() const { return type_; }
   int64_t num_blocks() const { return num_blocks_; }
   int64_t block_bytes() const { return block_bytes_; }
 
@@ -28,9 +29,10 @@ class KVCache {
   size_t resident_bytes() const { return memory_.resident_bytes(); }
 
  private:
+  KvType type_;
   int64_t num_blocks_;
   int64_t num_kv_heads_;
-  int64_t head_bytes_;   // a K and a V page
+  int64_t head_bytes_;   // a K and a V page, and their scales
   int64_t block_bytes_;  // a multiple of 64
   VirtualMemory memory_;
 };

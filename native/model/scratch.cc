@@ -7,18 +7,30 @@ namespace {
 
 constexpr int64_t kTileFloats = int64_t{1} << 16;  // 256 KiB: two tiles stay in a core's L2 cache
 
-// Bytes that the inputs of every matrix of the model need for `rows` rows in one form.
-size_t largest_activation(const Model& model, ActForm form, int64_t rows) {
-  size_t bytes = 0;
-  const auto consider = [&](const Matrix& matrix) {
-    if (act_form(matrix.packed.type) == form) bytes = std::max(bytes, activation_bytes(form, rows, matrix.packed.cols));
-  };
-  consider(model.head());
+// Bytes that an input of the matrix needs for `rows` rows in one form; 0 if the matrix wants another.
+size_t input_bytes(const Matrix& matrix, ActForm form, int64_t rows) {
+  return act_form(matrix.packed.type) == form ? activation_bytes(form, rows, matrix.packed.cols) : 0;
+}
+
+// The most that an input of any matrix but ffn_down needs.
+size_t largest_input(const Model& model, ActForm form, int64_t rows) {
+  size_t bytes = input_bytes(model.head(), form, rows);
   for (int64_t index = 0; index < model.config().num_layers; ++index) {
     const LayerWeights& layer = model.layer(index);
-    for (const Matrix* matrix : {&layer.attn_q, &layer.attn_k, &layer.attn_v, &layer.attn_output, &layer.ffn_gate,
-                                 &layer.ffn_up, &layer.ffn_down}) {
-      consider(*matrix);
+    for (const Matrix* matrix :
+         {&layer.attn_q, &layer.attn_k, &layer.attn_v, &layer.attn_output, &layer.ffn_gate, &layer.ffn_up}) {
+      bytes = std::max(bytes, input_bytes(*matrix, form, rows));
+    }
+  }
+  return bytes;
+}
+
+// The same for ffn_down, in whichever form.
+size_t largest_inner(const Model& model, int64_t rows) {
+  size_t bytes = 0;
+  for (int64_t index = 0; index < model.config().num_layers; ++index) {
+    for (const ActForm form : {ActForm::kQ8x32, ActForm::kQ8x256}) {
+      bytes = std::max(bytes, input_bytes(model.layer(index).ffn_down, form, rows));
     }
   }
   return bytes;
@@ -38,10 +50,8 @@ struct Scratch::Layout {
   }
   float* floats(int64_t count) { return reinterpret_cast<float*>(bytes(static_cast<size_t>(count) * sizeof(float))); }
 
-  AttentionState state(const AttentionPlan& plan) {
-    float* memory = floats(plan.slot_floats());
-    if (memory == nullptr) return {};
-    return {memory, memory + plan.max_tile_rows(), memory + 2 * plan.max_tile_rows()};
+  AttentionState states(int64_t rows, int64_t padded_dim) {
+    return {.max = floats(rows), .sum = floats(rows), .acc = floats(rows * padded_dim)};
   }
 };
 
@@ -56,31 +66,33 @@ Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_toke
   hidden_stride = round_up_16(config.hidden_size);
   logits_stride = round_up_16(config.vocab_size);
   tile_floats = std::max(kTileFloats, kTileColumns * max_tokens);
+  const int64_t num_units = (config.intermediate_size + kUnitColumns - 1) / kUnitColumns;
+  unit_groups = std::make_unique<std::atomic<int64_t>[]>(static_cast<size_t>(num_units));
   for (Layout layout;;) {
     layout.used = 0;
     x = layout.floats(max_tokens * config.hidden_size);
     selected = layout.floats(max_tokens * config.hidden_size);
     input = layout.floats(max_tokens * std::max(config.hidden_size, config.q_size()));
     for (const ActForm form : {ActForm::kQ8x32, ActForm::kQ8x256}) {
-      activations[static_cast<size_t>(form)] = layout.bytes(largest_activation(model, form, max_tokens));
+      activations[static_cast<size_t>(form)] = layout.bytes(largest_input(model, form, max_tokens));
     }
+    inner_activations = layout.bytes(largest_inner(model, max_tokens));
     qkv = layout.floats(max_tokens * qkv_stride);
     attention = layout.floats(max_tokens * config.q_size());
     projected = layout.floats(max_tokens * hidden_stride);
-    inner = layout.floats(max_tokens * config.intermediate_size);
-    down = layout.floats(max_tokens * hidden_stride);
+    inner = layout.floats(max_tokens * num_units * kUnitColumns);
     logits = layout.floats(max_tokens * logits_stride);
     for (size_t table = 0; table < 2; ++table) {
       cos[table] = layout.floats(max_tokens * config.rope_dim / 2);
       sin[table] = layout.floats(max_tokens * config.rope_dim / 2);
-      slots[table] = layout.floats(plan.max_slots() * plan.slot_floats());
+      states[table] = layout.states(plan.max_state_rows(), config.padded_head_dim());
     }
     for (WorkerScratch& worker : workers) {
-      worker.gate = layout.floats(tile_floats);
+      worker.tile = layout.floats(tile_floats);
       worker.up = layout.floats(tile_floats);
-      worker.scores = layout.floats(plan.max_tile_rows() * kChunkKeys);
-      worker.state = layout.state(plan);
-      worker.part = layout.state(plan);
+      worker.scores = layout.floats(plan.max_item_rows() * kChunkKeys);
+      worker.state = layout.states(plan.max_item_rows(), config.padded_head_dim());
+      worker.part = layout.states(plan.max_item_rows(), config.padded_head_dim());
     }
     if (layout.base != nullptr) break;
     memory_ = VirtualMemory(layout.used);
@@ -88,9 +100,11 @@ Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_toke
     layout.base = memory_.data();
   }
   for (WorkerScratch& worker : workers) {
-    worker.queries.resize(static_cast<size_t>(plan.max_tile_rows()));
-    worker.key_begin.resize(static_cast<size_t>(plan.max_tile_rows()));
-    worker.key_end.resize(static_cast<size_t>(plan.max_tile_rows()));
+    const size_t item_rows = static_cast<size_t>(plan.max_item_rows());
+    worker.queries.resize(item_rows);
+    worker.block_tables.resize(item_rows);
+    worker.key_begin.resize(item_rows);
+    worker.key_end.resize(item_rows);
   }
 }
 

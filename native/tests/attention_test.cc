@@ -1,4 +1,5 @@
-// Paged attention of every ISA: against plain double arithmetic, and bit for bit whatever the tile, window or chunk.
+// Paged attention of every ISA and form of the cache: against plain double arithmetic, and bit for bit whatever the
+// tile, window or chunk.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -8,6 +9,7 @@
 
 #include "base/cpu_features.h"
 #include "kernels/ops.h"
+#include "quant/float16.h"
 #include "tests/check.h"
 #include "tests/shapes.h"
 
@@ -18,17 +20,46 @@ using Floats = std::vector<float>;
 
 // Keys and values of one KV head on shuffled blocks, as pages and as plain rows.
 struct Context {
+  KvType type;
   int64_t num_keys;
   int64_t head_dim;
   int64_t padded_dim;
   std::vector<int32_t> blocks;
   std::vector<uint8_t> pages;
-  Floats k, v;  // [num_keys][head_dim], exact in f16
-  int64_t block_bytes() const { return padded_dim * kBlockTokens * 4; }
+  Floats k, v;  // [num_keys][head_dim] as the pages hold them
+  int64_t block_bytes() const {
+    const int64_t values = 2 * padded_dim * kBlockTokens;
+    return type == KvType::kF16 ? values * 2 : values + 2 * num_scales(padded_dim) * kBlockTokens * 2;
+  }
 };
 
-Context make_context(const OpsKernels& ops, int64_t num_keys, int64_t head_dim) {
-  Context c{num_keys, head_dim, (head_dim + 15) / 16 * 16, {}, {}, {}, {}};
+// Replaces K and V of one token by what its int8 page pair holds; they may be off by half a step.
+void read_int8(Context& c, int64_t key) {
+  const uint8_t* pair = c.pages.data() + c.blocks[static_cast<size_t>(key / kBlockTokens)] * c.block_bytes();
+  const int64_t slot = key % kBlockTokens;
+  const int64_t page = c.padded_dim * kBlockTokens;
+  const uint8_t* v_pair = pair + page + num_scales(c.padded_dim) * kBlockTokens * 2;
+  const auto scale_of = [&](const uint8_t* scales, int64_t d) {
+    uint16_t half;
+    std::memcpy(&half, scales + (d / kScaleDims * kBlockTokens + slot) * 2, 2);
+    return half_to_float(half);
+  };
+  const auto take = [](float& value, uint8_t byte, float scale) {
+    const float held = static_cast<float>(static_cast<int8_t>(byte)) * scale;
+    // The scale is rounded to f16, so the greatest value may be off by a little more than half a step.
+    CHECK(std::abs(held - value) <= 0.57F * scale, "%g is held as %g", static_cast<double>(value),
+          static_cast<double>(held));
+    value = held;
+  };
+  for (int64_t d = 0; d < c.head_dim; ++d) {
+    const size_t index = static_cast<size_t>(key * c.head_dim + d);
+    take(c.k[index], pair[d * kBlockTokens + slot], scale_of(pair + page, d));
+    take(c.v[index], v_pair[slot * c.padded_dim + d], scale_of(v_pair + page, d));
+  }
+}
+
+Context make_context(const OpsKernels& ops, KvType type, int64_t num_keys, int64_t head_dim) {
+  Context c{type, num_keys, head_dim, (head_dim + 15) / 16 * 16, {}, {}, {}, {}};
   std::mt19937 random(7);
   std::uniform_int_distribution<int> sixteenth(-64, 64);
   for (int64_t i = 0; i < num_keys * head_dim; ++i) {
@@ -39,8 +70,10 @@ Context make_context(const OpsKernels& ops, int64_t num_keys, int64_t head_dim) 
   std::shuffle(c.blocks.begin(), c.blocks.end(), random);
   c.pages.assign(c.blocks.size() * static_cast<size_t>(c.block_bytes()), 0xff);  // NaN where nothing is written
   for (int64_t key = 0; key < num_keys; ++key) {
-    ops.store_kv(c.k.data() + key * head_dim, c.v.data() + key * head_dim, head_dim, c.padded_dim, key % kBlockTokens,
-                 c.pages.data() + c.blocks[static_cast<size_t>(key / kBlockTokens)] * c.block_bytes());
+    ops.kv_of(type).store(c.k.data() + key * head_dim, c.v.data() + key * head_dim, head_dim, c.padded_dim,
+                          key % kBlockTokens,
+                          c.pages.data() + c.blocks[static_cast<size_t>(key / kBlockTokens)] * c.block_bytes());
+    if (type == KvType::kInt8) read_int8(c, key);
   }
   return c;
 }
@@ -66,7 +99,8 @@ std::vector<Floats> attend(const OpsKernels& ops, const Context& c, const std::v
   tile.queries = queries.data();
   tile.key_begin = begins.data();
   tile.key_end = ends.data();
-  tile.block_table = c.blocks.data();
+  const std::vector<const int32_t*> tables(rows.size(), c.blocks.data());
+  tile.block_tables = tables.data();
   tile.pages = c.pages.data();
   tile.block_bytes = c.block_bytes();
   tile.head_dim = c.head_dim;
@@ -77,7 +111,7 @@ std::vector<Floats> attend(const OpsKernels& ops, const Context& c, const std::v
   const AttentionState state{max.data(), sum.data(), acc.data()};
   const AttentionState part{max2.data(), sum2.data(), acc2.data()};
   for (int64_t chunk = 0; chunk < c.num_keys; chunk += kChunkKeys) {
-    ops.attend_chunk(tile, chunk, scores.data(), part);
+    ops.kv_of(c.type).attend_chunk(tile, chunk, scores.data(), part);
     ops.merge(state, part, n, c.padded_dim);
   }
   std::vector<Floats> out;
@@ -129,9 +163,10 @@ std::vector<Query> make_queries(const Context& c, int64_t count, int64_t window)
   return rows;
 }
 
-void test_case(const OpsKernels& ops, int64_t num_keys, int64_t head_dim, int64_t num_rows, int64_t window, float cap) {
-  const Context context = make_context(ops, num_keys, head_dim);
-  const Context oracle_context = make_context(kOpsScalar, num_keys, head_dim);
+void test_case(const OpsKernels& ops, KvType type, int64_t num_keys, int64_t head_dim, int64_t num_rows, int64_t window,
+               float cap) {
+  const Context context = make_context(ops, type, num_keys, head_dim);
+  const Context oracle_context = make_context(kOpsScalar, type, num_keys, head_dim);
   CHECK(context.pages == oracle_context.pages, "%s store_kv", ops.name);
   const std::vector<Query> rows = make_queries(context, num_rows, window);
   const std::vector<Floats> together = attend(ops, context, rows, cap);
@@ -154,10 +189,40 @@ void test_values_beyond_f16_are_clamped(const OpsKernels& ops) {
   const Floats k(8, 1e9F);
   const Floats v(8, -1e9F);
   std::vector<uint16_t> pages(2 * 16 * kBlockTokens, 0x1234);
-  ops.store_kv(k.data(), v.data(), 8, 16, 3, reinterpret_cast<uint8_t*>(pages.data()));
+  ops.kv_of(KvType::kF16).store(k.data(), v.data(), 8, 16, 3, reinterpret_cast<uint8_t*>(pages.data()));
   for (size_t d = 0; d < 8; ++d) CHECK(pages[d * 16 + 3] == 0x7bff, "%s k", ops.name);
   for (size_t d = 0; d < 16; ++d) CHECK(pages[(16 + 3) * 16 + d] == (d < 8 ? 0xfbff : 0), "%s v", ops.name);
   CHECK(pages[2] == 0x1234 && pages[4] == 0x1234 && pages[8 * 16 + 3] == 0x1234, "%s wrote elsewhere", ops.name);
+}
+
+// Zeros, values beyond f16, values below its least scale, and NaN, which must not become a number.
+void test_int8_extremes(const OpsKernels& ops) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float infinity = std::numeric_limits<float>::infinity();
+  struct Case {
+    float value;
+    uint16_t scale;
+    int8_t held;
+  };
+  for (const Case& c : {Case{0.0F, 0, 0}, Case{-infinity, 0x6008, -127}, Case{1e9F, 0x6008, 127}, Case{1e-6F, 0, 0},
+                        Case{-254.0F, 0x4000, -127}, Case{9e-6F, 0x0001, 127}, Case{nan, 0x7e00, 0}}) {
+    const Floats k(40, c.value);
+    Floats v(40, 127.0F);
+    v[5] = c.value;
+    constexpr size_t kPage = 48 * kBlockTokens;
+    std::vector<uint8_t> pages(2 * kPage + 4 * 32, 0x55);
+    ops.kv_of(KvType::kInt8).store(k.data(), v.data(), 40, 48, 3, pages.data());
+    std::vector<uint16_t> scales(4 * 16);
+    std::memcpy(scales.data(), pages.data() + kPage, 2 * 32);
+    std::memcpy(scales.data() + 32, pages.data() + 2 * kPage + 2 * 32, 2 * 32);
+    for (size_t d = 0; d < 40; ++d) CHECK(static_cast<int8_t>(pages[d * 16 + 3]) == c.held, "%s k", ops.name);
+    for (size_t d = 40; d < 48; ++d) CHECK(pages[kPage + 2 * 32 + 3 * 48 + d] == 0, "%s padding of v", ops.name);
+    CHECK(scales[3] == c.scale && scales[16 + 3] == c.scale, "%s %g: scale %04x", ops.name,
+          static_cast<double>(c.value), static_cast<unsigned>(scales[3]));
+    CHECK(std::isnan(c.value) == std::isnan(half_to_float(scales[32 + 3])), "%s scale of v", ops.name);
+    CHECK(scales[48 + 3] == 0x3c00, "%s second scale of v", ops.name);
+    CHECK(pages[2] == 0x55 && pages[4] == 0x55 && scales[2] == 0x5555 && scales[4] == 0x5555, "%s elsewhere", ops.name);
+  }
 }
 
 }  // namespace
@@ -171,13 +236,16 @@ int main() {
   for (const Isa isa : available_isas()) {
     CHECK(select_isa(isa), "select");
     const OpsKernels& ops = ops_kernels();
-    for (const int64_t num_keys : contexts) {
-      for (const int64_t head_dim : {8, 16, 24, 64, 80, 128}) test_case(ops, num_keys, head_dim, 3, 0, 0.0F);
+    for (const KvType type : {KvType::kF16, KvType::kInt8}) {
+      for (const int64_t num_keys : contexts) {
+        for (const int64_t head_dim : {8, 16, 24, 64, 80, 128}) test_case(ops, type, num_keys, head_dim, 3, 0, 0.0F);
+      }
+      for (const int64_t num_rows : {1, 2, 4, 5, 7, 8, 9, 31}) test_case(ops, type, 300, 64, num_rows, 0, 0.0F);
+      for (const int64_t window : {1, 16, 17, 200, 280}) test_case(ops, type, 300, 32, 5, window, 0.0F);
+      test_case(ops, type, 300, small ? 48 : 256, 12, 0, 20.0F);
     }
-    for (const int64_t num_rows : {1, 2, 4, 5, 7, 8, 9, 31}) test_case(ops, 300, 64, num_rows, 0, 0.0F);
-    for (const int64_t window : {1, 16, 17, 200, 280}) test_case(ops, 300, 32, 5, window, 0.0F);
-    test_case(ops, 300, small ? 48 : 256, 12, 0, 20.0F);
     test_values_beyond_f16_are_clamped(ops);
+    test_int8_extremes(ops);
   }
   return 0;
 }

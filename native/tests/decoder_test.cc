@@ -110,7 +110,7 @@ std::vector<int32_t> draw(Sampler& sampler, Model& model, const Decoder& decoder
 std::vector<float> run(int num_threads) {
   Model model(make_config(), num_threads, false);
   fill(model);
-  const KVCache cache(model.config(), kBlocks);
+  const KVCache cache(model.config(), kBlocks, KvType::kF16);
   Decoder decoder(model, cache, kTokens);
   Sampler sampler(model.ops(), kVocab, num_threads);
   std::vector<int32_t> tables;
@@ -149,7 +149,7 @@ std::vector<float> run(int num_threads) {
 
 void test_cache_blocks() {
   const DecoderConfig config = make_config();
-  const KVCache cache(config, 8);
+  const KVCache cache(config, 8, KvType::kF16);
   CHECK(cache.block_bytes() == 3 * 2 * 2 * 16 * 16 * 2, "%ld", static_cast<long>(cache.block_bytes()));
   uint8_t* first = cache.pages(0, 0);
   std::memset(first + cache.block_bytes(), 0x5a, static_cast<size_t>(cache.block_bytes()));

@@ -1,9 +1,10 @@
-"""The C++ core: packed weights, paged KV cache, decoder and sampler.
+"""The C++ core: packed weights, paged KV cache, decoder, sampler and tokenizer.
 
 Arrays are C-contiguous numpy arrays of exactly the dtype named; nothing is converted. A wrong dtype, dimension, size or
 value raises ValueError with the numbers and changes nothing; an argument that is no array at all raises TypeError.
 `add_tensor`, `map_tensor`, `forward`, `sample`, `copy_blocks` and `release_blocks` release the GIL. They share the
-threads of one Model: a call while another is running on the same Model raises RuntimeError.
+threads of one Model: a call while another is running on the same Model raises RuntimeError. Tables of strings are read,
+indexed and encoded with without the GIL too.
 
 Sizes in the signatures: T tokens of a step, S sequences, B blocks in a table row, R rows of logits, V vocabulary.
 """
@@ -143,15 +144,19 @@ class Model:
         """Workers, the calling thread among them."""
 
 class KVCache:
-    """Keys and values (float16) in blocks of 16 tokens, all layers of a block side by side, in one virtual range.
+    """Keys and values in blocks of 16 tokens, all layers of a block side by side, in one virtual range.
 
     Memory is taken when a block is first written and given back by release_blocks.
 
     Args:
         num_blocks: size of the pool, from 1.
+        dtype: "f16", or "int8" with an f16 scale for each 32 values of a key or value.
+
+    Raises:
+        ValueError: num_blocks or dtype is none of these.
     """
 
-    def __init__(self, model: Model, num_blocks: int) -> None: ...
+    def __init__(self, model: Model, num_blocks: int, dtype: str = "f16") -> None: ...
     @property
     def block_bytes(self) -> int:
         """Bytes of one block."""
@@ -254,3 +259,81 @@ class Decoder:
 
     def logits(self) -> npt.NDArray[np.float32]:
         """[R, V] a copy of the last forward's logits."""
+
+class StringTable:
+    """An immutable sequence of strings, in one block of memory. Bytes that are no UTF-8 are surrogate escapes.
+
+    Args:
+        strings: at most 2^32 - 2 of them, if they are to be searched.
+
+    Raises:
+        ValueError: a string holds halves of surrogate pairs.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None: ...
+    @staticmethod
+    def read(data: Buffer, offset: int, end: int, count: int, max_bytes: int) -> tuple[StringTable, int]:
+        """Reads strings as GGUF files write them, each a little-endian u64 length and its bytes, from
+        data[offset:end]; returns them and where the next one would begin.
+
+        It stops, with fewer than `count`, before one that goes beyond `end` or is longer than `max_bytes`.
+        """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> str: ...
+    def to_list(self) -> list[str]:
+        """All strings."""
+
+    @property
+    def longest_bytes(self) -> int:
+        """Bytes of the longest string; 0 if there is none."""
+
+    @property
+    def longest_characters(self) -> int:
+        """Characters of the longest string."""
+
+class StringIndex:
+    """Finds strings of a table.
+
+    Raises:
+        ValueError: the strings were chosen to have equal hashes.
+    """
+
+    def __init__(self, table: StringTable) -> None: ...
+    def find(self, text: str) -> int | None:
+        """The first string that is `text`."""
+
+    @property
+    def duplicate(self) -> tuple[int, int] | None:
+        """Two strings of the table that are the same."""
+
+def find_bad_merge(merges: StringTable) -> int | None:
+    """The first merge that is no pair: two parts that are not empty, with a space between, in UTF-8."""
+
+class BytePairEncoder:
+    """Byte-level BPE over words that are split already. Immutable; any thread may use it.
+
+    Args:
+        tokens: written in GPT-2's alphabet of bytes.
+        index: of `tokens`.
+        merges: the first one merges first; parts and results need not be tokens.
+        is_usable: a byte for each token; text never becomes one where it is 0.
+        keeps_whole_words: a word that is a token is taken as it is, without merging.
+
+    Raises:
+        ValueError: a merge that is no pair, or merges that were chosen to have equal hashes.
+    """
+
+    def __init__(
+        self, tokens: StringTable, index: StringIndex, merges: StringTable, is_usable: Buffer, keeps_whole_words: bool
+    ) -> None: ...
+    def encode(self, units: Buffer) -> list[int]:
+        """The ids of a text, given as uint16: its bytes, plus 256 for each that does not begin a word."""
+
+    @property
+    def num_missing_bytes(self) -> int:
+        """Bytes that are no token by themselves; they are left out of texts."""
+
+    @property
+    def first_unnamed(self) -> str | None:
+        """The first text of several characters that the merges name and that is no usable token."""

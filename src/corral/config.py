@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from corral.errors import InvalidConfig
 
 BLOCK_SIZE = 16  # tokens in a KV block
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 11434
+KvCacheDtype = Literal["auto", "f16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class EngineConfig:
         max_step_ms: while somebody streams, a step's token budget aims below this.
         max_queue: waiting requests beyond which new ones are refused.
         kv_cache_bytes: size of the KV pool (virtual; touched when used); None derives it from free memory.
+        kv_cache_dtype: "f16", or "int8" for about twice the tokens in the same memory at some loss; "auto" is f16.
         kv_idle_release_s: seconds without work after which the pool's memory, cached prefixes too, is given back.
         enable_prefix_caching: share full blocks among live and past requests.
         num_threads: worker threads of the core; None is the number of usable CPUs.
@@ -38,6 +41,7 @@ class EngineConfig:
     max_step_ms: float = 150.0
     max_queue: int = 512
     kv_cache_bytes: int | None = None
+    kv_cache_dtype: KvCacheDtype = "auto"
     kv_idle_release_s: float = 60.0
     enable_prefix_caching: bool = True
     num_threads: int | None = None
@@ -54,6 +58,15 @@ class EngineConfig:
         _check_positive("max_step_ms", self.max_step_ms)
         if self.cache_max_bytes is not None and self.cache_max_bytes < 0:
             raise InvalidConfig(f"cache_max_bytes is {self.cache_max_bytes!r}; it must not be below 0")
+        if self.kv_cache_dtype not in get_args(KvCacheDtype):
+            raise InvalidConfig(
+                f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be one of {', '.join(get_args(KvCacheDtype))}"
+            )
+
+    @property
+    def kv_dtype(self) -> str:
+        """What keys and values are kept as: kv_cache_dtype with "auto" decided."""
+        return "f16" if self.kv_cache_dtype == "auto" else self.kv_cache_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,14 @@ def cache_home() -> Path:
 def forced_isa() -> str | None:
     """CORRAL_ISA: scalar, neon, avx2, avx2_vnni, avx512 or amx, for tests and comparisons."""
     return os.environ.get("CORRAL_ISA") or None
+
+
+def without_blas_threads() -> None:
+    """Lets numpy's BLAS, which Corral does not use, start no threads when it is imported: they cost 40 ms of every CPU.
+
+    For our own processes only, before they import numpy; what the user has set stays.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def ca_bundle() -> str | None:

@@ -92,19 +92,39 @@ def test_a_parameter_out_of_range_is_named(corral: Corral, flags: list[str], fie
     assert done.stderr.decode().startswith(f"Error: {field} is ")
 
 
-def test_help_needs_no_heavy_library() -> None:
-    """--help must answer at once: what takes long to import waits until a verb needs it."""
-    heavy = [
-        "numpy",
-        "httpx",
-        "fastapi",
-        "uvicorn",
-        "huggingface_hub",
-        "rich",
-        "prompt_toolkit",
-        "tokenizers",
-        "corral._native",
-    ]
-    code = f"import sys, corral.cli.main; print([m for m in {heavy} if m in sys.modules])"
-    done = run([sys.executable, "-c", code], env=environment(), capture_output=True, check=True, text=True)
-    assert done.stdout.strip() == "[]"
+HEAVY = (
+    *("numpy", "httpx", "starlette", "uvicorn", "huggingface_hub", "rich", "prompt_toolkit", "tokenizers", "jinja2"),
+    *("pydantic", "asyncio", "msgspec", "psutil", "corral._native"),
+)
+
+
+def imported_by(code: str) -> set[str]:
+    """Which of HEAVY a fresh interpreter has imported after `code`."""
+    command = [sys.executable, "-c", f"import sys\n{code}\nprint(*[m for m in {HEAVY} if m in sys.modules])"]
+    done = run(command, env=environment(), capture_output=True, check=True, text=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["serve", "--help"], ["plan", "--help"], ["cache"]]
+)
+def test_help_and_version_need_no_heavy_library(arguments: list[str]) -> None:
+    """They must answer at once: what takes long to import waits until a verb needs it."""
+    call = f"from corral.cli.main import main\nsys.argv = ['corral', *{arguments}]"
+    assert imported_by(f"{call}\ntry:\n    main()\nexcept SystemExit:\n    print()") == set()
+
+
+def test_the_tokenizer_is_begun_before_the_engine_is_imported() -> None:
+    assert not imported_by("import corral.worker.opening") & {"numpy", "jinja2", "pydantic", "httpx", "psutil"}
+
+
+def test_a_model_in_this_process_needs_nothing_of_the_server() -> None:
+    assert not imported_by("import corral.worker.pipeline") & {"pydantic", "starlette", "uvicorn", "httpx", "rich"}
+
+
+def test_http_is_imported_beside_the_worker_not_before_it() -> None:
+    assert not imported_by("import corral.server.run") & {"starlette", "uvicorn", "pydantic"}
+
+
+def test_the_front_process_needs_nothing_of_the_engine() -> None:
+    assert not imported_by("import corral.server.app, corral.server.run") & {"numpy", "tokenizers", "jinja2"}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import click
 import pytest
-import typer
 
 from corral.cli.options import parse_size
 
@@ -26,5 +26,5 @@ def test_sizes_have_units_of_1024(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "G", "-1", "1e9", "4X", "4 G B", "nan", "0x10", "4G4"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no size"):
+    with pytest.raises(click.BadParameter, match="is no size"):
         parse_size(text)

@@ -40,6 +40,15 @@ def test_flags_have_twins_in_the_environment(corral: Corral, model: Path) -> Non
     assert json.loads(done.stdout)["max_model_len"] == 256
 
 
+def test_the_form_of_the_kv_cache_is_shown_and_checked(corral: Corral, model: Path) -> None:
+    found = json.loads(corral("plan", str(model), "--json", "--kv-cache-dtype", "int8").stdout)
+    assert found["kv_dtype"] == "int8"
+    refused = corral("plan", str(model), env={"CORRAL_KV_CACHE_DTYPE": "fp8"})
+    assert refused.returncode == 2
+    for part in (b"fp8", b"auto", b"f16", b"int8"):
+        assert part in refused.stderr
+
+
 def test_what_does_not_fit_is_shown_and_exits_with_1(corral: Corral, model: Path) -> None:
     done = corral("plan", str(model), "--kv-cache-memory", "1000T")
     assert done.returncode == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 import corral.server.run
 from corral.cli.main import app
@@ -48,6 +48,7 @@ FLAGS = {
     "--max-step-ms": "80.5",
     "--max-queue": "9",
     "--kv-cache-memory": "1G",
+    "--kv-cache-dtype": "int8",
     "--kv-idle-release": "5",
     "--threads": "2",
     "--cache-max": "2G",
@@ -64,6 +65,7 @@ EXPECTED = (
         max_step_ms=80.5,
         max_queue=9,
         kv_cache_bytes=1 << 30,
+        kv_cache_dtype="int8",
         kv_idle_release_s=5.0,
         enable_prefix_caching=False,
         num_threads=2,

@@ -49,7 +49,7 @@ def allowed_bytes(worker: WorkerClient) -> int:
 
 def block_bytes(name: str) -> int:
     with open_gguf(model_path(name)) as gguf:
-        return read_config(gguf).kv_bytes_per_token * BLOCK_SIZE
+        return read_config(gguf).kv_bytes_per_token("f16") * BLOCK_SIZE
 
 
 async def ask(worker: WorkerClient, first: int, count: int) -> None:

@@ -164,6 +164,20 @@ def test_answers_do_not_depend_on_a_prefix_hit(model: Model, alone: dict[tuple[s
     assert core.stats().prefix_hit_tokens > hits
 
 
+def test_answers_with_an_int8_cache_do_not_depend_on_any_of_this(model: Model) -> None:
+    alone: dict[tuple[str, int], tuple[int, ...]] = {}
+    for spec in make_specs(8):
+        core = make_core(model, kv_cache_dtype="int8", max_num_seqs=1, enable_prefix_caching=False)
+        alone |= run(core, [spec])
+    for num_blocks, max_num_batched_tokens in ((64, 64), (64, 7), (16, 64)):
+        core = make_core(
+            model, num_blocks=num_blocks, kv_cache_dtype="int8", max_num_batched_tokens=max_num_batched_tokens
+        )
+        assert run(core, make_specs(8)) == alone
+        assert run(core, make_specs(8)) == alone
+        assert core.stats().prefix_hit_tokens > 0
+
+
 def test_stop_tokens_are_not_drawn_before_min_tokens(model: Model) -> None:
     params = SamplingParams(temperature=0.0, max_tokens=20)
     (free,) = run(make_core(model), [SequenceGroupSpec("a", [1, 2, 3], params)]).values()
@@ -175,8 +189,9 @@ def test_stop_tokens_are_not_drawn_before_min_tokens(model: Model) -> None:
     assert free[0] not in tokens
 
 
-def test_logits_that_are_not_finite_cost_one_request() -> None:
-    core = make_core(make_model(poisoned_token=95))
+@pytest.mark.parametrize("dtype", ["f16", "int8"])
+def test_logits_that_are_not_finite_cost_one_request(dtype: str) -> None:
+    core = make_core(make_model(poisoned_token=95), kv_cache_dtype=dtype)
     params = SamplingParams(temperature=0.0, max_tokens=4, logit_bias={95: -100.0})
     core.add(SequenceGroupSpec("bad", [1, 95, 2], params))
     core.add(SequenceGroupSpec("good", [1, 2, 3], params))

@@ -47,7 +47,8 @@ def test_sizes_and_roles(family: str, tmp_path: Path) -> None:
     assert config.rope_style == ("interleaved" if family == "llama" else "half")
     assert config.activation == ("gelu_tanh" if family == "gemma3" else "silu")
     assert config.attn_scale == pytest.approx(0.25)
-    assert config.kv_bytes_per_token == 2 * 2 * 16 * 2 * 2
+    assert config.kv_bytes_per_token("f16") == 2 * 2 * 16 * 2 * 2
+    assert config.kv_bytes_per_token("int8") == 2 * 2 * 2 * (16 + 2)
     assert not config.is_tied
     layer_roles = {role.role for role in config.tensor_roles.values() if role.layer == 1}
     norms = {"attn_q_norm", "attn_k_norm"}

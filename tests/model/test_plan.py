@@ -95,12 +95,21 @@ def test_the_table_names_everything_a_user_asks_for(tiny: tuple[GGUFFile, ModelC
     for part in (
         "tiny llama (llama)",
         "1.5 MiB packed, 1.4 MiB in the file",
-        "1.0 KiB a token, a pool of 256.0 MiB",
+        "1.0 KiB a token as f16, a pool of 256.0 MiB for 262,144 tokens",
         "2,048 tokens; the model's own limit is 2,048",
         "128 with 1,024 tokens each, 128 with the full context",
         "8.0 GiB free of 16.0 GiB",
     ):
         assert part in text
+
+
+def test_int8_holds_about_twice_the_tokens(tiny: tuple[GGUFFile, ModelConfig]) -> None:
+    settings = EngineConfig(kv_cache_bytes=10_000_000)
+    half = plan_with(tiny, GIB, settings)
+    bytes_ = plan_with(tiny, GIB, replace(settings, kv_cache_dtype="int8"))
+    assert bytes_.kv_bytes_per_token == KV_BYTES * (64 + 4) // 128
+    assert half.pool_tokens * 1.8 < bytes_.pool_tokens < half.pool_tokens * 2
+    assert "a token as int8" in bytes_.describe()
 
 
 def test_this_machine_has_a_plan(tiny: tuple[GGUFFile, ModelConfig]) -> None:

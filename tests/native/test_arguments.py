@@ -175,6 +175,8 @@ def test_other_limits(runner: Runner) -> None:
         _native.Model(SHAPE.config(), 0)
     with pytest.raises(ValueError, match="num_blocks is 0"):
         _native.KVCache(runner.model, 0)
+    with pytest.raises(ValueError, match='dtype is "fp8"; it must be "f16" or "int8"'):
+        _native.KVCache(runner.model, 4, "fp8")
     with pytest.raises(ValueError, match="max_seqs is 9; it must be from 1 to 8"):
         _native.Decoder(runner.model, runner.kv_cache, 8, 9)
     with pytest.raises(ValueError, match="kv_cache was made for another model"):

@@ -134,10 +134,12 @@ def build_model(shape: Shape, weights: Weights, num_threads: int = 1) -> _native
 class Runner:
     """A decoder that keeps the block tables of its sequences, by name, on shuffled blocks."""
 
-    def __init__(self, model: _native.Model, vocab_size: int, *, num_blocks: int = 64, max_tokens: int = 64) -> None:
+    def __init__(
+        self, model: _native.Model, vocab_size: int, *, num_blocks: int = 64, max_tokens: int = 64, dtype: str = "f16"
+    ) -> None:
         self.model = model
         self.vocab_size = vocab_size
-        self.kv_cache = _native.KVCache(model, num_blocks)
+        self.kv_cache = _native.KVCache(model, num_blocks, dtype)
         self.decoder = _native.Decoder(model, self.kv_cache, max_tokens, min(32, max_tokens))
         self._free = list(np.random.default_rng(5).permutation(num_blocks))
         self._tables: dict[str, list[int]] = {}

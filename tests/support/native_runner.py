@@ -37,6 +37,7 @@ class NativeRunner:
         num_tokens: tokens that the KV cache holds.
         max_tokens: most tokens of one forward.
         cache: of packed weights; see load_model, as for progress.
+        kv_dtype: "f16" or "int8".
     """
 
     def __init__(
@@ -48,13 +49,14 @@ class NativeRunner:
         max_tokens: int = 512,
         cache: PackedCache | None = None,
         progress: Progress | None = None,
+        kv_dtype: str = "f16",
     ) -> None:
         with open_gguf(path) as gguf:
             self.config = read_config(gguf)
             self.model = load_model(gguf, self.config, num_threads, progress, cache)
         self.max_tokens = max_tokens
         self.num_blocks = -(-num_tokens // BLOCK_SIZE)
-        self.kv_cache = _native.KVCache(self.model, self.num_blocks)
+        self.kv_cache = _native.KVCache(self.model, self.num_blocks, kv_dtype)
         self.decoder = _native.Decoder(self.model, self.kv_cache, max_tokens, min(64, max_tokens))
 
     def forward(self, parts: Sequence[Part]) -> FloatArray:

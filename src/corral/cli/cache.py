@@ -5,29 +5,29 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
+import click
 
+from corral.cli.options import option
 from corral.errors import CorralError, InvalidModelFile
-
-app = typer.Typer(
-    help="Look at the packed weights that are kept on disk, check them, or remove them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 
 _UNITS = ((86400, "days"), (3600, "hours"), (60, "minutes"))
 
 
-@app.command("list")
-def list_cached(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False) -> None:
+@click.group("cache", no_args_is_help=True)
+def cache() -> None:
+    """Look at the packed weights that are kept on disk, check them, or remove them."""
+
+
+@cache.command("list")
+@option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
+def list_cached(*, as_json: bool) -> None:
     """List the models whose packed weights are on disk, the one used last first."""
     from corral.model.packed_cache import PackedCache
 
     entries = PackedCache().entries()
     if as_json:
-        typer.echo(json.dumps([asdict(entry) | {"path": str(entry.path)} for entry in entries], indent=2))
+        click.echo(json.dumps([asdict(entry) | {"path": str(entry.path)} for entry in entries], indent=2))
         return
     rows = [("MODEL", "SIZE", "LAST USED", "FILE")]
     now = time.time()
@@ -37,10 +37,10 @@ def list_cached(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows if entries else []:
-        typer.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+        click.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
 
 
-@app.command("verify")
+@cache.command("verify")
 def verify() -> None:
     """Read all packed weights and compare their checksums; damaged files are removed, to be made again.
 
@@ -58,14 +58,14 @@ def verify() -> None:
         except InvalidModelFile as error:
             damaged += 1
             entry.path.unlink(missing_ok=True)
-            typer.echo(f"removed  {error}")
+            click.echo(f"removed  {error}")
         else:
-            typer.echo(f"good     {_name(entry.model)}: {entry.path.name}")
+            click.echo(f"good     {_name(entry.model)}: {entry.path.name}")
     if damaged:
         raise CorralError(f"damaged and removed: {damaged}")
 
 
-@app.command("clear")
+@cache.command("clear")
 def clear() -> None:
     """Remove all packed weights; the next load of a model makes its own again."""
     from corral.model.packed_cache import PackedCache
@@ -74,7 +74,7 @@ def clear() -> None:
         entries = PackedCache().clear()
     except OSError as error:
         raise CorralError(f"the cache cannot be cleared: {error}") from error
-    typer.echo(f"{len(entries)} removed, {_size(sum(entry.num_bytes for entry in entries))} freed")
+    click.echo(f"{len(entries)} removed, {_size(sum(entry.num_bytes for entry in entries))} freed")
 
 
 def _name(model: str | None) -> str:

@@ -7,51 +7,50 @@ Data goes to stdout, all else to stderr. Exit codes: 0 done, 1 an error that is 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-import typer
+import click
 
 from corral.cli import cache, plan, run, serve
+from corral.config import without_blas_threads
 from corral.errors import CorralError
 
-app = typer.Typer(
-    name="corral",
-    help="Run large language models on the machine you have: one line to a chat, one line to a server.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("run")(run.run)
-app.command("serve")(serve.serve)
-app.command("plan")(plan.plan)
-app.add_typer(cache.app, name="cache")
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
 
 
-def _show_version(is_wanted: bool) -> None:
+def _show_version(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
     if is_wanted:
         from corral import __version__
 
-        typer.echo(f"corral {__version__}")
-        raise typer.Exit
+        click.echo(f"corral {__version__}")
+        context.exit()
 
 
-@app.callback()
-def corral(
-    version: Annotated[
-        bool, typer.Option("--version", "-v", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
+@click.group("corral", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", "-v", is_flag=True, callback=_show_version, is_eager=True, expose_value=False,
+    help="Print the version.",
+)  # fmt: skip
+def app() -> None:
     """Run large language models on the machine you have: one line to a chat, one line to a server."""
+
+
+app.add_command(run.run)
+app.add_command(serve.serve)
+app.add_command(plan.plan)
+app.add_command(cache.cache)
 
 
 def main() -> None:
     """Entry point: every error raised on purpose becomes one line on stderr."""
+    without_blas_threads()
     try:
-        app()
+        sys.exit(app.main(standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except CorralError as error:
-        typer.echo(f"Error: {error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(EXIT_ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)

@@ -3,73 +3,71 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Callable
+from typing import Any, get_args
 
-import typer
+import click
 
-from corral.config import EngineConfig, forced_isa
+from corral.config import EngineConfig, KvCacheDtype, forced_isa
 
 ENGINE_DEFAULTS = EngineConfig()
+POSITIVE = click.IntRange(min=1)
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def parse_size(text: str | int) -> int:
     """Bytes of "512M", "4G", "1.5GiB" or a plain number; the units are powers of 1024.
 
     Raises:
-        typer.BadParameter: anything else.
+        click.BadParameter: anything else.
     """
     match = _SIZE.fullmatch(str(text).strip())
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no size; write bytes, or a number with K, M, G or T, for instance 512M")
+        raise click.BadParameter(f"{text!r} is no size; write bytes, or a number with K, M, G or T, for instance 512M")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name of the catalog (smollm2) or the path of a .gguf file.")
-]
-MaxModelLen = Annotated[
-    int | None,
-    typer.Option(
-        "--max-model-len", "--ctx-size", min=1, envvar="CORRAL_MAX_MODEL_LEN", metavar="TOKENS",
-        help="Longest context; by default the model's own limit, or what fits into memory.",
-    ),
-]  # fmt: skip
-MaxNumSeqs = Annotated[
-    int,
-    typer.Option(
-        min=1, envvar="CORRAL_MAX_NUM_SEQS", metavar="N", help="Sequences that run at once; more of them wait."
-    ),
-]
-KvCacheMemory = Annotated[
-    int | None,
-    typer.Option(
-        parser=parse_size, envvar="CORRAL_KV_CACHE_MEMORY", metavar="SIZE",
-        help="Size of the KV cache, for instance 512M or 4G; by default most of the memory that is free. "
-        "It is touched only when used.",
-    ),
-]  # fmt: skip
-Threads = Annotated[
-    int | None,
-    typer.Option(min=1, envvar="CORRAL_THREADS", metavar="N", help="Worker threads; by default every usable CPU."),
-]
+def option(*names: str, **settings: Any) -> Decorator:
+    """click.option, whose help tells default and environment variable."""
+    return click.option(*names, **{"show_default": True, "show_envvar": True} | settings)
 
-NoCache = Annotated[
-    bool,
-    typer.Option(
-        "--no-cache", envvar="CORRAL_NO_CACHE",
-        help="Neither map packed weights from the cache on disk nor write them there.",
-    ),
-]  # fmt: skip
-CacheMax = Annotated[
-    int | None,
-    typer.Option(
-        parser=parse_size, envvar="CORRAL_CACHE_MAX", metavar="SIZE",
-        help="Most that packed weights take on disk; by default 32G, or half of what is free if that is less.",
-    ),
-]  # fmt: skip
+
+model = click.argument("model", metavar="MODEL")
+max_model_len = option(
+    "--max-model-len", "--ctx-size", type=POSITIVE, envvar="CORRAL_MAX_MODEL_LEN", metavar="TOKENS",
+    help="Longest context; by default the model's own limit, or what fits into memory.",
+)  # fmt: skip
+max_num_seqs = option(
+    "--max-num-seqs", type=POSITIVE, default=ENGINE_DEFAULTS.max_num_seqs, envvar="CORRAL_MAX_NUM_SEQS", metavar="N",
+    help="Sequences that run at once; more of them wait.",
+)  # fmt: skip
+kv_cache_memory = option(
+    "--kv-cache-memory", type=parse_size, envvar="CORRAL_KV_CACHE_MEMORY", metavar="SIZE",
+    help="Size of the KV cache, for instance 512M or 4G; by default most of the memory that is free. "
+    "It is touched only when used.",
+)  # fmt: skip
+kv_cache_dtype = option(
+    "--kv-cache-dtype", type=click.Choice(get_args(KvCacheDtype)), default=ENGINE_DEFAULTS.kv_cache_dtype,
+    envvar="CORRAL_KV_CACHE_DTYPE",
+    help="What keys and values are kept as: f16 (auto), or int8, which holds about twice the tokens "
+    "and reads long contexts faster, at some loss.",
+)  # fmt: skip
+threads = option(
+    "--threads", type=POSITIVE, envvar="CORRAL_THREADS", metavar="N",
+    help="Worker threads; by default every usable CPU.",
+)  # fmt: skip
+no_cache = option(
+    "--no-cache", is_flag=True, envvar="CORRAL_NO_CACHE",
+    help="Neither map packed weights from the cache on disk nor write them there.",
+)  # fmt: skip
+cache_max = option(
+    "--cache-max", type=parse_size, envvar="CORRAL_CACHE_MAX", metavar="SIZE",
+    help="Most that packed weights take on disk; by default 32G, or half of what is free if that is less.",
+)  # fmt: skip
 
 
 def engine_config(

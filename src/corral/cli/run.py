@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from corral.cli.options import CacheMax, MaxModelLen, Model, NoCache, Threads, engine_config
+from corral.cli import options
+from corral.cli.options import POSITIVE, engine_config, option
 from corral.cli.terminal import AnswerPrinter, download_progress, is_terminal, load_progress, warn
 from corral.config import EngineConfig
 from corral.errors import CorralError
@@ -35,27 +36,41 @@ class Conversation:
         return [{"role": "system", "content": self.system}] if self.system else []
 
 
+@click.command("run")
+@options.model
+@click.argument("prompt", metavar="[PROMPT]...", nargs=-1)
+@option("--system", metavar="TEXT", help="The system message.")
+@option("--temperature", type=float, default=0.8, help="Spread of the choice; 0 always takes the likeliest.")
+@option("--top-k", type=int, default=40, help="Choose among the k likeliest tokens; 0 takes all.")
+@option("--top-p", type=float, default=0.9, help="Choose among the likeliest tokens that make up this share.")
+@option("--min-p", type=float, default=0.0, help="Leave out tokens less likely than this share of the likeliest.")
+@option("--seed", type=int, help="Makes the answer repeatable.")
+@option("--max-tokens", "--num-predict", type=POSITIVE, help="Longest answer, in tokens.")
+@options.max_model_len
+@options.threads
+@options.no_cache
+@options.cache_max
+@option("--verbose", is_flag=True, help="Print timings after the answer, to stderr.")
 def run(
-    model: Model,
-    prompt: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="What to answer; without it, a chat begins.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
-    temperature: Annotated[float, typer.Option(help="Spread of the choice; 0 always takes the likeliest.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Choose among the k likeliest tokens; 0 takes all.")] = 40,
-    top_p: Annotated[float, typer.Option(help="Choose among the likeliest tokens that make up this share.")] = 0.9,
-    min_p: Annotated[float, typer.Option(help="Leave out tokens less likely than this share of the likeliest.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Makes the answer repeatable.")] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", "--num-predict", min=1, help="Longest answer, in tokens.")
-    ] = None,
-    max_model_len: MaxModelLen = None,
-    threads: Threads = None,
-    no_cache: NoCache = False,
-    cache_max: CacheMax = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print timings after the answer, to stderr.")] = False,
+    model: str,
+    prompt: tuple[str, ...],
+    *,
+    system: str | None,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    seed: int | None,
+    max_tokens: int | None,
+    max_model_len: int | None,
+    threads: int | None,
+    no_cache: bool,
+    cache_max: int | None,
+    verbose: bool,
 ) -> None:
     """Answer a prompt, or chat, with a model; it is downloaded first if need be.
+
+    MODEL is a name of the catalog (smollm2) or the path of a .gguf file, PROMPT what to answer.
 
     What comes on standard input goes in front of the prompt. With neither, a chat begins: Ctrl-C stops an answer,
     Ctrl-D or /bye leaves. An empty prompt ("") only downloads the model and tries to load it.
@@ -64,7 +79,7 @@ def run(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed, max_tokens=max_tokens
     )
     conversation = Conversation(model, sampling, system, verbose)
-    question = _question(prompt)
+    question = _question(list(prompt) or None)
     config = engine_config(
         max_model_len=max_model_len,
         threads=threads,
@@ -128,10 +143,10 @@ def load(model: str, config: EngineConfig) -> Pipeline:
 
     with download_progress() as on_download:
         path = resolve(model, on_download)
-    from corral.worker.pipeline import Pipeline
+    from corral.worker.opening import load_pipeline
 
     with load_progress() as on_load:
-        return Pipeline.load(path, config, progress=on_load, plan_out=on_load.show_plan)
+        return load_pipeline(path, config, on_load, on_load.show_plan)
 
 
 def print_answer(

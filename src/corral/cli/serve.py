@@ -2,110 +2,135 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
 
-import typer
+import click
 
-from corral.cli.options import (
-    ENGINE_DEFAULTS,
-    CacheMax,
-    KvCacheMemory,
-    MaxModelLen,
-    MaxNumSeqs,
-    Model,
-    NoCache,
-    Threads,
-    engine_config,
-    parse_size,
-)
+from corral.cli import options
+from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, engine_config, option, parse_size
 from corral.cli.terminal import download_progress
-from corral.config import ServerConfig
+from corral.config import KvCacheDtype, ServerConfig
 
 _SERVER_DEFAULTS = ServerConfig()
+_NOT_NEGATIVE = click.FloatRange(min=0)
 
 
+@click.command("serve")
+@options.model
+@option(
+    "--host",
+    envvar="CORRAL_HOST",
+    default=_SERVER_DEFAULTS.host,
+    help="Address to bind; beyond loopback a key is required.",
+)
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    envvar="CORRAL_PORT",
+    default=_SERVER_DEFAULTS.port,
+    help="0 takes a free one.",
+)
+@option(
+    "--api-key",
+    multiple=True,
+    envvar="CORRAL_API_KEY",
+    metavar="KEY",
+    help="Key that clients must send as a Bearer token; may be given again. Commas separate several in one.",
+)
+@option("--no-auth", is_flag=True, envvar="CORRAL_NO_AUTH", help="Bind beyond loopback without a key.")
+@option(
+    "--served-model-name",
+    envvar="CORRAL_SERVED_MODEL_NAME",
+    metavar="NAME",
+    help="Name for clients; by default MODEL.",
+)
+@options.max_model_len
+@options.max_num_seqs
+@option(
+    "--max-num-batched-tokens",
+    type=POSITIVE,
+    default=ENGINE_DEFAULTS.max_num_batched_tokens,
+    envvar="CORRAL_MAX_NUM_BATCHED_TOKENS",
+    metavar="N",
+    help="Most tokens that one step computes.",
+)
+@option(
+    "--max-step-ms",
+    type=float,
+    default=ENGINE_DEFAULTS.max_step_ms,
+    envvar="CORRAL_MAX_STEP_MS",
+    metavar="MS",
+    help="While somebody streams, steps aim below this, so that tokens keep coming.",
+)
+@option(
+    "--max-queue",
+    type=POSITIVE,
+    default=ENGINE_DEFAULTS.max_queue,
+    envvar="CORRAL_MAX_QUEUE",
+    metavar="N",
+    help="Waiting requests; beyond it clients get 503.",
+)
+@options.kv_cache_memory
+@options.kv_cache_dtype
+@option(
+    "--kv-idle-release",
+    type=_NOT_NEGATIVE,
+    default=ENGINE_DEFAULTS.kv_idle_release_s,
+    envvar="CORRAL_KV_IDLE_RELEASE",
+    metavar="SECONDS",
+    help="Idle time after which the memory of the KV cache is given back.",
+)
+@options.threads
+@options.no_cache
+@options.cache_max
+@option(
+    "--no-prefix-caching", is_flag=True, envvar="CORRAL_NO_PREFIX_CACHING", help="Share no KV cache among requests."
+)
+@option(
+    "--max-body-size",
+    type=parse_size,
+    default=_SERVER_DEFAULTS.max_body_bytes,
+    show_default="32M",
+    envvar="CORRAL_MAX_BODY_SIZE",
+    metavar="SIZE",
+    help="Largest request body.",
+)
+@option(
+    "--drain-timeout", type=_NOT_NEGATIVE, default=_SERVER_DEFAULTS.drain_timeout_s, envvar="CORRAL_DRAIN_TIMEOUT",
+    metavar="SECONDS", help="After SIGTERM, how long streams in flight may take to finish.",
+)  # fmt: skip
 def serve(
-    model: Model,
-    host: Annotated[
-        str, typer.Option(envvar="CORRAL_HOST", help="Address to bind; beyond loopback a key is required.")
-    ] = _SERVER_DEFAULTS.host,
-    port: Annotated[int, typer.Option(envvar="CORRAL_PORT", min=0, max=65535, help="0 takes a free one.")] = (
-        _SERVER_DEFAULTS.port
-    ),
-    api_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="CORRAL_API_KEY", metavar="KEY",
-            help="Key that clients must send as a Bearer token; may be given again. Commas separate several in one.",
-        ),
-    ] = None,
-    no_auth: Annotated[
-        bool, typer.Option("--no-auth", envvar="CORRAL_NO_AUTH", help="Bind beyond loopback without a key.")
-    ] = False,
-    served_model_name: Annotated[
-        str | None,
-        typer.Option(envvar="CORRAL_SERVED_MODEL_NAME", metavar="NAME", help="Name for clients; by default MODEL."),
-    ] = None,
-    max_model_len: MaxModelLen = None,
-    max_num_seqs: MaxNumSeqs = ENGINE_DEFAULTS.max_num_seqs,
-    max_num_batched_tokens: Annotated[
-        int,
-        typer.Option(
-            envvar="CORRAL_MAX_NUM_BATCHED_TOKENS", min=1, metavar="N", help="Most tokens that one step computes."
-        ),
-    ] = ENGINE_DEFAULTS.max_num_batched_tokens,
-    max_step_ms: Annotated[
-        float,
-        typer.Option(
-            envvar="CORRAL_MAX_STEP_MS", metavar="MS",
-            help="While somebody streams, steps aim below this, so that tokens keep coming.",
-        ),
-    ] = ENGINE_DEFAULTS.max_step_ms,
-    max_queue: Annotated[
-        int,
-        typer.Option(
-            envvar="CORRAL_MAX_QUEUE", min=1, metavar="N", help="Waiting requests; beyond it clients get 503."
-        ),
-    ] = ENGINE_DEFAULTS.max_queue,
-    kv_cache_memory: KvCacheMemory = None,
-    kv_idle_release: Annotated[
-        float,
-        typer.Option(
-            envvar="CORRAL_KV_IDLE_RELEASE", min=0, metavar="SECONDS",
-            help="Idle time after which the memory of the KV cache is given back.",
-        ),
-    ] = ENGINE_DEFAULTS.kv_idle_release_s,
-    threads: Threads = None,
-    no_cache: NoCache = False,
-    cache_max: CacheMax = None,
-    no_prefix_caching: Annotated[
-        bool,
-        typer.Option(
-            "--no-prefix-caching", envvar="CORRAL_NO_PREFIX_CACHING", help="Share no KV cache among requests."
-        ),
-    ] = False,
-    max_body_size: Annotated[
-        int,
-        typer.Option(
-            parser=parse_size, envvar="CORRAL_MAX_BODY_SIZE", metavar="SIZE", show_default="32M",
-            help="Largest request body."
-        ),
-    ] = _SERVER_DEFAULTS.max_body_bytes,
-    drain_timeout: Annotated[
-        float,
-        typer.Option(
-            envvar="CORRAL_DRAIN_TIMEOUT", min=0, metavar="SECONDS",
-            help="After SIGTERM, how long streams in flight may take to finish.",
-        ),
-    ] = _SERVER_DEFAULTS.drain_timeout_s,
-) -> None:  # fmt: skip
+    model: str,
+    *,
+    host: str,
+    port: int,
+    api_key: tuple[str, ...],
+    no_auth: bool,
+    served_model_name: str | None,
+    max_model_len: int | None,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    max_step_ms: float,
+    max_queue: int,
+    kv_cache_memory: int | None,
+    kv_cache_dtype: KvCacheDtype,
+    kv_idle_release: float,
+    threads: int | None,
+    no_cache: bool,
+    cache_max: int | None,
+    no_prefix_caching: bool,
+    max_body_size: int,
+    drain_timeout: float,
+) -> None:
     """Serve a model over OpenAI's protocol until SIGTERM or Ctrl-C; it is downloaded first if need be.
 
-    Every flag can be set by its environment variable too.
+    MODEL is a name of the catalog (smollm2) or the path of a .gguf file. Every flag can be set by its environment
+    variable too.
     """
     engine = engine_config(
         max_model_len=max_model_len,
         kv_cache_memory=kv_cache_memory,
+        kv_cache_dtype=kv_cache_dtype,
         threads=threads,
         no_cache=no_cache,
         cache_max=cache_max,
@@ -119,7 +144,7 @@ def serve(
     server = ServerConfig(
         host=host,
         port=port,
-        api_keys=split_keys(api_key or []),
+        api_keys=split_keys(api_key),
         no_auth=no_auth,
         max_body_bytes=max_body_size,
         drain_timeout_s=drain_timeout,
@@ -132,10 +157,10 @@ def serve(
         path = resolve(model, on_progress)
     from corral.server.run import serve as run_server
 
-    raise typer.Exit(run_server(path, served_model_name or default_name(model), engine, server))
+    raise click.exceptions.Exit(run_server(path, served_model_name or default_name(model), engine, server))
 
 
-def split_keys(values: list[str]) -> tuple[str, ...]:
+def split_keys(values: Iterable[str]) -> tuple[str, ...]:
     """The keys out of repeated flags or the environment, in order, each once; empty ones are no keys."""
     keys = (key.strip() for value in values for key in value.split(","))
     return tuple(dict.fromkeys(key for key in keys if key))

@@ -17,12 +17,12 @@ class ModelRunner:
     Args:
         model: a finished model.
         num_blocks: KV blocks; their memory is touched when first written.
-        config: `max_num_batched_tokens` and `max_num_seqs` bound every step and size the scratch.
+        config: `max_num_batched_tokens` and `max_num_seqs` bound every step and size the scratch; `kv_cache_dtype`.
     """
 
     def __init__(self, model: Model, num_blocks: int, config: EngineConfig) -> None:
         max_tokens = config.max_num_batched_tokens
-        self.kv_cache = KVCache(model, num_blocks)
+        self.kv_cache = KVCache(model, num_blocks, config.kv_dtype)
         self._decoder = Decoder(model, self.kv_cache, max_tokens, min(config.max_num_seqs, max_tokens))
 
     @property

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from corral.model.tensors import TensorRole
 
-KV_ELEMENT_BYTES = 2  # K and V are kept as f16
+# By dtype of the cache: bytes of an element of K or V, and of the scale of each KV_SCALE_DIMS of them.
+KV_BYTES = {"f16": (2, 0), "int8": (1, 2)}
+KV_SCALE_DIMS = 32
 KV_HEAD_PADDING = 16
 
 
@@ -63,11 +65,16 @@ class ModelConfig:
     attn_softcap: float = 0.0
     logit_softcap: float = 0.0
 
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes of K and V that one token takes in all layers; the cache pads heads to KV_HEAD_PADDING."""
+    def kv_bytes_per_token(self, dtype: str) -> int:
+        """Bytes of K and V that one token takes in all layers; the cache pads heads to KV_HEAD_PADDING.
+
+        Args:
+            dtype: "f16" or "int8".
+        """
         padded_head_dim = -(-self.head_dim // KV_HEAD_PADDING) * KV_HEAD_PADDING
-        return self.num_layers * self.num_kv_heads * padded_head_dim * 2 * KV_ELEMENT_BYTES
+        element_bytes, scale_bytes = KV_BYTES[dtype]
+        num_scales = -(-padded_head_dim // KV_SCALE_DIMS)
+        return self.num_layers * self.num_kv_heads * 2 * (padded_head_dim * element_bytes + num_scales * scale_bytes)
 
     @property
     def is_tied(self) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from corral._native import StringTable
 from corral.errors import InvalidModelFile, ModelNotFound
 from corral.model.gguf_reader import Header, TensorInfo, read_header
 from corral.model.tensor_type import TensorType
@@ -33,8 +34,8 @@ class GGUFFile:
     Attributes:
         path: the file, or the first part.
         version: of the GGUF format, 2 or 3.
-        metadata: key -> int, float, bool, str or list of one of these. Strings that are not UTF-8 hold their bytes as
-            surrogate escapes.
+        metadata: key -> int, float, bool, str, list of numbers or truth values, or StringTable. Strings that are not
+            UTF-8 hold their bytes as surrogate escapes.
         key_offsets: key -> offset of its value in `path`, for error messages.
         tensors: name -> TensorInfo, in the order of the tensor table.
         num_bytes: size of all parts.
@@ -54,6 +55,11 @@ class GGUFFile:
         self.mtimes_ns = mtimes_ns
         self._maps = maps
         self._views = [memoryview(data) for data in maps]
+
+    def array_length(self, key: str) -> int | None:
+        """Elements of the array under `key`; None if there is none."""
+        value = self.metadata.get(key)
+        return len(value) if isinstance(value, list | StringTable) else None
 
     def data(self, info: TensorInfo) -> memoryview:
         """The tensor's bytes in the file, read-only, not copied."""

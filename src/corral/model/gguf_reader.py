@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from corral._native import StringTable
 from corral.errors import UnsupportedModel
 from corral.model.gguf_cursor import (
     MAX_ARRAY_ELEMENTS,
@@ -181,7 +182,7 @@ def _as_bool(cursor: Cursor, offset: int, value: int, key: str) -> bool:
     return value == 1
 
 
-def _read_array(cursor: Cursor, key: str) -> list[Any]:
+def _read_array(cursor: Cursor, key: str) -> list[Any] | StringTable:
     begin = cursor.offset
     element_type = cursor.u32(f"the element type of {key!r}")
     if element_type == _ARRAY:
@@ -206,22 +207,9 @@ def _read_array(cursor: Cursor, key: str) -> list[Any]:
     return values
 
 
-def _read_strings(cursor: Cursor, key: str, count: int) -> list[str]:
-    """The hot loop of opening a model: a vocabulary has 10^5 strings, so locals and no calls into the cursor."""
-    data, limit, offset = cursor.data, cursor.limit, cursor.offset
-    unpack = _U64.unpack_from
-    strings: list[str] = []
-    append = strings.append
-    for _ in range(count):
-        begin = offset + 8
-        if begin > limit:
-            break
-        end = begin + unpack(data, offset)[0]
-        if end > limit or end - begin > MAX_STRING_BYTES:
-            break
-        append(data[begin:end].decode("utf-8", "surrogateescape"))
-        offset = end
-    cursor.offset = offset
+def _read_strings(cursor: Cursor, key: str, count: int) -> StringTable:
+    """All at once in the core: a vocabulary has 10^5 strings."""
+    strings, cursor.offset = StringTable.read(cursor.data, cursor.offset, cursor.limit, count, MAX_STRING_BYTES)
     if len(strings) < count:  # read the string at fault again, for its error
         cursor.string_bytes(f"string {len(strings)} of {key!r}", MAX_STRING_BYTES)
     return strings

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +28,6 @@ def read_memory(cgroup_root: Path = CGROUP_ROOT, own_cgroups: Path = OWN_CGROUPS
         total = min(total, limit)
         free = min(free, max(0, limit - used))
     return MemoryStatus(total, free)
-
-
-def give_back_freed() -> None:
-    """Return to the system what the heap has freed: after a load, the vocabulary's lists (40 MB of Gemma's).
-
-    Does nothing where the C library has no malloc_trim (it is glibc's).
-    """
-    gc.collect()
-    if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        malloc_trim(0)
 
 
 def _cgroup_limits(root: Path, own_cgroups: Path) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NoReturn
 
+from corral._native import StringTable
 from corral.errors import InvalidModelFile, UnsupportedModel
 from corral.model.gguf import GGUFFile
 
@@ -46,6 +47,8 @@ class MetadataReader:
             UnsupportedModel: the layers differ.
         """
         value = self._get(name, default)
+        if isinstance(value, StringTable):
+            value = value.to_list()
         if not isinstance(value, list):
             return self._checked_integer(name, value, low, high)
         if len(value) != num_layers:
@@ -96,4 +99,4 @@ class MetadataReader:
 
 def _shown(value: object) -> str:
     """A value in an error message: short, whatever it is."""
-    return f"an array of {len(value)}" if isinstance(value, list) else f"{value!r:.80}"
+    return f"an array of {len(value)}" if isinstance(value, list | StringTable) else f"{value!r:.80}"

@@ -42,6 +42,7 @@ class Plan:
     Args:
         weights_bytes: packed weights; `file_bytes` is what they take in the file.
         work_bytes: process, activations and logits.
+        kv_dtype: what K and V are kept as.
         kv_bytes_per_token: K and V of one token in all layers.
         num_blocks: size of the KV pool, in blocks of BLOCK_SIZE tokens; its memory is touched when used.
         max_model_len: longest context, at most the model's own `context_length`.
@@ -55,6 +56,7 @@ class Plan:
     file_bytes: int
     weights_bytes: int
     work_bytes: int
+    kv_dtype: str
     kv_bytes_per_token: int
     num_blocks: int
     max_model_len: int
@@ -83,7 +85,8 @@ class Plan:
     def describe(self) -> str:
         """The table that `corral plan` and every load print."""
         in_file = f"{_size(self.weights_bytes)} packed, {_size(self.file_bytes)} in the file"
-        pool = f"{_size(self.kv_bytes_per_token)} a token, a pool of {_size(self.pool_bytes)} that fills when used"
+        token = f"{_size(self.kv_bytes_per_token)} a token as {self.kv_dtype}"
+        pool = f"{token}, a pool of {_size(self.pool_bytes)} for {self.pool_tokens:,} tokens that fills when used"
         rows = [
             ("model", f"{self.name} ({self.architecture})"),
             ("weights", in_file),
@@ -139,7 +142,8 @@ def estimate(
     weights_bytes = packed_weight_bytes(gguf, config)
     work_bytes = _work_bytes(config, engine_config)
     left = memory.free - weights_bytes - work_bytes
-    block_bytes = BLOCK_SIZE * config.kv_bytes_per_token
+    kv_bytes_per_token = config.kv_bytes_per_token(engine_config.kv_dtype)
+    block_bytes = BLOCK_SIZE * kv_bytes_per_token
     if engine_config.kv_cache_bytes is not None:
         budget = engine_config.kv_cache_bytes
         pool_may_fit = budget <= left
@@ -162,7 +166,8 @@ def estimate(
         file_bytes=sum(gguf.tensors[name].num_bytes for name in config.tensor_roles),
         weights_bytes=weights_bytes,
         work_bytes=work_bytes,
-        kv_bytes_per_token=config.kv_bytes_per_token,
+        kv_dtype=engine_config.kv_dtype,
+        kv_bytes_per_token=kv_bytes_per_token,
         num_blocks=num_blocks,
         max_model_len=max_model_len,
         context_length=config.context_length,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from corral.config import ServerConfig
 from corral.errors import CorralError
@@ -14,37 +15,30 @@ from corral.server.auth import HostGuard, KeyAuth
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
-from corral.server.openai_routes import add_openai_routes
-from corral.server.replies import to_response
+from corral.server.openai_routes import openai_routes
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
 
 
-def build_app(
-    manager: ModelManager, config: ServerConfig, lifecycle: Lifecycle | None = None, *, docs: bool = False
-) -> FastAPI:
+def build_app(manager: ModelManager, config: ServerConfig, lifecycle: Lifecycle | None = None) -> Starlette:
     """The ASGI app.
 
     Args:
         manager: the models it serves.
         lifecycle: whether it drains; a fresh one by default.
-        docs: serve FastAPI's documentation pages too.
     """
     lifecycle = lifecycle or Lifecycle()
-    app = FastAPI(
-        title="Corral",
-        docs_url="/docs" if docs else None,
-        redoc_url=None,
-        openapi_url="/openapi.json" if docs else None,
-        redirect_slashes=False,
-    )
 
-    @app.api_route("/health", methods=["GET", "HEAD"])
-    async def health() -> Response:
+    async def health(_: Request) -> Response:
         return JSONResponse({"status": "draining" if lifecycle.is_draining else "ok"})
 
-    add_openai_routes(app, manager)
-    _handle_errors(app)
+    # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
+    handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
+    app = Starlette(
+        routes=[Route("/health", health), *openai_routes(manager)],
+        exception_handlers=dict.fromkeys(handled, _reply_to_error),
+    )
+    app.router.redirect_slashes = False
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
@@ -54,28 +48,22 @@ def build_app(
     return app
 
 
-def _handle_errors(app: FastAPI) -> None:
-    @app.exception_handler(CorralError)
-    async def on_corral_error(_: Request, error: CorralError) -> Response:
-        return to_response(reply_to(error))
+def _to_response(reply: ErrorReply) -> Response:
+    return Response(reply.body(), reply.status, reply.headers, "application/json")
 
-    @app.exception_handler(RefusedError)
-    async def on_refused(_: Request, error: RefusedError) -> Response:
-        return to_response(error.reply)
 
-    @app.exception_handler(ClientDisconnect)
-    async def on_disconnect(_: Request, __: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-    @app.exception_handler(HTTPException)
-    async def on_http_error(request: Request, error: HTTPException) -> Response:
-        path = request.scope["path"]
-        if error.status_code == 404:
-            return to_response(not_found(path))
-        if error.status_code == 405:
-            return to_response(method_not_allowed(request.method, path, (error.headers or {}).get("Allow", "")))
-        return to_response(ErrorReply(error.status_code, "the request could not be served"))
-
-    @app.exception_handler(Exception)
-    async def on_any_error(_: Request, error: Exception) -> Response:
-        return to_response(reply_to(error))  # and uvicorn writes the stack to the log
+def _reply_to_error(request: Request, error: Exception) -> Response:
+    """The response to what a route, or a middleware within, has raised."""
+    match error:
+        case RefusedError():
+            return _to_response(error.reply)
+        case ClientDisconnect():
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        case HTTPException(status_code=404):
+            return _to_response(not_found(request.scope["path"]))
+        case HTTPException(status_code=405):
+            allowed = (error.headers or {}).get("Allow", "")
+            return _to_response(method_not_allowed(request.method, request.scope["path"], allowed))
+        case HTTPException():
+            return _to_response(ErrorReply(error.status_code, "the request could not be served"))
+    return _to_response(reply_to(error))

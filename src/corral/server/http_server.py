@@ -8,7 +8,7 @@ import socket
 from collections.abc import Generator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from corral.server.http_protocol import LimitedProtocol
 
@@ -32,7 +32,7 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def make_server(app: FastAPI) -> QuietServer:
+def make_server(app: ASGIApp) -> QuietServer:
     """uvicorn, set up for `app`; run it with serve(sockets=...)."""
     return QuietServer(
         uvicorn.Config(

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
-from fastapi import FastAPI
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
+from starlette.routing import Route
 
 from corral.errors import CorralError
 from corral.protocol.answer import Answers, total_usage
@@ -31,18 +31,15 @@ EncodeOutput = Callable[[int, RequestOutput], bytes]
 CloseStream = Callable[[Usage], bytes]
 
 
-def add_openai_routes(app: FastAPI, manager: ModelManager) -> None:
-    """Adds /v1 to the app."""
+def openai_routes(manager: ModelManager) -> list[Route]:
+    """All below /v1."""
 
-    @app.get("/v1/models")
-    async def list_models() -> Response:
+    async def list_models(_: HTTPRequest) -> Response:
         return _json(encode_model_list(model.card for model in manager.models))
 
-    @app.get("/v1/models/{name:path}")
-    async def show_model(name: str) -> Response:
-        return _json(encode_model(manager.find(name).card))
+    async def show_model(http: HTTPRequest) -> Response:
+        return _json(encode_model(manager.find(http.path_params["name"]).card))
 
-    @app.post("/v1/chat/completions")
     async def chat_completions(http: HTTPRequest) -> Response:
         call = parse_chat(await read_json(http))
         model = manager.find(call.request.model)
@@ -55,7 +52,6 @@ def add_openai_routes(app: FastAPI, manager: ModelManager) -> None:
             http, model, [call.request], stream.open, lambda _, output: stream.encode(output), stream.close
         )
 
-    @app.post("/v1/completions")
     async def completions(http: HTTPRequest) -> Response:
         call = parse_completion(await read_json(http))
         model = manager.find(call.requests[0].model)
@@ -65,6 +61,13 @@ def add_openai_routes(app: FastAPI, manager: ModelManager) -> None:
             return _json(encode_completion_answer(call, answers, model.card.name, created))
         stream = CompletionStream(call, model.card.name, created)
         return await _stream(http, model, call.requests, stream.open, stream.encode, stream.close)
+
+    return [
+        Route("/v1/models", list_models),
+        Route("/v1/models/{name:path}", show_model),
+        Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+        Route("/v1/completions", completions, methods=["POST"]),
+    ]
 
 
 def _json(payload: object) -> Response:

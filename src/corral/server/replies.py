@@ -1,15 +1,13 @@
-"""Error replies as responses, and straight onto the wire for middleware that stands outside of the routes."""
+"""Error replies straight onto the wire, for middleware that stands outside of the routes."""
 
 from __future__ import annotations
 
-from starlette.responses import Response
-from starlette.types import Send
+from typing import TYPE_CHECKING
 
 from corral.protocol.openai_errors import ErrorReply
 
-
-def to_response(reply: ErrorReply) -> Response:
-    return Response(reply.body(), reply.status, reply.headers, "application/json")
+if TYPE_CHECKING:
+    from starlette.types import Send
 
 
 async def send_reply(send: Send, reply: ErrorReply) -> None:

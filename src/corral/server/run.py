@@ -52,7 +52,7 @@ async def _serve(spec: ModelSpec, config: ServerConfig, sockets: list[socket.soc
         loop.add_signal_handler(number, lifecycle.stop)
     manager = ModelManager()
     try:
-        # FastAPI takes half a second to import; the worker loads the model meanwhile.
+        # What HTTP needs takes a while to import; the worker loads the model meanwhile.
         make_server = asyncio.ensure_future(asyncio.to_thread(_import_http))
         if not await _load(manager, spec, lifecycle):
             return EXIT_INTERRUPTED

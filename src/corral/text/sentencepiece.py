@@ -29,7 +29,7 @@ class SentencePieceBPE:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         barred = (TokenType.CONTROL, TokenType.UNKNOWN)  # never what plain text becomes; llama.cpp would merge into one
-        typed = zip(vocabulary.tokens, vocabulary.types, strict=True)
+        typed = zip(vocabulary.tokens.to_list(), vocabulary.types, strict=True)
         ids = {text: i for i, (text, kind) in enumerate(typed) if kind not in barred}
         order = {score: rank for rank, score in enumerate(sorted(set(vocabulary.scores), reverse=True))}
         # Rank 0 merges first; equal scores have equal ranks. One dictionary for both, as it is the bulk of the memory.
@@ -113,7 +113,7 @@ def _word_pattern(ids: dict[str, int]) -> re.Pattern[str]:
     A border is a place before SPACE, after a character that no token has directly before a SPACE. Nearly all tokens
     have SPACE at their beginning only, so this cuts at nearly every space.
     """
-    joined = {text[at - 1] for text in ids if SPACE in text[1:] for at in range(1, len(text)) if text[at] == SPACE}
+    joined = {text[at - 1] for text in ids if text.rfind(SPACE) > 0 for at in range(1, len(text)) if text[at] == SPACE}
     inner = "".join(map(re.escape, sorted(joined - {SPACE})))
     # Spaces, then characters that are no space; after one of `inner` more spaces may follow.
     return re.compile(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from corral.errors import InvalidVocabulary
@@ -13,7 +11,7 @@ from corral.text import byte_level
 from corral.text.byte_level import ByteLevelBPE
 from corral.text.sentencepiece import SPACE, SentencePieceBPE
 from corral.text.special_tokens import SpecialToken, SpecialTokenSplitter
-from corral.text.vocabulary import TokenType, Vocabulary, read_vocabulary, token_bytes_of
+from corral.text.vocabulary import TokenType, Vocabulary, ids_of_types, read_vocabulary, token_bytes_of
 
 logger = logging.getLogger(__name__)
 
@@ -124,30 +122,24 @@ class Tokenizer:
 
 
 class _Pieces:
-    """The bytes of every token in one block: a bytes object for each would take ten times the memory."""
+    """The bytes of every token."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        texts = list(vocabulary.tokens)
-        normal = int(TokenType.NORMAL)
-        self._odd: dict[int, bytes] = {}  # of tokens that are not simply text, unless they stand for nothing
-        for token_id in {i for i, kind in enumerate(vocabulary.types) if kind != normal} | vocabulary.special:
-            texts[token_id] = ""
-            if piece := _odd_piece(vocabulary, token_id):
-                self._odd[token_id] = piece
-        block_of = _spm_block if vocabulary.pre_split is None else byte_level.block_of
-        self._block, lengths = block_of(texts)
-        sizes = list(lengths)
-        self._ends = array("Q", itertools.accumulate(sizes, initial=0))
+        self._tokens = vocabulary.tokens
+        self._bytes_of = _spm_bytes if vocabulary.pre_split is None else byte_level.bytes_of
+        odd_kinds = set(TokenType) - {TokenType.NORMAL}
+        odd = vocabulary.special.union(ids_of_types(vocabulary.types, *odd_kinds))
+        # Of tokens that are not simply text.
+        self._odd = {token_id: _odd_piece(vocabulary, token_id) for token_id in odd}
         # A token that stands for nothing may still be what some text becomes.
-        self.longest = max(map(len, itertools.chain(vocabulary.tokens, self._odd.values())))
-        self.longest = max(self.longest, max(sizes))
+        self.longest = max(vocabulary.tokens.longest_characters, *map(len, self._odd.values()), 1)
 
     def __getitem__(self, token_id: int) -> bytes:
         if token_id < 0:
             raise IndexError(f"token id {token_id} is negative")
         if (piece := self._odd.get(token_id)) is not None:
             return piece
-        return self._block[self._ends[token_id] : self._ends[token_id + 1]]
+        return self._bytes_of(self._tokens[token_id])
 
 
 def _odd_piece(vocabulary: Vocabulary, token_id: int) -> bytes:
@@ -160,9 +152,8 @@ def _odd_piece(vocabulary: Vocabulary, token_id: int) -> bytes:
     return token_bytes_of(text) if token_id in vocabulary.user_defined else b""
 
 
-def _spm_block(texts: Sequence[str]) -> tuple[bytes, Iterable[int]]:
-    pieces = [token_bytes_of(text.replace(SPACE, " ")) for text in texts]
-    return b"".join(pieces), map(len, pieces)
+def _spm_bytes(text: str) -> bytes:
+    return token_bytes_of(text.replace(SPACE, " "))
 
 
 def _byte_piece(token_id: int, text: str) -> bytes:

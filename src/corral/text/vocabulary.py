@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from corral._native import StringIndex, StringTable
 from corral.errors import InvalidVocabulary, UnsupportedModel
 from corral.text.pre_split import PreSplit, pre_split_of
 from corral.text.token_texts import (
@@ -52,10 +54,11 @@ class Vocabulary:
 
     model: str
     pre_split: PreSplit | None  # None for SentencePiece, which does without
-    tokens: Sequence[str]  # surrogate escapes stand for bytes that are not UTF-8
-    types: Sequence[int]
+    tokens: StringTable  # surrogate escapes stand for bytes that are not UTF-8
+    index: StringIndex  # of tokens
+    types: bytes  # one TokenType each
     scores: Sequence[float]
-    merges: Sequence[str]
+    merges: StringTable
     special: frozenset[int]
     user_defined: frozenset[int]
     eog_ids: frozenset[int]
@@ -83,17 +86,17 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
             f"tokenizer.ggml.model is {model!r}; Corral knows {', '.join(TOKENIZER_MODELS)}. "
             "Use a model converted with one of these"
         )
-    tokens = _read_tokens(fields)
+    tokens, index = _read_tokens(fields)
     types = _read_types(fields, len(tokens))
     scores = _read_scores(fields, len(tokens)) if model == "llama" else ()
-    merges = fields.strings("merges") if model == "gpt2" else ()
+    merges = fields.strings("merges") if model == "gpt2" else StringTable([])
     is_spm = model == "llama"
     # Llama's ids are a convention of SentencePiece files. llama.cpp also has 11 for every BPE file that names none,
     # Falcon's; in most vocabularies that is a comma, so here such a file has no BOS and no EOS.
     pre_split = None if is_spm else _read_pre_split(fields)
     bos_id = fields.token_id("bos_token_id", len(tokens), 1 if is_spm else None)
     eos_id = fields.token_id("eos_token_id", len(tokens), 2 if is_spm else None)
-    kinds = _Kinds(tokens, types)
+    kinds = _Kinds(tokens, index, types)
     eog_ids = _end_of_generation(fields, kinds, eos_id)
     left, right = _white_space_rules(metadata, kinds)
     for token_id in kinds.special | kinds.user_defined:
@@ -105,6 +108,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         model=model,
         pre_split=pre_split,
         tokens=tokens,
+        index=index,
         types=types,
         scores=scores,
         merges=merges,
@@ -127,19 +131,15 @@ def token_bytes_of(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def ids_of_types(types: bytes, *wanted: TokenType) -> list[int]:
+    """The ids of all tokens of these types."""
+    return [match.start() for match in re.finditer(b"[%b]" % re.escape(bytes(wanted)), types)]
+
+
 def is_unicode(text: str) -> bool:
     """Whether a token's text can be encoded; one that cannot stands in no text."""
     # Nearly all texts are printable, and surrogates never are.
     return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def are_unicode(texts: Sequence[str]) -> bool:
-    """Whether all of them are; for a vocabulary, tens of times faster than asking for each."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:  # halves of a pair in two texts would have stayed halves: nothing joins them
-        return False
-    return True
 
 
 class _Fields:
@@ -172,8 +172,14 @@ class _Fields:
             raise self._fault(name, f"a token id from 0 to {num_tokens - 1}", value)
         return value
 
-    def strings(self, name: str) -> list[str]:
-        return self._list(name, (str,), "a list of texts")
+    def strings(self, name: str) -> StringTable:
+        value = self._metadata.get(_PREFIX + name)
+        if isinstance(value, StringTable):
+            return value
+        try:
+            return StringTable(self._list(name, (str,), "a list of texts"))
+        except ValueError as error:
+            raise InvalidVocabulary(_PREFIX + name, str(error)) from error
 
     def numbers(self, name: str, kinds: tuple[type, ...], num_tokens: int) -> list[Any]:
         values = self._list(name, kinds, "a list of numbers")
@@ -202,31 +208,38 @@ def _read_pre_split(fields: _Fields) -> PreSplit:
     return pre_split_of(pre or "default")
 
 
-def _read_tokens(fields: _Fields) -> list[str]:
+def _read_tokens(fields: _Fields) -> tuple[StringTable, StringIndex]:
     tokens = fields.strings("tokens")
     if not 0 < len(tokens) <= MAX_TOKENS:
         raise InvalidVocabulary(_PREFIX + "tokens", f"{len(tokens)} tokens; 1 to {MAX_TOKENS} are allowed")
-    if "" in tokens:  # llama.cpp's name for an empty token
-        tokens = [text or f"[EMPTY_{token_id}]" for token_id, text in enumerate(tokens)]
-    if len(set(tokens)) != len(tokens):
-        seen: dict[str, int] = {}
-        for token_id, text in enumerate(tokens):
-            if (first := seen.setdefault(text, token_id)) != token_id:
-                raise InvalidVocabulary(_PREFIX + "tokens", f"tokens {first} and {token_id} are both {text!r:.80}")
-    longest = max(tokens, key=len)
-    if len(token_bytes_of(longest)) > MAX_TOKEN_BYTES:
+    if tokens.longest_bytes > MAX_TOKEN_BYTES:
         raise InvalidVocabulary(_PREFIX + "tokens", f"a token is longer than {MAX_TOKEN_BYTES} bytes")
-    return tokens
+    index = _index_of(tokens)
+    if index.find("") is not None:  # llama.cpp's name for an empty token
+        named = [text or f"[EMPTY_{token_id}]" for token_id, text in enumerate(tokens.to_list())]
+        tokens = StringTable(named)
+        index = _index_of(tokens)
+    if index.duplicate is not None:
+        first, second = index.duplicate
+        raise InvalidVocabulary(_PREFIX + "tokens", f"tokens {first} and {second} are both {tokens[first]!r:.80}")
+    return tokens, index
 
 
-def _read_types(fields: _Fields, num_tokens: int) -> list[int]:
+def _index_of(tokens: StringTable) -> StringIndex:
+    try:
+        return StringIndex(tokens)
+    except ValueError as error:
+        raise InvalidVocabulary(_PREFIX + "tokens", str(error)) from error
+
+
+def _read_types(fields: _Fields, num_tokens: int) -> bytes:
     if not fields.has("token_type"):
-        return [TokenType.NORMAL] * num_tokens
+        return bytes([TokenType.NORMAL]) * num_tokens
     types = fields.numbers("token_type", (int,), num_tokens)
     if not set(types) <= set(TokenType):
         wrong = min(set(types) - set(TokenType))
         raise InvalidVocabulary(_PREFIX + "token_type", f"token {types.index(wrong)} has type {wrong}; 0 to 6 exist")
-    return types
+    return bytes(types)
 
 
 def _read_scores(fields: _Fields, num_tokens: int) -> list[float]:
@@ -242,20 +255,19 @@ def _read_scores(fields: _Fields, num_tokens: int) -> list[float]:
 class _Kinds:
     """What each token counts as, while llama.cpp's corrections are being made."""
 
-    tokens: Sequence[str]
-    types: Sequence[int]
+    tokens: StringTable
+    index: StringIndex
+    types: bytes
     special: set[int] = field(init=False)
     user_defined: set[int] = field(init=False)
     ids: dict[str, int] = field(init=False)  # of the texts that the corrections look for, as far as present
 
     def __post_init__(self) -> None:
-        wanted_kinds = {int(TokenType.CONTROL), int(TokenType.UNKNOWN), int(TokenType.USER_DEFINED)}
-        odd = [(i, kind) for i, kind in enumerate(self.types) if kind in wanted_kinds]
-        self.special = {i for i, kind in odd if kind != TokenType.USER_DEFINED}
-        self.user_defined = {i for i, kind in odd if kind == TokenType.USER_DEFINED}
+        self.special = set(ids_of_types(self.types, TokenType.CONTROL, TokenType.UNKNOWN))
+        self.user_defined = set(ids_of_types(self.types, TokenType.USER_DEFINED))
         wanted = {*END_OF_GENERATION, *END_OF_MESSAGE, *ALWAYS_VISIBLE, "<mask>"}
         wanted.update(text for _, texts in FILL_IN_MIDDLE for text in texts)
-        self.ids = {text: i for i, text in enumerate(self.tokens) if text in wanted}
+        self.ids = {text: i for text in wanted if (i := self.index.find(text)) is not None}
 
     def first(self, texts: Sequence[str]) -> int | None:
         """The lowest id among tokens with one of `texts`. llama.cpp takes whichever its hash table has first."""

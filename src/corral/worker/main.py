@@ -221,8 +221,7 @@ def run(socket_path: str, load: Loader) -> NoReturn:
 
 
 def main() -> None:
-    # Imported here so that the first frame is read, and a broken socket noticed, before the native core loads.
-    from corral.worker.pipeline import load_pipeline
+    from corral.worker.opening import load_pipeline  # the native core; tests run this module without it
 
     parser = argparse.ArgumentParser(
         prog="corral.worker", description="Serves one model to the process that started it."

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from corral.config import EngineConfig, forced_isa
 from corral.engine.core import EngineCore
@@ -19,8 +15,6 @@ from corral.engine.sequence import SequenceGroupSpec
 from corral.errors import ContextLengthExceeded, InvalidRequest
 from corral.model.architectures import read_config
 from corral.model.cpu import active_isa, select_isa, usable_cpus
-from corral.model.gguf import open_gguf
-from corral.model.memory import give_back_freed
 from corral.model.packed_cache import PackedCache
 from corral.model.plan import Plan, make_plan
 from corral.model.weights import load_model
@@ -29,11 +23,9 @@ from corral.text.chat_template import ChatTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.answering import Answering, OnOutput
 from corral.worker.info import ModelInfo, WorkerStats
+from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
 
 logger = logging.getLogger("corral.worker")
-
-OnProgress = Callable[[int, int], None]
-OnPlan = Callable[[str], None]
 
 
 class Pipeline:
@@ -70,29 +62,30 @@ class Pipeline:
         Raises:
             CorralError: the file, the family, the memory or a setting forbids it; says which.
         """
-        started = time.monotonic()
+        with open_model(path) as model:
+            return cls.of(model, config, progress, plan_out)
+
+    @classmethod
+    def of(
+        cls, opened: OpenModel, config: EngineConfig, progress: OnProgress | None = None, plan_out: OnPlan | None = None
+    ) -> Self:
+        """As `load`, of a file that is open already; it may be closed afterwards."""
         if (isa := config.isa or forced_isa()) is not None:
             select_isa(isa)
-        # The tokenizer is built while the core packs weights.
-        pool = ThreadPoolExecutor(1, thread_name_prefix="corral-text")
-        with _paused_collector(), open_gguf(path) as gguf, pool:
-            model_config = read_config(gguf)
-            plan = make_plan(gguf, model_config, config)
-            if plan_out is not None:
-                plan_out(plan.describe())
-            text = pool.submit(_read_text, gguf.metadata)
+        model_config = read_config(opened.gguf)
+        plan = make_plan(opened.gguf, model_config, config)
+        if plan_out is not None:
+            plan_out(plan.describe())
 
-            def on_progress(done_bytes: int, total_bytes: int) -> None:
-                if text.done():
-                    text.result()  # a faulty vocabulary ends the load at once
-                if progress is not None:
-                    progress(done_bytes, total_bytes)
+        def on_progress(done_bytes: int, total_bytes: int) -> None:
+            if opened.text.done():
+                opened.text.result()  # a faulty vocabulary ends the load at once
+            if progress is not None:
+                progress(done_bytes, total_bytes)
 
-            num_threads = config.num_threads or usable_cpus()
-            model = load_model(gguf, model_config, num_threads, on_progress, PackedCache.of(config))
-            tokenizer, template = text.result()
-        del gguf  # with its 100,000s of strings
-        give_back_freed()
+        num_threads = config.num_threads or usable_cpus()
+        model = load_model(opened.gguf, model_config, num_threads, on_progress, PackedCache.of(config))
+        tokenizer, template = opened.text.result()
         runner = ModelRunner(model, plan.num_blocks, config)
         core = EngineCore(runner, config, max_model_len=plan.max_model_len, vocab_size=model_config.vocab_size)
         info = ModelInfo(
@@ -104,7 +97,7 @@ class Pipeline:
             isa=active_isa(),
             num_threads=num_threads,
             weights_bytes=model.packed_bytes,
-            load_s=time.monotonic() - started,
+            load_s=time.monotonic() - opened.opened_at,
         )
         return cls(info, plan, tokenizer, template, runner, core, config)
 
@@ -225,37 +218,3 @@ class Pipeline:
                 f"{num_prompt_tokens} in the {param} and {max_tokens} by max_tokens",
                 param="max_tokens",
             )
-
-
-@contextmanager
-def _paused_collector() -> Iterator[None]:
-    """A load makes half a million objects, and they stay: to look among them for garbage would take 0.1 s."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, ChatTemplate]:
-    tokenizer = Tokenizer.from_metadata(metadata)
-    return tokenizer, _chat_template(tokenizer, metadata.get("tokenizer.chat_template"))
-
-
-def _chat_template(tokenizer: Tokenizer, source: object) -> ChatTemplate:
-    def text_of(token_id: int | None) -> str:
-        return "" if token_id is None else tokenizer.token_bytes(token_id).decode(errors="replace")
-
-    return ChatTemplate(
-        source if isinstance(source, str) else None,
-        bos_token=text_of(tokenizer.bos_id),
-        eos_token=text_of(tokenizer.eos_id),
-        control_texts=tokenizer.control_texts,
-    )
-
-
-def load_pipeline(path: Path, config: EngineConfig, on_progress: OnProgress, on_plan: OnPlan) -> Pipeline:
-    """Pipeline.load in the form that the worker process takes."""
-    return Pipeline.load(path, config, on_progress, on_plan)

@@ -122,12 +122,12 @@ def _read_vocab_size(gguf: GGUFFile) -> int:
     info = gguf.tensors.get(name)
     if info is None:
         raise InvalidModelFile(gguf.path, 0, f"tensor {name!r} is missing")
-    tokens = gguf.metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list) and len(tokens) != info.rows:
+    num_tokens = gguf.array_length("tokenizer.ggml.tokens")
+    if num_tokens not in (None, info.rows):
         raise InvalidModelFile(
             gguf.path,
             gguf.key_offsets["tokenizer.ggml.tokens"],
-            f"tokenizer.ggml.tokens has {len(tokens)} tokens, but {name!r} has {info.rows} rows",
+            f"tokenizer.ggml.tokens has {num_tokens} tokens, but {name!r} has {info.rows} rows",
         )
     return info.rows
 

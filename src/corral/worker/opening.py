@@ -1,0 +1,90 @@
+"""Opening a model: its file's header at once, its tokenizer on a thread while the rest of the program is imported."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corral.config import EngineConfig
+from corral.model.gguf import GGUFFile, open_gguf
+from corral.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from corral.text.chat_template import ChatTemplate
+    from corral.worker.pipeline import Pipeline
+
+OnProgress = Callable[[int, int], None]
+OnPlan = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A model file that is open.
+
+    Args:
+        opened_at: by time.monotonic().
+        text: what turns text into ids and messages into text; raises UnsupportedModel or InvalidVocabulary.
+    """
+
+    gguf: GGUFFile
+    opened_at: float
+    text: Future[tuple[Tokenizer, ChatTemplate]]
+
+
+@contextmanager
+def open_model(path: Path) -> Iterator[OpenModel]:
+    """The model file at `path`, open within the block.
+
+    Raises:
+        CorralError: as open_gguf does.
+    """
+    opened_at = time.monotonic()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="corral-text")
+    with _paused_collector(), open_gguf(path) as gguf, pool:
+        yield OpenModel(gguf, opened_at, pool.submit(_read_text, gguf.metadata))
+
+
+def load_pipeline(
+    path: Path, config: EngineConfig, on_progress: OnProgress | None = None, on_plan: OnPlan | None = None
+) -> Pipeline:
+    """Pipeline.load, sooner: the first load of a process also imports the engine, beside which the core builds the
+    tokenizer without the GIL."""
+    with open_model(path) as model:
+        from corral.worker.pipeline import Pipeline
+
+        return Pipeline.of(model, config, on_progress, on_plan)
+
+
+def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, ChatTemplate]:
+    tokenizer = Tokenizer.from_metadata(metadata)
+    from corral.text.chat_template import ChatTemplate  # imports Jinja, once the core has had its turn
+
+    def text_of(token_id: int | None) -> str:
+        return "" if token_id is None else tokenizer.token_bytes(token_id).decode(errors="replace")
+
+    source = metadata.get("tokenizer.chat_template")
+    template = ChatTemplate(
+        source if isinstance(source, str) else None,
+        bos_token=text_of(tokenizer.bos_id),
+        eos_token=text_of(tokenizer.eos_id),
+        control_texts=tokenizer.control_texts,
+    )
+    return tokenizer, template
+
+
+@contextmanager
+def _paused_collector() -> Iterator[None]:
+    """A load makes 10^5 objects, and they stay: to look among them for garbage takes time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -17,18 +17,18 @@ constexpr int64_t kRowBlock = 64;          // rows of activations that share one
 constexpr float kSmallestMax = 0x1p-100f;  // below it 127 / max nears overflow, and the group counts as zero
 
 // A group of activations: q = round(x * 127 / max|x|), half to even. Returns the scale.
-float quantize_group(const float* x, int n, int8_t* q) {
+float quantize_group(const float* x, size_t n, int8_t* q) {
   uint32_t max_bits = 0;  // of |x|: the integer order puts infinities and NaNs on top
-  for (int i = 0; i < n; ++i) {
+  for (size_t i = 0; i < n; ++i) {
     const uint32_t bits = std::bit_cast<uint32_t>(x[i]) & 0x7FFFFFFFu;
     max_bits = bits > max_bits ? bits : max_bits;
   }
   const float max = std::bit_cast<float>(max_bits);
-  std::memset(q, 0, static_cast<size_t>(n));
+  std::memset(q, 0, n);
   if (max_bits >= 0x7F800000u) return std::bit_cast<float>(0x7FC00000u);
   if (max < kSmallestMax) return 0.0f;
   const float inverse = 127.0f / max;
-  for (int i = 0; i < n; ++i) q[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
+  for (size_t i = 0; i < n; ++i) q[i] = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
   return max / 127.0f;
 }
 

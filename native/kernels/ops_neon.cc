@@ -2,6 +2,8 @@
 #include "kernels/ops_vec_neon.h"
 // The order matters: the vector type comes first.
 #include "kernels/ops-inl.h"
+#include "kernels/ops_kv-inl.h"
+// Then attention, over the pages.
 #include "kernels/ops_attention-inl.h"
 
 namespace corral {
@@ -14,8 +16,7 @@ const OpsKernels kOpsNeon = {
     .rope = rope,
     .gated = gated,
     .softcap = softcap,
-    .store_kv = store_kv,
-    .attend_chunk = attend_chunk,
+    .kv = {{store_kv_half, attend_chunk<HalfCells>}, {store_kv_int8, attend_chunk<ByteCells>}},
     .merge = merge,
     .argmax = argmax,
     .exp_weights = exp_weights,

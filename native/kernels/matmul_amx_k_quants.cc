@@ -109,7 +109,8 @@ class Scaler {
       d_[g.value] = load_halves(header);
       if constexpr (kHasMin) {
         dmin_[g.value] = load_halves(header + 32);
-        each<kMinPairs>([&](auto p) { mins_[g.value][p.value] = min_pairs<T>(header, p.value); });
+        each<kMinPairs>(
+            [&](auto p) __attribute__((always_inline)) { mins_[g.value][p.value] = min_pairs<T>(header, p.value); });
       }
     });
   }
@@ -122,8 +123,9 @@ class Scaler {
       const int16_t* sums = kFormat<T>.sub_size == 16 ? groups.sum16 : groups.sum32;
       each<kMinPairs>([&](auto p) __attribute__((always_inline)) {
         const __m512i pair = broadcast4(sums + 2 * p.value);
-        each<Groups>(
-            [&](auto g) { mins[g.value] = _mm512_dpwssd_epi32(mins[g.value], mins_[g.value][p.value], pair); });
+        each<Groups>([&](auto g) __attribute__((always_inline)) {
+          mins[g.value] = _mm512_dpwssd_epi32(mins[g.value], mins_[g.value][p.value], pair);
+        });
       });
     }
     const __m512 scale = _mm512_set1_ps(groups.scale);
@@ -166,7 +168,7 @@ __attribute__((noinline)) void sum_row_tile(const Planes* planes, const int8_t* 
                                             int64_t group_bytes, float* c, int64_t stride, const uint8_t* next,
                                             Sums<Groups>* sums) {
   const Scaler<T, Groups> scaler(pending.tile, group_bytes, c, stride);
-  each<2 * Groups>([](auto i) { tile_zero<i.value>(); });
+  each<2 * Groups>([](auto i) __attribute__((always_inline)) { tile_zero<i.value>(); });
   each<kSteps>([&](auto step) __attribute__((always_inline)) {
     constexpr int64_t at = kStepK * kTileColumns * step.value;
     tile_load<4>(q + kStepK * step.value, kTileK);
@@ -177,14 +179,15 @@ __attribute__((noinline)) void sum_row_tile(const Planes* planes, const int8_t* 
       tile_load<7>(planes[g.value].high + at, kSumBytes);
       tile_dot_signed<2 * g.value + 1, 4, 7>();
     });
-    if (kSumLines<T> > 0 && next != nullptr) {
-      each<Groups>([&](auto g) {
-        prefetch_lines<kSumLines<T>>(next + g.value * group_bytes + 64 * kSumLines<T> * step.value, true);
+    if constexpr (kSumLines<T> > 0) {
+      each<Groups>([&](auto g) __attribute__((always_inline)) {
+        const uint8_t* ahead = next + g.value * group_bytes + 64 * kSumLines<T> * step.value;
+        if (next != nullptr) prefetch_lines<kSumLines<T>>(ahead, true);
       });
     }
     scale_part<T, Groups>(scaler, pending, *sums, step.value);
   });
-  each<Groups>([&](auto g) {
+  each<Groups>([&](auto g) __attribute__((always_inline)) {
     tile_store<2 * g.value>(sums->low[g.value], kSumBytes);
     tile_store<2 * g.value + 1>(sums->high[g.value], kSumBytes);
   });

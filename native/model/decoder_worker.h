@@ -23,7 +23,7 @@ class DecoderWorker {
   void run();
 
  private:
-  static constexpr int64_t kFewRows = 4;     // up to it a stage of rows is the tail of the one before
+  static constexpr int64_t kFewRows = 2;     // up to it a stage of rows is the tail of the one before
   static constexpr int64_t kMaxGroups = 16;  // of a matmul that are taken at once
 
   // --- stages of a step, in order; with few rows five a layer, with many nine

@@ -20,11 +20,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.cold_start_report import markdown
+from benchmarks.cold_start_report import Run, markdown
 
 from corral import _native
 from corral.config import cache_home
@@ -39,27 +39,6 @@ MAX_TOKENS = 4
 _READ_BYTES = 8 << 20
 
 Turn = Callable[[], dict[str, float]]  # stage -> seconds since the process was started
-
-
-@dataclass
-class Run:
-    """Everything that was measured; the JSON file is this object.
-
-    Args:
-        seconds: contender -> stage -> seconds from process start, of each repeat.
-        foreign: share of all CPUs that other processes took, in each turn that counts; num_rejected: turns that were
-            taken again because of it.
-        failures: what could not be run, and why.
-    """
-
-    model: str
-    date: str
-    card: dict[str, str]
-    commands: dict[str, str]
-    seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    foreign: list[float] = field(default_factory=list)
-    num_rejected: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
 
 
 class TurnError(Exception):

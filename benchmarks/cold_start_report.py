@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from benchmarks.machine import MAX_FOREIGN
 
-if TYPE_CHECKING:
-    from benchmarks.cold_start import Run
-
 STAGES = ("ready", "first token", "exit")
+
+
+@dataclass
+class Run:
+    """Everything that was measured; the JSON file is this object.
+
+    Args:
+        seconds: contender -> stage -> seconds from process start, of each repeat.
+        foreign: share of all CPUs that other processes took, in each turn that counts; num_rejected: turns that were
+            taken again because of it.
+        failures: what could not be run, and why.
+    """
+
+    model: str
+    date: str
+    card: dict[str, str]
+    commands: dict[str, str]
+    seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    foreign: list[float] = field(default_factory=list)
+    num_rejected: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 def markdown(run: Run) -> str:

@@ -115,7 +115,7 @@ def test_help_and_version_need_no_heavy_library(arguments: list[str]) -> None:
 
 
 def test_the_tokenizer_is_begun_before_the_engine_is_imported() -> None:
-    assert not imported_by("import corral.worker.opening") & {"numpy", "jinja2", "pydantic", "httpx", "psutil"}
+    assert not imported_by("import corral.worker.loading") & {"numpy", "jinja2", "pydantic", "httpx", "psutil"}
 
 
 def test_a_model_in_this_process_needs_nothing_of_the_server() -> None:

@@ -143,7 +143,7 @@ def load(model: str, config: EngineConfig) -> Pipeline:
 
     with download_progress() as on_download:
         path = resolve(model, on_download)
-    from corral.worker.opening import load_pipeline
+    from corral.worker.loading import load_pipeline
 
     with load_progress() as on_load:
         return load_pipeline(path, config, on_load, on_load.show_plan)

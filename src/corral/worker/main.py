@@ -221,7 +221,7 @@ def run(socket_path: str, load: Loader) -> NoReturn:
 
 
 def main() -> None:
-    from corral.worker.opening import load_pipeline  # the native core; tests run this module without it
+    from corral.worker.loading import load_pipeline  # the native core; tests run this module without it
 
     parser = argparse.ArgumentParser(
         prog="corral.worker", description="Serves one model to the process that started it."

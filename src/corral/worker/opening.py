@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corral.config import EngineConfig
 from corral.model.gguf import GGUFFile, open_gguf
 from corral.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from corral.text.chat_template import ChatTemplate
-    from corral.worker.pipeline import Pipeline
 
 OnProgress = Callable[[int, int], None]
 OnPlan = Callable[[str], None]
@@ -48,17 +46,6 @@ def open_model(path: Path) -> Iterator[OpenModel]:
     pool = ThreadPoolExecutor(1, thread_name_prefix="corral-text")
     with _paused_collector(), open_gguf(path) as gguf, pool:
         yield OpenModel(gguf, opened_at, pool.submit(_read_text, gguf.metadata))
-
-
-def load_pipeline(
-    path: Path, config: EngineConfig, on_progress: OnProgress | None = None, on_plan: OnPlan | None = None
-) -> Pipeline:
-    """Pipeline.load, sooner: the first load of a process also imports the engine, beside which the core builds the
-    tokenizer without the GIL."""
-    with open_model(path) as model:
-        from corral.worker.pipeline import Pipeline
-
-        return Pipeline.of(model, config, on_progress, on_plan)
 
 
 def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, ChatTemplate]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,7 +60,7 @@ def build_sampling_arrays(sequences: list[Sequence]) -> SamplingArrays:
         seeds=np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
         positions=np.array([sequence.num_tokens for sequence in sequences], dtype=np.int64),
         history_offsets=_offsets([len(history) for history in histories]),
-        history_ids=np.concatenate([_EMPTY, *histories]),
+        history_ids=np.concatenate(histories) if any(map(len, histories)) else _EMPTY,
         output_starts=np.array(
             [s.group.num_prompt_tokens if len(h) else 0 for s, h in zip(sequences, histories, strict=True)],
             dtype=np.int32,
@@ -93,7 +94,8 @@ def sample(decoder: Decoder, sequences: list[Sequence]) -> list[int]:
         arrays.bias_values,
         None,
     )
-    return [int(token_id) for token_id in drawn]
+    token_ids: list[int] = drawn.tolist()
+    return token_ids
 
 
 _EMPTY: _Ints = np.empty(0, dtype=np.int32)
@@ -115,6 +117,4 @@ def _biases(sequence: Sequence) -> list[tuple[int, float]]:
 
 
 def _offsets(lengths: list[int]) -> _Ints:
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
+    return np.array([0, *accumulate(lengths)], dtype=np.int32)

@@ -49,6 +49,18 @@ def test_steps_settle_just_below_the_promise() -> None:
     assert 120 <= machine.step_ms(chunk, 4) <= 150
 
 
+@pytest.mark.parametrize(("num_prompts", "most_ms"), [(0, 150), (1, 150), (2, 187.5), (5, 300), (9, 450), (1000, 450)])
+def test_steps_grow_with_the_prompts_that_wait(num_prompts: int, most_ms: float) -> None:
+    machine = Machine(base_ms=20, row_ms=0.5, token_ms=1)
+    budget = StepBudget(512, 150)
+    for _ in range(5):
+        budget.observe(0, 4, machine.step_ms(0, 4))
+    for _ in range(30):
+        chunk = budget.prefill_tokens(4, num_prompts)
+        budget.observe(chunk, 4, machine.step_ms(chunk, 4))
+    assert 0.8 * most_ms <= machine.step_ms(chunk, 4) <= most_ms
+
+
 def test_noise_and_outliers_do_not_break_the_promise() -> None:
     machine = Machine(base_ms=20, row_ms=0.5, token_ms=1, noise=0.05)
     budget = StepBudget(512, 150)

@@ -279,6 +279,9 @@ class CountingList:
     def __init__(self, scheduler: Scheduler) -> None:
         self._queue, self.num_operations = scheduler.waiting, 0
 
+    def __len__(self) -> int:
+        return len(self._queue)
+
     def __iter__(self) -> Any:
         raise AssertionError("a step must not walk the queue")
 

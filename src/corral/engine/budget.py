@@ -7,6 +7,7 @@ from statistics import median
 
 FLOOR_TOKENS = 16  # a prompt always gets this much of a step, so that it cannot starve
 _HEADROOM = 0.9  # aim below the promise: step times scatter
+_MOST_PATIENCE = 3.0  # times max_step_ms that a step may take while many prompts wait
 _WINDOW = 5  # a median over this many samples ignores two outliers and follows a change in three steps
 
 
@@ -17,7 +18,9 @@ class StepBudget:
 
     Args:
         max_tokens: most tokens of a step, prompt and decode rows together.
-        max_step_ms: while any sequence decodes, a step aims below this.
+        max_step_ms: while any sequence decodes, a step aims below this. With more than one prompt to compute it aims
+            for more, by how many wait to how many stream: each step costs its decode rows and a reading of the weights,
+            and who waits for a first token waits as much as who waits for the next.
     """
 
     def __init__(self, max_tokens: int, max_step_ms: float) -> None:
@@ -27,15 +30,19 @@ class StepBudget:
         self._prefill_ms: deque[float] = deque(maxlen=_WINDOW)  # per token, on top of the decode rows
         self._prefill_sizes: deque[int] = deque(maxlen=_WINDOW)
 
-    def prefill_tokens(self, num_decode_rows: int) -> int:
-        """Most prompt tokens for a step that also decodes `num_decode_rows` sequences; at least 1."""
+    def prefill_tokens(self, num_decode_rows: int, num_prompts: int = 1) -> int:
+        """Most prompt tokens for a step that also decodes `num_decode_rows` sequences; at least 1.
+
+        `num_prompts` sequences have prompt left to compute.
+        """
         room = max(1, self._max_tokens - num_decode_rows)
         if num_decode_rows == 0:
             return room
         floor = min(FLOOR_TOKENS, room)
         if not self._prefill_ms:
             return floor
-        spare_ms = _HEADROOM * self._max_step_ms - self.decode_ms(num_decode_rows)
+        patience = min(_MOST_PATIENCE, 1 + max(0, num_prompts - 1) / num_decode_rows)
+        spare_ms = _HEADROOM * patience * self._max_step_ms - self.decode_ms(num_decode_rows)
         fitting = int(spare_ms / max(median(self._prefill_ms), 1e-6))
         # Per-token cost is only known near the sizes that were measured: grow at most twofold a step.
         return max(floor, min(room, fitting, 2 * max(self._prefill_sizes)))

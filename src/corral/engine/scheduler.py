@@ -95,7 +95,8 @@ class Scheduler:
         batch = ScheduledBatch()
         num_decoding = sum(sequence.num_new_tokens == 1 for sequence in self.running)
         # Decode rows have their tokens reserved: a long prompt never costs a stream its turn.
-        prefill_left = self.budget.prefill_tokens(num_decoding)
+        num_prompts = len(self.running) - num_decoding + len(self.waiting)
+        prefill_left = self.budget.prefill_tokens(num_decoding, num_prompts)
         at = 0
         while at < len(self.running):
             sequence = self.running[at]

@@ -19,9 +19,11 @@ from collections.abc import Iterator
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 ENTER = "\r"
-# A session leader that opens a terminal gets it as its own, so that Ctrl-C becomes a signal.
+# A session leader that opens a terminal gets it as its own, so that Ctrl-C becomes a signal. Tests that run in the
+# background of a shell inherit that it is ignored.
 _LAUNCH = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 terminal = os.open(sys.argv[1], os.O_RDWR)
 for stream in range(3):
     os.dup2(terminal, stream)

@@ -150,20 +150,7 @@ void run(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, i
 
 void matmul_blocks(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
                    int64_t group_end) {
-  switch (w.type) {
-    case TensorType::kQ4_0:
-      return run<TensorType::kQ4_0>(w, act, y, ldy, group_begin, group_end);
-    case TensorType::kQ4_1:
-      return run<TensorType::kQ4_1>(w, act, y, ldy, group_begin, group_end);
-    case TensorType::kQ5_0:
-      return run<TensorType::kQ5_0>(w, act, y, ldy, group_begin, group_end);
-    case TensorType::kQ5_1:
-      return run<TensorType::kQ5_1>(w, act, y, ldy, group_begin, group_end);
-    case TensorType::kQ8_0:
-      return run<TensorType::kQ8_0>(w, act, y, ldy, group_begin, group_end);
-    default:
-      return run<TensorType::kIQ4_NL>(w, act, y, ldy, group_begin, group_end);
-  }
+  for_block_type(w.type, [&](auto type) { run<type.value>(w, act, y, ldy, group_begin, group_end); });
 }
 
 }  // namespace corral::amx

@@ -232,20 +232,7 @@ void run(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, i
 
 void matmul_k_quants(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
                      int64_t group_end) {
-  switch (w.type) {
-    case TensorType::kQ2_K:
-      return run<TensorType::kQ2_K>(w, act, y, ldy, group_begin, group_end);
-    case TensorType::kQ3_K:
-      return run<TensorType::kQ3_K>(w, act, y, ldy, group_begin, group_end);
-    case TensorType::kQ4_K:
-      return run<TensorType::kQ4_K>(w, act, y, ldy, group_begin, group_end);
-    case TensorType::kQ5_K:
-      return run<TensorType::kQ5_K>(w, act, y, ldy, group_begin, group_end);
-    case TensorType::kQ6_K:
-      return run<TensorType::kQ6_K>(w, act, y, ldy, group_begin, group_end);
-    default:
-      return run<TensorType::kIQ4_XS>(w, act, y, ldy, group_begin, group_end);
-  }
+  for_k_quant(w.type, [&](auto type) { run<type.value>(w, act, y, ldy, group_begin, group_end); });
 }
 
 }  // namespace corral::amx

@@ -42,32 +42,11 @@ __attribute__((noinline)) void tile_blocks(const TileArgs& args) {
   for (int half = 0; half < 2; ++half) half_tile<T, MR>(args, half, half == 0 ? args.ahead : nullptr);
 }
 
-template <TensorType T, class Rows>
-struct Tiles;
-template <TensorType T, int... R>
-struct Tiles<T, std::integer_sequence<int, R...>> {
-  static constexpr TileFn fns[] = {nullptr, tile_blocks<T, R + 1>...};
+struct Family {
+  template <TensorType T>
+  static constexpr int kRows = kMaxRows;
+  template <TensorType T>
+  static constexpr int64_t kTileBytes = kFormat<T>.tile_bytes(8);
+  template <TensorType T, int MR>
+  static constexpr TileFn tile = tile_blocks<T, MR>;
 };
-
-template <TensorType T>
-TileKernels kernels_of() {
-  constexpr int64_t kBytes = kFormat<T>.tile_bytes(8);
-  return {Tiles<T, std::make_integer_sequence<int, kMaxRows>>::fns, kMaxRows, kBytes};
-}
-
-TileKernels kernels_for(TensorType type) {
-  switch (type) {
-    case TensorType::kQ4_0:
-      return kernels_of<TensorType::kQ4_0>();
-    case TensorType::kQ4_1:
-      return kernels_of<TensorType::kQ4_1>();
-    case TensorType::kQ5_0:
-      return kernels_of<TensorType::kQ5_0>();
-    case TensorType::kQ5_1:
-      return kernels_of<TensorType::kQ5_1>();
-    case TensorType::kQ8_0:
-      return kernels_of<TensorType::kQ8_0>();
-    default:
-      return kernels_of<TensorType::kIQ4_NL>();
-  }
-}

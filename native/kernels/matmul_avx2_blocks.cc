@@ -40,7 +40,8 @@ CORRAL_INLINE void dot_chunk(const uint8_t* chunk, const int8_t* q, const ActGro
 
 void matmul_blocks(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
                    int64_t group_end) {
-  run_matmul(kernels_for(w.type), w, act, y, ldy, group_begin, group_end);
+  const auto kernels = [](auto type) { return tile_kernels<Family>(type); };
+  run_matmul(for_block_type(w.type, kernels), w, act, y, ldy, group_begin, group_end);
 }
 
 }  // namespace corral::avx2

@@ -41,7 +41,8 @@ CORRAL_INLINE void add_sub_block(const TileArgs& args, const uint8_t* chunk, int
 
 void matmul_k_quants(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
                      int64_t group_end) {
-  run_matmul(kernels_for(w.type), w, act, y, ldy, group_begin, group_end);
+  const auto kernels = [](auto type) { return tile_kernels<Family>(type); };
+  run_matmul(for_k_quant(w.type, kernels), w, act, y, ldy, group_begin, group_end);
 }
 
 }  // namespace corral::avx2_vnni

@@ -56,41 +56,21 @@ __attribute__((noinline)) void tile_blocks(const TileArgs& args) {
   each<MR>([&](auto r) { _mm512_storeu_ps(args.c + r.value * kTileColumns, c[r.value]); });
 }
 
-template <TensorType T, class Rows>
-struct Tiles;
-template <TensorType T, int... R>
-struct Tiles<T, std::integer_sequence<int, R...>> {
-  static constexpr TileFn fns[] = {nullptr, tile_blocks<T, R + 1>...};
+struct Family {
+  template <TensorType T>
+  static constexpr int kRows = kMaxRows;
+  template <TensorType T>
+  static constexpr int64_t kTileBytes = kFormat<T>.tile_bytes(8);
+  template <TensorType T, int MR>
+  static constexpr TileFn tile = tile_blocks<T, MR>;
 };
-
-template <TensorType T>
-TileKernels kernels_of() {
-  constexpr int64_t kBytes = kFormat<T>.tile_bytes(8);
-  return {Tiles<T, std::make_integer_sequence<int, kMaxRows>>::fns, kMaxRows, kBytes};
-}
-
-TileKernels kernels_for(TensorType type) {
-  switch (type) {
-    case TensorType::kQ4_0:
-      return kernels_of<TensorType::kQ4_0>();
-    case TensorType::kQ4_1:
-      return kernels_of<TensorType::kQ4_1>();
-    case TensorType::kQ5_0:
-      return kernels_of<TensorType::kQ5_0>();
-    case TensorType::kQ5_1:
-      return kernels_of<TensorType::kQ5_1>();
-    case TensorType::kQ8_0:
-      return kernels_of<TensorType::kQ8_0>();
-    default:
-      return kernels_of<TensorType::kIQ4_NL>();
-  }
-}
 
 }  // namespace
 
 void matmul_blocks(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
                    int64_t group_end) {
-  run_matmul(kernels_for(w.type), w, act, y, ldy, group_begin, group_end);
+  const auto kernels = [](auto type) { return tile_kernels<Family>(type); };
+  run_matmul(for_block_type(w.type, kernels), w, act, y, ldy, group_begin, group_end);
 }
 
 }  // namespace corral::avx512

@@ -24,6 +24,51 @@ struct TileKernels {
   int64_t tile_bytes;
 };
 
+// A type known only at run time as a constant: each calls f(Type<T>{}) for the one type of its family that `type` is.
+template <TensorType T>
+using Type = std::integral_constant<TensorType, T>;
+
+template <class F>
+inline auto for_float_type(TensorType type, F f) {
+  if (type == TensorType::kF32) return f(Type<TensorType::kF32>{});
+  if (type == TensorType::kF16) return f(Type<TensorType::kF16>{});
+  return f(Type<TensorType::kBF16>{});
+}
+
+template <class F>
+inline auto for_block_type(TensorType type, F f) {
+  if (type == TensorType::kQ4_0) return f(Type<TensorType::kQ4_0>{});
+  if (type == TensorType::kQ4_1) return f(Type<TensorType::kQ4_1>{});
+  if (type == TensorType::kQ5_0) return f(Type<TensorType::kQ5_0>{});
+  if (type == TensorType::kQ5_1) return f(Type<TensorType::kQ5_1>{});
+  if (type == TensorType::kQ8_0) return f(Type<TensorType::kQ8_0>{});
+  return f(Type<TensorType::kIQ4_NL>{});
+}
+
+template <class F>
+inline auto for_k_quant(TensorType type, F f) {
+  if (type == TensorType::kQ2_K) return f(Type<TensorType::kQ2_K>{});
+  if (type == TensorType::kQ3_K) return f(Type<TensorType::kQ3_K>{});
+  if (type == TensorType::kQ4_K) return f(Type<TensorType::kQ4_K>{});
+  if (type == TensorType::kQ5_K) return f(Type<TensorType::kQ5_K>{});
+  if (type == TensorType::kQ6_K) return f(Type<TensorType::kQ6_K>{});
+  return f(Type<TensorType::kIQ4_XS>{});
+}
+
+// The table of a family's kernels for type T. Family gives kRows<T>, the most of a tile, kTileBytes<T> and tile<T,
+// rows>.
+template <class Family, TensorType T, class Rows = std::make_integer_sequence<int, Family::template kRows<T>>>
+struct TileTable;
+template <class Family, TensorType T, int... R>
+struct TileTable<Family, T, std::integer_sequence<int, R...>> {
+  static constexpr TileFn fns[] = {nullptr, Family::template tile<T, R + 1>...};
+};
+
+template <class Family, TensorType T>
+inline TileKernels tile_kernels(Type<T>) {
+  return {TileTable<Family, T>::fns, Family::template kRows<T>, Family::template kTileBytes<T>};
+}
+
 constexpr int64_t kRowBlock = 192;                   // most rows of a block: their sums stay in L1
 constexpr int64_t kLeastRowBlock = 48;               // fewer would read the weights too often
 constexpr int64_t kRowBlockStep = 24;                // whole tiles for most types

@@ -79,26 +79,21 @@ __attribute__((noinline)) void tile_floats(const TileArgs& args) {
   for (int half = 0; half < 2; ++half) half_tile<T, MR>(args, half, half == 0 ? args.ahead : nullptr);
 }
 
-template <TensorType T, class Rows>
-struct Tiles;
-template <TensorType T, int... R>
-struct Tiles<T, std::integer_sequence<int, R...>> {
-  static constexpr TileFn fns[] = {nullptr, tile_floats<T, R + 1>...};
+struct Family {
+  template <TensorType T>
+  static constexpr int kRows = kMaxRows;
+  template <TensorType T>
+  static constexpr int64_t kTileBytes = kTileK * kBytesPerK<T>;
+  template <TensorType T, int MR>
+  static constexpr TileFn tile = tile_floats<T, MR>;
 };
-
-template <TensorType T>
-TileKernels kernels_of() {
-  return {Tiles<T, std::make_integer_sequence<int, kMaxRows>>::fns, kMaxRows, kTileK * kBytesPerK<T>};
-}
 
 }  // namespace
 
 void matmul_floats(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
                    int64_t group_end) {
-  const TileKernels kernels = w.type == TensorType::kF32   ? kernels_of<TensorType::kF32>()
-                              : w.type == TensorType::kF16 ? kernels_of<TensorType::kF16>()
-                                                           : kernels_of<TensorType::kBF16>();
-  run_matmul(kernels, w, act, y, ldy, group_begin, group_end);
+  const auto kernels = [](auto type) { return tile_kernels<Family>(type); };
+  run_matmul(for_float_type(w.type, kernels), w, act, y, ldy, group_begin, group_end);
 }
 
 }  // namespace corral::neon

@@ -114,41 +114,21 @@ __attribute__((noinline)) void tile_k_quant(const TileArgs& args) {
   for (int half = 0; half < 2; ++half) half_tile<T, MR>(args, half, half == 0 ? args.ahead : nullptr);
 }
 
-template <TensorType T, class Rows>
-struct Tiles;
-template <TensorType T, int... R>
-struct Tiles<T, std::integer_sequence<int, R...>> {
-  static constexpr TileFn fns[] = {nullptr, tile_k_quant<T, R + 1>...};
+struct Family {
+  template <TensorType T>
+  static constexpr int kRows = kMaxRows;
+  template <TensorType T>
+  static constexpr int64_t kTileBytes = kFormat<T>.tile_bytes(8);
+  template <TensorType T, int MR>
+  static constexpr TileFn tile = tile_k_quant<T, MR>;
 };
-
-template <TensorType T>
-TileKernels kernels_of() {
-  constexpr int64_t kBytes = kFormat<T>.tile_bytes(8);
-  return {Tiles<T, std::make_integer_sequence<int, kMaxRows>>::fns, kMaxRows, kBytes};
-}
-
-TileKernels kernels_for(TensorType type) {
-  switch (type) {
-    case TensorType::kQ2_K:
-      return kernels_of<TensorType::kQ2_K>();
-    case TensorType::kQ3_K:
-      return kernels_of<TensorType::kQ3_K>();
-    case TensorType::kQ4_K:
-      return kernels_of<TensorType::kQ4_K>();
-    case TensorType::kQ5_K:
-      return kernels_of<TensorType::kQ5_K>();
-    case TensorType::kQ6_K:
-      return kernels_of<TensorType::kQ6_K>();
-    default:
-      return kernels_of<TensorType::kIQ4_XS>();
-  }
-}
 
 }  // namespace
 
 void matmul_k_quants(const PackedMatrix& w, const Activations& act, float* y, int64_t ldy, int64_t group_begin,
                      int64_t group_end) {
-  run_matmul(kernels_for(w.type), w, act, y, ldy, group_begin, group_end);
+  const auto kernels = [](auto type) { return tile_kernels<Family>(type); };
+  run_matmul(for_k_quant(w.type, kernels), w, act, y, ldy, group_begin, group_end);
 }
 
 }  // namespace corral::neon

@@ -23,7 +23,8 @@ class EngineConfig:
         max_model_len: longest context in tokens; None is the model's own limit, capped by memory.
         max_num_seqs: sequences that run at once; more wait.
         max_num_batched_tokens: most tokens one step computes.
-        max_step_ms: while somebody streams, a step's token budget aims below this.
+        max_step_ms: while somebody streams, a step's token budget aims below this, or up to three times it while a
+            crowd of prompts waits.
         max_queue: waiting requests beyond which new ones are refused.
         kv_cache_bytes: size of the KV pool (virtual; touched when used); None derives it from free memory.
         kv_cache_dtype: "f16", or "int8" for about twice the tokens in the same memory at some loss; "auto" is f16.

@@ -12,7 +12,7 @@ import click
 from corral.cli import options
 from corral.cli.options import POSITIVE, engine_config, option
 from corral.cli.terminal import AnswerPrinter, download_progress, is_terminal, load_progress, warn
-from corral.config import EngineConfig
+from corral.config import EngineConfig, KvCacheDtype
 from corral.errors import CorralError
 from corral.sampling_params import SamplingParams
 
@@ -47,6 +47,7 @@ class Conversation:
 @option("--seed", type=int, help="Makes the answer repeatable.")
 @option("--max-tokens", "--num-predict", type=POSITIVE, help="Longest answer, in tokens.")
 @options.max_model_len
+@options.kv_cache_dtype
 @options.threads
 @options.no_cache
 @options.cache_max
@@ -63,6 +64,7 @@ def run(
     seed: int | None,
     max_tokens: int | None,
     max_model_len: int | None,
+    kv_cache_dtype: KvCacheDtype,
     threads: int | None,
     no_cache: bool,
     cache_max: int | None,
@@ -82,6 +84,7 @@ def run(
     question = _question(list(prompt) or None)
     config = engine_config(
         max_model_len=max_model_len,
+        kv_cache_dtype=kv_cache_dtype,
         threads=threads,
         no_cache=no_cache,
         cache_max=cache_max,

@@ -60,7 +60,7 @@ _NOT_NEGATIVE = click.FloatRange(min=0)
     default=ENGINE_DEFAULTS.max_step_ms,
     envvar="CORRAL_MAX_STEP_MS",
     metavar="MS",
-    help="While somebody streams, steps aim below this, so that tokens keep coming.",
+    help="While somebody streams, steps aim below this, so that tokens keep coming; three times it if many wait.",
 )
 @option(
     "--max-queue",

@@ -16,6 +16,13 @@ class FinishReason(enum.StrEnum):
     ABORT = "abort"  # the client went away, or the server gave the request up
 
 
+class Overflow(enum.StrEnum):
+    """What to do with a prompt that is longer than the context."""
+
+    REFUSE = "refuse"
+    DROP_OLDEST = "drop_oldest"  # leave out the oldest messages, or the beginning of a raw prompt; the answer says so
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request, parsed and checked, in no protocol's own words.
@@ -29,27 +36,39 @@ class Request:
     prompt: str | list[int] | None = None
     messages: list[dict[str, Any]] | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
-    cache_salt: str = ""  # requests share prefix blocks only with equal salts
+    template: str | None = None
+    suffix: str | None = None
+    think: bool | str | None = None
+    adapter: str | None = None
+    max_context: int | None = None
+    overflow: Overflow = Overflow.REFUSE
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts; `cached_tokens` of the prompt came from shared blocks."""
+    """Counts. `cached_tokens` of the prompt came from shared blocks; what was dropped did not fit (see Overflow)."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    dropped_messages: int = 0
+    dropped_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one answer (`index` in [0, n)) gained: whole characters only, stop strings held back."""
+    """What one answer (`index` in [0, n)) gained: whole characters only, stop strings held back.
+
+    `thinking` is what the model wrote before its answer, for itself.
+    """
 
     index: int
     text: str
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None  # the stop string or stop token that ended it
+    thinking: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ struct BoundKVCache : KVCache {
 
 void bind_model(nanobind::module_& module);
 void bind_decoder(nanobind::module_& module);
+void bind_quant(nanobind::module_& module);
 void bind_text(nanobind::module_& module);
 
 }  // namespace corral::bind

@@ -39,5 +39,6 @@ NB_MODULE(_native, module) {
   module.def("select_isa", select_isa, nb::arg("name"), "Chooses the kernels of models made from now on.");
   corral::bind::bind_model(module);
   corral::bind::bind_decoder(module);
+  corral::bind::bind_quant(module);
   corral::bind::bind_text(module);
 }

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "quant/float16.h"
+
 namespace corral {
 namespace {
 
@@ -29,40 +31,6 @@ inline uint32_t mask_of(Predicate predicate) {
   uint32_t mask = 0;
   for (int i = 0; i < 16; ++i) mask |= predicate(i) ? 1U << i : 0U;
   return mask;
-}
-
-inline float half_to_float(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16;
-  const uint32_t exponent = half >> 10 & 0x1fU;
-  const uint32_t mantissa = half & 0x3ffU;
-  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  const uint32_t wide = sign | (exponent == 31 ? 0x7f800000U : (exponent + 112) << 23) | mantissa << 13;
-  float out;
-  std::memcpy(&out, &wide, sizeof(out));
-  return out;
-}
-
-// Rounds to nearest, ties to even; keeps infinities and NaN.
-inline uint16_t float_to_half(float x) {
-  uint32_t wide;
-  std::memcpy(&wide, &x, sizeof(wide));
-  const uint32_t sign = wide >> 16 & 0x8000U;
-  const uint32_t magnitude = wide & 0x7fffffffU;
-  if (magnitude > 0x7f800000U) return static_cast<uint16_t>(sign | 0x7e00U | (magnitude >> 13 & 0x1ffU));
-  if (magnitude >= 0x477ff000U) return static_cast<uint16_t>(sign | 0x7c00U);
-  if (magnitude < 0x38800000U) {  // subnormal: units of 2^-24, rounded by the float adder
-    float units;
-    std::memcpy(&units, &magnitude, sizeof(units));
-    units = units * 0x1p24F + 0x1.8p23F;
-    uint32_t rounded;
-    std::memcpy(&rounded, &units, sizeof(rounded));
-    return static_cast<uint16_t>(sign | (rounded & 0x7ffU));
-  }
-  const uint32_t rounded = magnitude + 0xfffU + (magnitude >> 13 & 1U);
-  return static_cast<uint16_t>(sign | ((rounded >> 13) - (112U << 10)));
 }
 
 inline Vec set1(float x) {

@@ -50,6 +50,7 @@ class GGUFFile:
         self.version = headers[0].version
         self.metadata: dict[str, Any] = headers[0].metadata
         self.key_offsets = headers[0].key_offsets
+        self._metadata_end = headers[0].metadata_end
         self.tensors = {name: info for header in headers for name, info in header.tensors.items()}
         self.num_bytes = sum(len(data) for data in maps)
         self.mtimes_ns = mtimes_ns
@@ -60,6 +61,14 @@ class GGUFFile:
         """Elements of the array under `key`; None if there is none."""
         value = self.metadata.get(key)
         return len(value) if isinstance(value, list | StringTable) else None
+
+    def raw_value(self, key: str) -> bytes:
+        """Type and value of `key` as they stand in the file, for a writer that keeps them."""
+        keys = list(self.key_offsets)
+        following = keys[keys.index(key) + 1 :][:1]
+        # Before the next value stand the next key's length and name.
+        ends = [self.key_offsets[other] - len(other.encode()) - 8 for other in following] or [self._metadata_end]
+        return bytes(self._views[0][self.key_offsets[key] : ends[0]])
 
     def data(self, info: TensorInfo) -> memoryview:
         """The tensor's bytes in the file, read-only, not copied."""

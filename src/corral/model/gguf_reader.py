@@ -76,7 +76,8 @@ class Header:
 
     version: int
     metadata: dict[str, Any]
-    key_offsets: dict[str, int]  # where the value of a key begins, for error messages
+    key_offsets: dict[str, int]  # where the type and value of a key begin
+    metadata_end: int  # where the last value ends
     tensors: dict[str, TensorInfo]
 
 
@@ -91,9 +92,10 @@ def read_header(path: str, data: mmap.mmap, part: int = 0) -> Header:
     version = _read_version(cursor)
     num_tensors, num_keys = _read_counts(cursor)
     metadata, key_offsets = _read_metadata(cursor, num_keys)
+    metadata_end = cursor.offset
     alignment = _alignment(cursor, metadata, key_offsets)
     tensors = _read_tensor_table(cursor, num_tensors, alignment, part)
-    return Header(version, metadata, key_offsets, tensors)
+    return Header(version, metadata, key_offsets, metadata_end, tensors)
 
 
 def _read_version(cursor: Cursor) -> int:

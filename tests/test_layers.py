@@ -33,7 +33,7 @@ INTS_ONLY = {"engine/sequence.py", "engine/block_pool.py", "engine/scheduler.py"
 TOUCH_NATIVE = {
     *("engine/model_runner.py", "engine/sampler.py"),
     *("model/cpu.py", "model/weights.py", "model/plan.py"),
-    *("model/gguf.py", "model/gguf_reader.py", "model/metadata.py"),
+    *("model/gguf.py", "model/gguf_reader.py", "model/metadata.py", "model/quantize.py"),
     *("text/byte_level.py", "text/vocabulary.py"),
 }
 

@@ -1,4 +1,4 @@
-"""Writes GGUF files, version 3: keys and values first, then tensors one by one, so that no more than one is in memory."""
+"""Writes GGUF files, version 3: keys and values first, then tensors one by one, so that memory holds one at most."""
 
 from __future__ import annotations
 

@@ -109,8 +109,7 @@ def _plan(gguf: GGUFFile, mixture: _Mixture) -> list[NewTensor]:
     layers = [match for name in gguf.tensors if (match := _LAYER.fullmatch(name))]
     num_layers = 1 + max((int(match[1]) for match in layers), default=0)
     return [
-        NewTensor(info.name, _type_of(info, mixture, num_layers, is_tied), info.shape)
-        for info in gguf.tensors.values()
+        NewTensor(info.name, _type_of(info, mixture, num_layers, is_tied), info.shape) for info in gguf.tensors.values()
     ]
 
 
@@ -150,7 +149,9 @@ def _pieces(gguf: GGUFFile, info: TensorInfo, to: TensorType) -> Iterator[bytes 
     row_bytes = info.type.row_bytes(info.shape[0])
     rows_of_slab = max(1, _SLAB_VALUES // info.shape[0])
     data = gguf.data(info)
-    slabs = [data[begin * row_bytes : (begin + rows_of_slab) * row_bytes] for begin in range(0, info.rows, rows_of_slab)]
+    slabs = [
+        data[begin * row_bytes : (begin + rows_of_slab) * row_bytes] for begin in range(0, info.rows, rows_of_slab)
+    ]
 
     def convert(slab: memoryview) -> bytes:
         floats = _to_float32(slab, info.type).reshape(-1, info.shape[0])

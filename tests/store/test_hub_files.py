@@ -54,7 +54,7 @@ def test_the_plain_kind_is_preferred_to_the_one_with_a_prefix() -> None:
 def test_two_models_of_one_kind_are_told_apart_by_name() -> None:
     files = repo("a-Q4_K_M.gguf", "b-Q4_K_M.gguf")
     for tag in ("latest", "Q4_K_M"):
-        with pytest.raises(ModelNotFound, match="2 models of.*a-Q4_K_M, b-Q4_K_M"):
+        with pytest.raises(ModelNotFound, match=r"2 models of.*a-Q4_K_M, b-Q4_K_M"):
             choose(files, tag, "org/repo")
     assert chosen(files, "b-Q4_K_M") == ["b-Q4_K_M.gguf"]
 

@@ -242,5 +242,5 @@ def test_threads_that_pull_the_same_share_one_download_and_all_see_it(hub: FakeH
     ],
 )
 def test_what_means_nothing_is_an_invalid_name(name: str) -> None:
-    with pytest.raises(InvalidModelName, match="^invalid model name"):
+    with pytest.raises(InvalidModelName, match=r"^invalid model name"):
         quick_pull(name)

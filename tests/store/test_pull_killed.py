@@ -99,9 +99,9 @@ def test_a_killed_pull_leaves_the_store_whole(registry: FakeRegistry, rounds: in
         assert codes.count(-signal.SIGKILL) > rounds // 3
         assert set(codes) <= {0, -signal.SIGKILL}
         for tag in "ab":
-            name = registry.name(f"ns/model:{tag}")
-            assert children.pull(name) == 0
-            found = library.find(parse_name(name))
+            last = registry.name(f"ns/model:{tag}")
+            assert children.pull(last) == 0
+            found = library.find(parse_name(last))
             assert found is not None
             assert found.to_local().path.read_bytes() == tiny_gguf(ord(tag))
     assert verify(library, on_status=lambda _s: None) == []

@@ -103,7 +103,7 @@ def test_a_registry_that_wants_to_know_who_pushes_is_told(model: str, registry: 
 
 
 def test_what_is_not_here_cannot_be_pushed(registry: FakeRegistry) -> None:
-    with pytest.raises(ModelNotFound, match="^model '.*/me/none' not found$"):
+    with pytest.raises(ModelNotFound, match=r"^model '.*/me/none' not found$"):
         quick_push(registry.name("me/none"))
     with pytest.raises(InvalidModelName):
         quick_push("a b")
@@ -124,7 +124,7 @@ def test_a_registry_that_takes_no_uploads_is_an_error(
 ) -> None:
     message = b'{"errors":[{"message":"read only"}]}'
     monkeypatch.setattr(registry, "_upload", lambda handler, *_: handler.reply(405, message, "application/json"))
-    with pytest.raises(DownloadError, match="405.*read only"):
+    with pytest.raises(DownloadError, match=r"405.*read only"):
         quick_push(model)
 
 
@@ -136,7 +136,7 @@ def test_a_manifest_that_is_refused_is_an_error(
         handler.reply(400, b'{"error":"bad manifest"}', "application/json")
 
     monkeypatch.setattr(registry, "_manifest", refuse)
-    with pytest.raises(DownloadError, match="refuses the manifest: 400.*bad manifest"):
+    with pytest.raises(DownloadError, match=r"refuses the manifest: 400.*bad manifest"):
         quick_push(model)
 
 

@@ -61,7 +61,7 @@ def test_a_mirror_that_is_no_address_is_refused(mirror: str, monkeypatch: pytest
 def test_a_model_that_is_not_there_is_told_in_ollamas_words(
     registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ModelNotFound, match="^pull model manifest: file does not exist"):
+    with pytest.raises(ModelNotFound, match=r"^pull model manifest: file does not exist"):
         quick_pull(registry.name("ns/none"))
     monkeypatch.setenv("CORRAL_REGISTRY", registry.server.url)
     with pytest.raises(ModelNotFound, match=r"^pull model manifest: file does not exist.*Did you mean 'smollm2"):

@@ -68,6 +68,15 @@ def test_a_model_that_is_not_there_is_told_in_ollamas_words(
         quick_pull("smolm2")
 
 
+def test_what_a_registry_says_cannot_steer_the_terminal(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"errors":[{"message":"\\u001b[2J\\u001b]0;title\\u0007gone"}]}'
+    monkeypatch.setattr(registry, "_manifest", lambda handler, _model: handler.reply(404, body, "application/json"))
+    with pytest.raises(ModelNotFound, match=r": \?\[2J\?\]0;title\?gone$"):
+        quick_pull(registry.name("ns/none"))
+
+
 def test_a_registry_that_is_not_there_is_named_with_what_the_catalog_has(monkeypatch: pytest.MonkeyPatch) -> None:
     url = refused_url()
     monkeypatch.setenv("CORRAL_REGISTRY", url)

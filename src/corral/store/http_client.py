@@ -125,6 +125,11 @@ def shown(url: httpx.URL | str) -> str:
     return str(httpx.URL(url).copy_with(username=None, password=None, query=None, fragment=None))
 
 
+def printable(text: str) -> str:
+    """What a server says, fit for a message: short, and without what steers a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text[:300])
+
+
 def describe(error: httpx.HTTPError, url: httpx.URL | str) -> str:
     """What went wrong with `url`, in words."""
     host = httpx.URL(url).netloc.decode().rpartition("@")[2]

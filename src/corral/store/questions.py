@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from corral.errors import DownloadError
-from corral.store.http_client import Patience, describe, shown, within
+from corral.store.http_client import Patience, describe, printable, shown, within
 from corral.store.transfer import RETRY_STATUS, wait_s
 
 MAX_BYTES = 8 << 20
@@ -40,7 +40,7 @@ class Reply:
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
-            kind = self.headers.get("Content-Type", "nothing that has a type")
+            kind = printable(self.headers.get("Content-Type", "nothing that has a type"))
             raise DownloadError(
                 f"{shown(self.url)} sent no JSON but {kind}; "
                 "is there a login page or a filter between this machine and the network?"

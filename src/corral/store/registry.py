@@ -16,7 +16,7 @@ import httpx
 from corral.config import registry_mirror
 from corral.errors import DownloadError, InvalidConfig
 from corral.store.guard import Guard
-from corral.store.http_client import Patience, credentials, open_client, shown
+from corral.store.http_client import Patience, credentials, open_client, printable, shown
 from corral.store.manifest import MANIFEST_TYPE
 from corral.store.names import DEFAULT_HOST, ModelName
 from corral.store.questions import Reply, ask
@@ -130,7 +130,7 @@ def told(reply: Reply) -> str:
         message = answer["errors"][0]["message"] if "errors" in answer else answer["error"]
     except (DownloadError, KeyError, IndexError, TypeError):
         return ""
-    return f": {str(message)[:300]}"
+    return f": {printable(str(message))}"
 
 
 @contextmanager

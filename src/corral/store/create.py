@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from corral.errors import CorralError, InvalidRequest, ModelNotFound
 from corral.store.create_spec import CreateSpec
-from corral.store.facts import facts_of
 from corral.store.import_weights import WeightImporter
 from corral.store.library import Library
-from corral.store.local_model import LocalModel
 from corral.store.manifest import (
     ADAPTER,
-    CONFIG,
     DRAFT,
     LICENSE,
     MESSAGES,
@@ -29,14 +25,13 @@ from corral.store.manifest import (
     Layer,
     Manifest,
 )
+from corral.store.model_config import manifest_of
 from corral.store.modelfile import Command, format_modelfile
-from corral.store.names import as_path, parse_name
+from corral.store.names import ModelName, as_path, parse_name
 from corral.store.status import OnStatus, Status
 from corral.store.stored_model import StoredModel
 
 __all__ = ["CreateSpec", "create", "modelfile_of"]
-
-CheckTemplate = Callable[[str], None]
 
 _ORDER = (MODEL, PROJECTOR, ADAPTER, DRAFT, TEMPLATE, SYSTEM, PARAMS, MESSAGES, LICENSE)
 _UNUSED = {"renderer": "RENDERER", "parser": "PARSER", "drafts": "DRAFT"}
@@ -55,10 +50,9 @@ def create(name: str, spec: CreateSpec, on_status: OnStatus, *, library: Library
     """
     library = library or Library.open()
     target = parse_name(name)
-    builder = _Builder(library, spec, on_status)
-    layers = builder.layers()
+    manifest = _Builder(library, spec, on_status).manifest(target)
     on_status(Status("writing manifest"))
-    stored = library.write(target, Manifest(builder.config(layers), tuple(layers)))
+    stored = library.write(target, manifest)
     on_status(Status("success"))
     return stored
 
@@ -152,24 +146,12 @@ class _Builder:
         self.on_status(Status(f"creating new layer {layer.digest}"))
         return layer
 
-    def config(self, layers: list[Layer]) -> Layer:
-        """The config blob: what Ollama's lists read."""
-        models = [path for layer in layers if layer.media_type == MODEL if (path := self.library.blob(layer.digest))]
-        if not models:
-            raise CorralError("a model needs weights: a .gguf file or a model that has one")
-        facts = facts_of(LocalModel("new", models[0]))
-        value = {
-            "model_format": facts.format,
-            "model_family": facts.family,
-            "model_families": list(facts.families),
-            "model_type": facts.parameter_size,
-            "file_type": facts.quantization_level,
-            **{key: text for key in ("renderer", "parser", "requires") if (text := getattr(self.spec, key))},
-            "architecture": "amd64",
-            "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
-        }
-        return self.library.add_bytes(_json(value).encode(), CONFIG)
+    def manifest(self, name: ModelName) -> Manifest:
+        layers = self.layers()
+        if not any(layer.media_type == MODEL for layer in layers):
+            raise InvalidRequest("a model needs weights: a .gguf file, or a model that has one", param="files")
+        more = {key: text for key in ("renderer", "parser", "requires") if (text := getattr(self.spec, key))}
+        return manifest_of(name, tuple(layers), self.library, more)
 
 
 def _check_template(source: str) -> None:

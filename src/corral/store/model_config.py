@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from corral.store.library import Library
 
 
-def manifest_of(name: ModelName, layers: tuple[Layer, ...], library: Library) -> Manifest:
-    """`layers` and a config that says what the model's own header says.
+def manifest_of(
+    name: ModelName, layers: tuple[Layer, ...], library: Library, more: Mapping[str, str] | None = None
+) -> Manifest:
+    """`layers` and a config that says what the model's own header says, and `more`.
 
     Raises:
         InvalidModelFile: the model's file is no GGUF file, damaged or hostile.
@@ -40,6 +43,7 @@ def manifest_of(name: ModelName, layers: tuple[Layer, ...], library: Library) ->
         "model_families": list(facts.families),
         "model_type": facts.parameter_size,
         "file_type": facts.quantization_level,
+        **(more or {}),
         "architecture": "amd64",
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},

@@ -181,13 +181,14 @@ def estimate(
 def packed_weight_bytes(gguf: GGUFFile, config: ModelConfig) -> int:
     """Bytes of all weights once packed: never below what the native model takes, and at most some percent above."""
     total = 0
-    for name, role in config.tensor_roles.items():
-        if not role.is_matrix:
-            total += role.cols * 4
-            continue
-        groups = -(-role.rows // 16)
-        size = groups * _packed_group_bytes(gguf.tensors[name].type, role.cols)
-        total += -(-size // _PAGE_BYTES) * _PAGE_BYTES
+    for name, whole in config.tensor_roles.items():
+        for role in whole.pieces:
+            if not role.is_matrix:
+                total += role.cols * 4
+                continue
+            groups = -(-role.rows // 16)
+            size = groups * _packed_group_bytes(gguf.tensors[name].type, role.cols)
+            total += -(-size // _PAGE_BYTES) * _PAGE_BYTES
     return total
 
 

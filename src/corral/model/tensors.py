@@ -55,7 +55,7 @@ _NOT_LOADED_SUFFIX = ".attn_rot_embd.weight"
 class TensorRole:
     """What a tensor is to the decoder: a matrix of `rows` outputs and `cols` inputs, or a vector (rows = 1).
 
-    A tensor that holds several has them as `parts`, in order: they follow one another by rows, or in a vector by values.
+    A tensor that holds several has them as `parts`, in order: one after the other by rows, or in a vector by values.
     """
 
     role: str

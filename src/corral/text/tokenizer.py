@@ -25,8 +25,8 @@ class Tokenizer:
         bos_id, eos_id: None when the file names none.
         eog_ids: ids that end an answer.
         adds_bos, adds_eos: what `encode` adds with `add_special`.
-        adds_space_prefix: SentencePiece puts a space before a text's first word, so decoding takes one away; WordPiece's
-            words always begin with one.
+        adds_space_prefix: SentencePiece puts a space before a text's first word, so decoding takes one away;
+            WordPiece's words all begin with one.
         control_texts: texts of the tokens that only a template may write; see ChatTemplate.
     """
 

@@ -259,10 +259,10 @@ void DecoderWorker::attention_output(int64_t layer) {
   const LayerWeights& weights = model_.layer(layer);
   const bool last = layer == config_.num_layers - 1;
   const Activations act = activations(weights.attn_output, last ? scratch_.input : scratch_.attention);
-  add_to_residual(weights.attn_output, act, weights.attn_output_bias, weights.attn_post_norm,
-                  [&](int64_t begin, int64_t end) {
-                    normalize(weights.ffn_norm, weights.ffn_norm_bias, {&weights.ffn_gate, &weights.ffn_up}, begin, end);
-                  });
+  add_to_residual(
+      weights.attn_output, act, weights.attn_output_bias, weights.attn_post_norm, [&](int64_t begin, int64_t end) {
+        normalize(weights.ffn_norm, weights.ffn_norm_bias, {&weights.ffn_gate, &weights.ffn_up}, begin, end);
+      });
 }
 
 void DecoderWorker::feed_forward(int64_t layer) {
@@ -273,7 +273,8 @@ void DecoderWorker::feed_forward(int64_t layer) {
                   [&](int64_t begin, int64_t end) { next_layer_input(layer + 1, begin, end); });
 }
 
-// inner = activation(gate) * up, or activation(up + bias) without a gate, for the outputs of the groups, by tiles that stay in this core's cache.
+// inner = activation(gate) * up, or activation(up + bias) without a gate, for the outputs of the groups, by tiles that
+// stay in this core's cache.
 void DecoderWorker::gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end) {
   const Activations gate_act = activations(weights.ffn_gate, scratch_.input);
   const Activations up_act = activations(weights.ffn_up, scratch_.input);

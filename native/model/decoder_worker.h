@@ -38,8 +38,8 @@ class DecoderWorker {
   void keep_logit_rows();
   void make_rope_table(int64_t row);
   void norm_row(const float* x, const Vector& weight, const Vector& bias, float* out) const;
-  void normalize(const Vector& norm, const Vector& norm_bias, std::initializer_list<const Matrix*> for_matrices, int64_t row_begin,
-                 int64_t row_end);
+  void normalize(const Vector& norm, const Vector& norm_bias, std::initializer_list<const Matrix*> for_matrices,
+                 int64_t row_begin, int64_t row_end);
   void next_layer_input(int64_t layer, int64_t row_begin, int64_t row_end);
   void rotate_heads(int64_t row, int64_t kv_head, const LayerWeights& weights, int64_t layer);
   void attend_item(const AttentionItem& item, AttentionPlan& plan, int64_t layer);

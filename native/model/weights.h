@@ -28,8 +28,8 @@ using Vector = std::vector<float>;  // empty if the model has none
 
 struct LayerWeights {
   Matrix attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down;
-  Vector attn_norm, ffn_norm, attn_norm_bias, ffn_norm_bias, ffn_up_bias, ffn_down_bias, attn_q_bias, attn_k_bias, attn_v_bias, attn_output_bias, attn_q_norm, attn_k_norm,
-      attn_post_norm, ffn_post_norm;
+  Vector attn_norm, ffn_norm, attn_norm_bias, ffn_norm_bias, ffn_up_bias, ffn_down_bias, attn_q_bias, attn_k_bias,
+      attn_v_bias, attn_output_bias, attn_q_norm, attn_k_norm, attn_post_norm, ffn_post_norm;
 };
 
 // A tensor as it stands in the file.

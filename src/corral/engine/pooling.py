@@ -46,7 +46,9 @@ class Pool:
 def normalized(vector: F32, dimensions: int | None = None) -> F32:
     """The first `dimensions` values, made a vector of length 1; a vector of zeros stays."""
     values = vector[:dimensions].astype(np.float64)
-    length = math.sqrt(
-        math.fsum((values * values).tolist())
-    )  # fsum is exact: no order of adding is better than another
-    return (values / length if length > 0 else values).astype(np.float32)
+    squares: list[float] = (values * values).tolist()
+    length = math.sqrt(math.fsum(squares))  # exact, whatever the order
+    if length == 0:
+        return values.astype(np.float32)
+    with np.errstate(invalid="ignore"):  # infinities become NaN, which the caller looks for
+        return (values / length).astype(np.float32)

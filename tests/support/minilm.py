@@ -14,6 +14,7 @@ from typing import Any
 import gguf
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 
 from corral.store.catalog import Artifact, WheelParts
 from corral.store.store import obtain
@@ -119,3 +120,13 @@ def _renamed(name: str) -> str:
         return ""
     layer, _, part = stem.removeprefix("encoder.layer.").partition(".")
     return f"blk.{layer}.{_TENSORS[part]}.{kind}"
+
+
+def berts_tokenizer() -> tokenizers.Tokenizer:
+    """The model's own tokenizer; control tokens in a text are text."""
+    with zipfile.ZipFile(obtain(ARCHIVE, model_folder() / ARCHIVE.filename)) as files:
+        made = tokenizers.Tokenizer.from_str(files.read("tokenizer.json").decode())
+    made.no_truncation()
+    made.no_padding()
+    made.encode_special_tokens = True
+    return made

@@ -28,9 +28,9 @@ class WordPiece:
     piece that begins a word begins with SPACE (llama.cpp's converter writes BERT's "word" and "##piece" as "▁word" and
     "piece").
 
-    llama.cpp keeps combining marks that stand by themselves, takes Hangul apart, and has no limit on a word's length;
-    here, as in BERT's own tokenizer, marks go, Hangul is taken apart too, and a word of more than 100 characters is
-    unknown. It also lower-cases for vocabularies with capitals; here those keep them.
+    Where llama.cpp departs from BERT's own tokenizer, this does not follow: it keeps the first letter only of a Hangul
+    syllable, drops vowel signs of Indic scripts, keeps combining marks that come by themselves, takes some control
+    characters for spaces, knows no longest word, and lower-cases for vocabularies with capitals too.
 
     Raises:
         InvalidVocabulary: there is no unknown token.

@@ -59,6 +59,9 @@ class FakeHiddenRunner:
         self.released += block_ids
         self.slots[block_ids] = -1
 
+    def resident_kv_bytes(self) -> int:
+        return 100 * int((self.slots >= 0).any(axis=1).sum())
+
 
 def expect(token_ids: list[int], pooling: str, *, is_causal: bool, dimensions: int | None = None) -> F32:
     tokens = np.array(token_ids)
@@ -113,7 +116,7 @@ def test_nothing_is_made_before_the_first_step() -> None:
     made = Made()
     assert not made.embedder.has_work
     made.embedder.release()
-    assert made.runners == []
+    assert (made.runners, made.embedder.resident_kv_bytes(), made.embedder.num_requests) == ([], 0, 0)
 
 
 def test_inputs_of_many_requests_share_a_step() -> None:
@@ -189,8 +192,10 @@ def test_release_gives_the_blocks_back_that_were_touched() -> None:
     made = Made()
     made.embedder.add(EmbeddingSpec("r", [[1] * 40, [2]]))
     made.run()
+    assert made.embedder.resident_kv_bytes() == 400
     made.embedder.release()
     assert made.runners[0].released == [0, 1, 2, 3]
+    assert made.embedder.resident_kv_bytes() == 0
     made.embedder.release()
     assert len(made.runners[0].released) == 4
 

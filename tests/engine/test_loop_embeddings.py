@@ -36,6 +36,9 @@ class HiddenRunner:
     def release_blocks(self, block_ids: list[int]) -> None:
         pass
 
+    def resident_kv_bytes(self) -> int:
+        return 0
+
 
 def embedding_loop(make_runner: Callable[[EmbeddingShape], HiddenRunner] = HiddenRunner) -> EngineLoop:
     config = EngineConfig(max_num_seqs=2, max_queue=2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from corral.config import EngineConfig
-from corral.errors import InsufficientMemory, InvalidModelFile, UnsupportedModel
+from corral.errors import InsufficientMemory, InvalidConfig, InvalidModelFile, UnsupportedModel
 from corral.model.architectures import read_config
 from corral.model.config import ModelConfig
 from corral.model.gguf import open_gguf
@@ -197,6 +197,21 @@ def test_the_plan_has_keys_and_values_for_one_step(tmp_path: Path) -> None:
     small = plan_of(tmp_path, SMALL, 4 << 30, max_num_batched_tokens=64)
     assert small.embedding is not None
     assert small.embedding.max_tokens == 128  # a whole text must fit
+
+
+def test_a_context_that_does_not_fit_is_lowered(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, replace(NOMIC, context_length=1 << 30), 400 << 20)
+    assert plan.fits
+    assert plan.embedding is not None
+    assert plan.max_model_len == plan.embedding.max_tokens
+    assert 256 < plan.max_model_len <= 1 << 16
+    assert plan.notes == (
+        f"the context is lowered to {plan.max_model_len:,} tokens: a step with a longer text does not fit",
+    )
+    with pytest.raises(InsufficientMemory):
+        plan_of(tmp_path, replace(NOMIC, context_length=1 << 30), 400 << 20, max_model_len=1 << 16)
+    with pytest.raises(InvalidConfig, match="computes a text in one step, of at most 65536 tokens"):
+        plan_of(tmp_path, replace(NOMIC, context_length=1 << 30), 1 << 40, max_model_len=1 << 17)
 
 
 def test_a_machine_too_small_is_told_so(tmp_path: Path) -> None:

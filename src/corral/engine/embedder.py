@@ -42,6 +42,8 @@ class HiddenRunner(Protocol):
 
     def release_blocks(self, block_ids: list[int]) -> None: ...
 
+    def resident_kv_bytes(self) -> int: ...
+
 
 @dataclass(slots=True)
 class _Job:
@@ -117,6 +119,15 @@ class Embedder:
     @property
     def has_work(self) -> bool:
         return bool(self._jobs)
+
+    @property
+    def num_requests(self) -> int:
+        """Requests that have not ended; any thread may ask."""
+        return len(self._jobs)
+
+    def resident_kv_bytes(self) -> int:
+        """KV memory that is really in use now; any thread may ask."""
+        return 0 if self._runner is None else self._runner.resident_kv_bytes()
 
     def check(self, spec: EmbeddingSpec) -> None:
         """Refuse what could never run. Reads constants only, so any thread may call it.

@@ -31,3 +31,7 @@ class EmbeddingRunner:
     def release_blocks(self, block_ids: list[int]) -> None:
         """Give the memory of these blocks back to the system."""
         self._kv_cache.release_blocks(np.array(block_ids, dtype=np.int32))
+
+    def resident_kv_bytes(self) -> int:
+        """KV memory that is really in use now."""
+        return self._kv_cache.resident_bytes()

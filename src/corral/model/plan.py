@@ -14,6 +14,7 @@ from corral.model.tensor_type import TensorType
 POOL_SHARE = 0.8  # of the memory left beside the weights, at most this much becomes KV pool
 MIN_CONTEXT = 256  # a context lowered below this serves nobody
 SHORT_CONTEXT = 1024  # the second context that concurrency is stated for
+MAX_STEP_TOKENS = 1 << 16  # of a text that one step must compute; attention over it takes minutes
 PROCESS_BYTES = 256 << 20  # interpreter, libraries, tokenizer
 _PAGE_BYTES = 4096
 
@@ -217,10 +218,26 @@ def _estimate_embedding(
     gguf: GGUFFile, config: ModelConfig, engine_config: EngineConfig, memory: MemoryStatus, weights_bytes: int
 ) -> Plan:
     """The plan of a model that only embeds: K and V live for a step, and are f16 whatever the settings say."""
-    shape = EmbeddingShape.of(config, engine_config, engine_config.max_model_len or config.context_length)
-    work_bytes = _work_bytes(config, replace(engine_config, max_num_batched_tokens=shape.max_tokens, max_num_seqs=1))
     kv_bytes_per_token = config.kv_bytes_per_token("f16")
-    left = memory.free - weights_bytes - work_bytes - shape.num_blocks * BLOCK_SIZE * kv_bytes_per_token
+    wanted = engine_config.max_model_len
+    if wanted is not None and wanted > MAX_STEP_TOKENS and not config.is_causal:
+        raise InvalidConfig(
+            f"max_model_len is {wanted}; {config.name} computes a text in one step, of at most {MAX_STEP_TOKENS} tokens"
+        )
+    max_model_len = wanted or config.context_length
+    if not config.is_causal:
+        max_model_len = min(max_model_len, MAX_STEP_TOKENS)
+    while True:
+        shape = EmbeddingShape.of(config, engine_config, max_model_len)
+        step_config = replace(engine_config, max_num_batched_tokens=shape.max_tokens, max_num_seqs=1)
+        work_bytes = _work_bytes(config, step_config)
+        left = memory.free - weights_bytes - work_bytes - shape.num_blocks * BLOCK_SIZE * kv_bytes_per_token
+        if left > 0 or wanted is not None or max_model_len <= MIN_CONTEXT:
+            break
+        max_model_len = max(MIN_CONTEXT, max_model_len // 2)
+    notes = []
+    if wanted is None and max_model_len < config.context_length:
+        notes.append(f"the context is lowered to {max_model_len:,} tokens: a step with a longer text does not fit")
     return Plan(
         name=config.name,
         architecture=config.architecture,
@@ -235,6 +252,7 @@ def _estimate_embedding(
         max_num_seqs=shape.max_texts,
         memory=memory,
         fits=left > 0,
+        notes=tuple(notes),
         embedding=shape,
     )
 

@@ -187,13 +187,13 @@ class Pipeline:
         """Figures of this moment."""
         stats = self._engine.stats()
         return WorkerStats(
-            num_requests=len(self._open),
+            num_requests=len(self._open) + self._embedder.num_requests,
             num_running=stats.num_running,
             num_waiting=stats.num_waiting,
             num_blocks=stats.num_blocks,
             num_used_blocks=stats.num_used_blocks,
             num_cached_blocks=stats.num_cached_blocks,
-            kv_resident_bytes=self._runner.resident_kv_bytes(),
+            kv_resident_bytes=self._runner.resident_kv_bytes() + self._embedder.resident_kv_bytes(),
             num_steps=stats.num_steps,
             num_preemptions=stats.preemptions,
             prompt_tokens=stats.prompt_tokens + self._embedder.num_tokens,

@@ -3,10 +3,12 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "bind/arrays.h"
 #include "bind/bind.h"
 #include "model/decoder.h"
+#include "model/dense.h"
 #include "sampling/sampler.h"
 
 namespace corral::bind {
@@ -103,16 +105,37 @@ void forward(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_
   run(self, token_ids, seq_offsets, start_positions, block_tables, logit_rows, false);
 }
 
+// A copy of [num_rows][width] floats.
+nb::object rows_of(const float* rows, int64_t num_rows, int64_t width) {
+  const size_t count = static_cast<size_t>(num_rows * width);
+  float* copy = new float[count];
+  nb::capsule owner(copy, [](void* memory) noexcept { delete[] static_cast<float*>(memory); });
+  std::memcpy(copy, rows, count * sizeof(float));
+  return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(
+      copy, {static_cast<size_t>(num_rows), static_cast<size_t>(width)}, owner));
+}
+
 nb::object embed(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_offsets,
                  const AnyArray& start_positions, const AnyArray& block_tables, const AnyArray& rows) {
   const ModelUse use(self.decoder.model());
   const int64_t num_rows = run(self, token_ids, seq_offsets, start_positions, block_tables, rows, true);
-  const size_t hidden = static_cast<size_t>(self.decoder.model().config().hidden_size);
-  const size_t count = static_cast<size_t>(num_rows) * hidden;
-  float* copy = new float[count];
-  nb::capsule owner(copy, [](void* memory) noexcept { delete[] static_cast<float*>(memory); });
-  std::memcpy(copy, self.decoder.hidden(), count * sizeof(float));
-  return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(copy, {static_cast<size_t>(num_rows), hidden}, owner));
+  return rows_of(self.decoder.hidden(), num_rows, self.decoder.model().config().hidden_size);
+}
+
+nb::object project_rows(BoundDecoder& self, const AnyArray& rows) {
+  Model& model = self.decoder.model();
+  const ModelUse use(model);
+  const auto values = take<float, 2>(rows, "rows");
+  const int64_t hidden = model.config().hidden_size;
+  if (model.config().dense_size == 0) refuse("the model has no dense layers");
+  need_between("the number of values in a row", values.shape[1], hidden, hidden);
+  need_between("the number of rows", values.shape[0], 1, kMaxTokens);
+  std::vector<float> projected;
+  {
+    const nb::gil_scoped_release released;
+    projected = project(model, values.data, values.shape[0]);
+  }
+  return rows_of(projected.data(), values.shape[0], hidden);
 }
 
 // Finite settings in their ranges; see SamplingBatch.
@@ -231,6 +254,7 @@ void bind_decoder(nb::module_& module) {
       .def("embed", embed, arg("token_ids").noconvert(), arg("seq_offsets").noconvert(),
            arg("start_positions").noconvert(), arg("block_tables").noconvert(), arg("rows").noconvert(),
            "Computes one step; returns the final hidden states of the rows.")
+      .def("project", project_rows, arg("rows").noconvert(), "Pooled rows through the model's dense layers.")
       .def("sample", sample, arg("temperature").noconvert(), arg("top_k").noconvert(), arg("top_p").noconvert(),
            arg("min_p").noconvert(), arg("repetition_penalty").noconvert(), arg("presence_penalty").noconvert(),
            arg("frequency_penalty").noconvert(), arg("seeds").noconvert(), arg("positions").noconvert(),

@@ -50,7 +50,7 @@ void init_config(DecoderConfig* self, int64_t num_layers, int64_t hidden_size, i
                  float attn_scale, float embedding_scale, int64_t sliding_window,
                  const std::vector<bool>& layer_is_local, float attn_softcap, float logit_softcap,
                  const std::string& norm_kind, bool is_post_norm, bool is_causal, bool is_gated, int64_t num_positions,
-                 int64_t num_token_types) {
+                 int64_t num_token_types, int64_t dense_size) {
   DecoderConfig config;
   config.num_layers = num_layers;
   config.hidden_size = hidden_size;
@@ -78,6 +78,7 @@ void init_config(DecoderConfig* self, int64_t num_layers, int64_t hidden_size, i
   config.is_gated = is_gated;
   config.num_positions = num_positions;
   config.num_token_types = num_token_types;
+  config.dense_size = dense_size;
   config.check();
   new (self) DecoderConfig(std::move(config));
 }
@@ -175,7 +176,7 @@ void bind_model(nb::module_& module) {
            arg("local_inv_freq").noconvert().none(), arg("rope_attn_factor"), arg("attn_scale"), arg("embedding_scale"),
            arg("sliding_window"), arg("layer_is_local"), arg("attn_softcap"), arg("logit_softcap"),
            arg("norm_kind") = "rms", arg("is_post_norm") = false, arg("is_causal") = true, arg("is_gated") = true,
-           arg("num_positions") = 0, arg("num_token_types") = 0);
+           arg("num_positions") = 0, arg("num_token_types") = 0, arg("dense_size") = 0);
 
   nb::class_<Model>(module, "Model", "The packed weights of one model, with the threads that compute on them.")
       .def("__init__", init_model, arg("config"), arg("num_threads"), arg("pin") = true)

@@ -24,6 +24,7 @@ struct DecoderConfig {
   Activation activation = Activation::kSilu;
   RopeStyle rope_style = RopeStyle::kInterleaved;
   int64_t num_positions = 0;          // learned position embeddings; 0: none
+  int64_t dense_size = 0;             // width between the two dense layers that follow the pooling; 0: there are none
   int64_t num_token_types = 0;        // token type embeddings, of which 0 is added to all tokens; 0: none
   int64_t rope_dim = 0;               // the first rope_dim values of a head are rotated
   std::vector<float> inv_freq;        // [rope_dim / 2] radians per token

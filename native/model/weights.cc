@@ -61,7 +61,7 @@ constexpr std::array kVectorRoles = {
 };
 
 std::string known_roles() {
-  std::string names = "token_embd, output, position_embd, token_types, output_norm, output_norm_bias";
+  std::string names = "token_embd, output, position_embd, token_types, dense_2, dense_3, output_norm, output_norm_bias";
   for (const MatrixRole& role : kMatrixRoles) names.append(", ").append(role.name);
   for (const VectorRole& role : kVectorRoles) names.append(", ").append(role.name);
   return names;
@@ -141,6 +141,12 @@ Model::Slot Model::find_slot(std::string_view role, int64_t layer) {
   }
   if (role == "token_types" && config_.num_token_types > 0) {
     return {"token_types", &token_types_, nullptr, config_.num_token_types, config_.hidden_size};
+  }
+  if (role == "dense_2" && config_.dense_size > 0) {
+    return {"dense_2", &dense_2_, nullptr, config_.dense_size, config_.hidden_size};
+  }
+  if (role == "dense_3" && config_.dense_size > 0) {
+    return {"dense_3", &dense_3_, nullptr, config_.hidden_size, config_.dense_size};
   }
   if (role == "output_norm") return {"output_norm", nullptr, &output_norm_, 1, config_.hidden_size};
   if (role == "output_norm_bias") return {"output_norm_bias", nullptr, &output_norm_bias_, 1, config_.hidden_size};
@@ -228,6 +234,8 @@ void Model::finish() {
   need("output_norm", !output_norm_.empty());
   need("position_embd", config_.num_positions == 0 || !position_embd_.empty());
   need("token_types", config_.num_token_types == 0 || !token_types_.empty());
+  need("dense_2", config_.dense_size == 0 || !dense_2_.empty());
+  need("dense_3", config_.dense_size == 0 || !dense_3_.empty());
   for (int64_t index = 0; index < config_.num_layers; ++index) {
     for (const MatrixRole& role : kMatrixRoles) {
       if (role.member == &LayerWeights::ffn_gate && !config_.is_gated) continue;
@@ -243,7 +251,9 @@ void Model::finish() {
 
 size_t Model::packed_bytes() const {
   size_t bytes = (output_norm_.size() + output_norm_bias_.size()) * sizeof(float);
-  for (const Matrix* matrix : {&token_embd_, &output_, &position_embd_, &token_types_}) bytes += matrix->memory_bytes;
+  for (const Matrix* matrix : {&token_embd_, &output_, &position_embd_, &token_types_, &dense_2_, &dense_3_}) {
+    bytes += matrix->memory_bytes;
+  }
   for (const LayerWeights& weights : layers_) {
     for (const MatrixRole& role : kMatrixRoles) bytes += (weights.*role.member).memory_bytes;
     for (const VectorRole& role : kVectorRoles) bytes += (weights.*role.member).size() * sizeof(float);

@@ -71,6 +71,8 @@ class Model {
   const Vector& output_norm_bias() const { return output_norm_bias_; }
   const Matrix& position_embd() const { return position_embd_; }
   const Matrix& token_types() const { return token_types_; }
+  const Matrix& dense_2() const { return dense_2_; }  // after the pooling; see project (model/dense.h)
+  const Matrix& dense_3() const { return dense_3_; }
   bool finished() const { return finished_; }
   size_t packed_bytes() const;
 
@@ -88,7 +90,7 @@ class Model {
   const DecoderConfig config_;
   const MatmulKernels& matmul_;  // of the ISA that was active when the model was made
   const OpsKernels& ops_;
-  Matrix token_embd_, output_, position_embd_, token_types_;
+  Matrix token_embd_, output_, position_embd_, token_types_, dense_2_, dense_3_;
   Vector output_norm_, output_norm_bias_;
   std::vector<LayerWeights> layers_;
   bool finished_ = false;

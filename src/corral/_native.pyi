@@ -56,6 +56,7 @@ class DecoderConfig:
         is_gated: otherwise the feed-forward is activation(up), and there is no ffn_gate.
         num_positions: learned position embeddings; 0 for none.
         num_token_types: token type embeddings, of which 0 is added to all tokens; 0 for none.
+        dense_size: width between the two dense layers after the pooling, dense_2 and dense_3; 0 for none.
 
     Raises:
         ValueError: names the field, its value and what is allowed.
@@ -90,6 +91,7 @@ class DecoderConfig:
         is_gated: bool = True,
         num_positions: int = 0,
         num_token_types: int = 0,
+        dense_size: int = 0,
     ) -> None: ...
 
 class Model:
@@ -107,12 +109,13 @@ class Model:
         A tensor added again replaces the first.
 
         Args:
-            role: matrices ([rows = outputs, cols = K]): token_embd, output (absent: tied to token_embd); of a layer:
-                attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down. Vectors (rows = 1; F32, F16 or BF16):
-                output_norm; of a layer: attn_norm, ffn_norm, and if the model has them attn_q_bias, attn_k_bias,
-                attn_v_bias, attn_output_bias, attn_q_norm, attn_k_norm (head_dim values), attn_post_norm,
-                ffn_post_norm.
-            layer: from 0; ignored for token_embd, output and output_norm.
+            role: matrices ([rows = outputs, cols = K]): token_embd, output (absent: tied to token_embd), and as the
+                config asks position_embd, token_types, dense_2, dense_3; of a layer: attn_q, attn_k, attn_v,
+                attn_output, ffn_gate, ffn_up, ffn_down. Vectors (rows = 1; F32, F16 or BF16): output_norm; of a layer:
+                attn_norm, ffn_norm, and if the model has them attn_q_bias, attn_k_bias, attn_v_bias, attn_output_bias,
+                ffn_up_bias, ffn_down_bias, attn_q_norm, attn_k_norm (head_dim values), attn_post_norm, ffn_post_norm;
+                output_norm_bias, attn_norm_bias and ffn_norm_bias of layer norms.
+            layer: from 0; ignored for roles of the whole model.
             type: id of the GGUF tensor type.
             data: the tensor as it stands in the file, rows * cols values.
 
@@ -232,6 +235,13 @@ class Decoder:
         rows: npt.NDArray[np.int32],
     ) -> npt.NDArray[np.float32]:
         """As `forward`, without logits: [R, hidden_size], what the last norm makes of `rows`."""
+
+    def project(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """dense_3 * dense_2 * row for each of [R, hidden_size].
+
+        Raises:
+            ValueError: the model has no dense layers, or the shape is wrong.
+        """
 
     def sample(
         self,

@@ -55,6 +55,9 @@ class FakeHiddenRunner:
                 states[row] = [known[position], seen.sum(), position]
         return states[batch.logit_rows]
 
+    def project(self, vector: F32) -> F32:
+        return vector
+
     def release_blocks(self, block_ids: list[int]) -> None:
         self.released += block_ids
         self.slots[block_ids] = -1

@@ -33,6 +33,9 @@ class HiddenRunner:
         tokens = batch.token_ids[batch.logit_rows].astype(np.float32)
         return np.stack([tokens, np.ones_like(tokens)], axis=1)
 
+    def project(self, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return vector
+
     def release_blocks(self, block_ids: list[int]) -> None:
         pass
 

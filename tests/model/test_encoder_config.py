@@ -112,6 +112,32 @@ def test_embedding_gemma(tmp_path: Path) -> None:
     assert (config.activation, config.embedding_scale) == ("gelu_tanh", 8.0)
 
 
+GEMMA = TinyModel(family="gemma-embedding", hidden=64, head_dim=16, tied=True, dense=96)
+
+
+def test_dense_layers_after_the_pooling(tmp_path: Path) -> None:
+    config = config_of(tmp_path, GEMMA)
+    assert config.dense_size == 96
+    roles = config.tensor_roles
+    assert [(roles[f"dense_{i}.weight"].role, roles[f"dense_{i}.weight"].shape) for i in (2, 3)] == [
+        ("dense_2", (64, 96)),
+        ("dense_3", (96, 64)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["dense_2.weight", "dense_3.weight"])
+def test_a_dense_layer_without_the_other_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelFile, match=f"tensor '{name}' is missing; it follows the pooling"):
+        config_of(tmp_path, replace(GEMMA, skip=frozenset({name})))
+
+
+def test_dense_layers_of_a_model_that_generates_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="it has dense layers after a pooling that it does not name"):
+        config_of(tmp_path, replace(GEMMA, family="gemma3"))
+    with pytest.raises(UnsupportedModel, match=r"tensor 'dense_2.weight' belongs to a variant"):
+        config_of(tmp_path, TinyModel(hidden=64, head_dim=16, dense=96))
+
+
 @pytest.mark.parametrize(
     "key",
     [

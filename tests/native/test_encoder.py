@@ -182,3 +182,28 @@ def test_missing_tensors_of_an_encoder_are_named() -> None:
     del weights["position_embd", -1], weights["token_types", -1]
     with pytest.raises(ValueError, match="the model lacks position_embd, token_types"):
         build_model(BERT, weights)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_dense_layers_equal_those_of_numpy(num_threads: int) -> None:
+    shape = BERT.with_(dense_size=100)
+    weights = random_weights(shape)
+    decoder = decoder_of(shape, num_threads=num_threads)
+    rows = np.random.default_rng(3).standard_normal((5, shape.hidden_size)).astype(np.float32)
+    got = decoder.project(rows)
+    want = rows @ weights["dense_2", -1].T @ weights["dense_3", -1].T
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+    for row, together in zip(rows, got, strict=True):
+        np.testing.assert_array_equal(decoder.project(row[np.newaxis])[0], together)
+
+
+def test_dense_layers_that_are_not_there_or_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="the model has no dense layers"):
+        decoder_of(BERT).project(np.zeros((1, 64), np.float32))
+    decoder = decoder_of(BERT.with_(dense_size=100))
+    with pytest.raises(ValueError, match="the number of values in a row is 63"):
+        decoder.project(np.zeros((1, 63), np.float32))
+    with pytest.raises(ValueError, match="the number of rows is 0"):
+        decoder.project(np.zeros((0, 64), np.float32))
+    with pytest.raises(ValueError, match="rows must be an array of float32"):
+        decoder.project(np.zeros((1, 64), np.float64))

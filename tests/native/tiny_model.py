@@ -44,6 +44,7 @@ class Shape:
     is_gated: bool = True
     num_positions: int = 0
     num_token_types: int = 0
+    dense_size: int = 0
     has_local_rope: bool = False
     extras: frozenset[str] = field(default_factory=frozenset)  # optional roles that the model has
     weight_type: int = F32_TYPE
@@ -116,6 +117,9 @@ def random_weights(shape: Shape, seed: int = 0) -> Weights:
     for role, rows in (("position_embd", shape.num_positions), ("token_types", shape.num_token_types)):
         if rows:
             weights[role, -1] = normal(rows, shape.hidden_size, scale=0.5)
+    if shape.dense_size:
+        weights["dense_2", -1] = normal(shape.dense_size, shape.hidden_size, scale=0.2)
+        weights["dense_3", -1] = normal(shape.hidden_size, shape.dense_size, scale=0.2)
     if "output_norm_bias" in shape.extras:
         weights["output_norm_bias", -1] = normal(shape.hidden_size, scale=0.2)
     if "output" in shape.extras:

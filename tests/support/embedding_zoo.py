@@ -17,6 +17,15 @@ from tests.support.gguf_writer import TinyModel, write_tiny_gguf
 GOLDEN_FILE = Path(__file__).parent.parent / "golden" / "embeddings.npz"
 PROMPT_LENGTHS = (1, 17, 300, 500)
 _FLOATS = TinyModel(tensor_type=TensorType.F32)
+_GEMMA = replace(
+    _FLOATS,
+    family="gemma-embedding",
+    num_layers=7,
+    num_kv_heads=1,
+    sliding_window=64,
+    tied=True,
+    extra={"{arch}.pooling_type": 1, "{arch}.attention.sliding_window_pattern": None},
+)
 EMBEDDING_ZOO: dict[str, TinyEncoder | TinyModel] = {
     "bert-mean": TinyEncoder(),
     "bert-cls": TinyEncoder(pooling=2, fused=True),
@@ -30,15 +39,9 @@ EMBEDDING_ZOO: dict[str, TinyEncoder | TinyModel] = {
     "qwen3-last": replace(_FLOATS, family="qwen3", extra={"{arch}.pooling_type": 3}),
     "llama-mean": replace(_FLOATS, extra={"{arch}.pooling_type": 1}),
     "llama-generates": _FLOATS,
-    "gemma-embedding": replace(
-        _FLOATS,
-        family="gemma-embedding",
-        num_layers=7,
-        num_kv_heads=1,
-        sliding_window=64,
-        tied=True,
-        extra={"{arch}.pooling_type": 1, "{arch}.attention.sliding_window_pattern": None},
-    ),
+    "gemma-embedding": _GEMMA,
+    "gemma-dense": replace(_GEMMA, dense=320),
+    "gemma-dense-q8_0": replace(_GEMMA, dense=320, tensor_type=TensorType.Q8_0),
 }
 IS_FLOAT = {name: model.tensor_type.is_float for name, model in EMBEDDING_ZOO.items()}
 

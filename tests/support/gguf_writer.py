@@ -31,6 +31,7 @@ class TinyModel:
         embedding_std: deviation of token_embd; None is 1, or 1 / sqrt(hidden) for gemma3.
         head_gain: deviation of the logits, about, unless tied.
         rope_freqs: adds Llama 3's rope_freqs.weight.
+        dense: width between two dense layers after the pooling; 0 for none.
         head_type: type of token_embd and output, if it differs from tensor_type.
         extra: more metadata, or replacements; None removes a key. Keys of the family begin with "{arch}.".
         skip: tensors to leave out.
@@ -52,6 +53,7 @@ class TinyModel:
     embedding_std: float | None = None
     head_gain: float = 3.0
     rope_freqs: bool = False
+    dense: int = 0
     qkv_bias: bool | None = None
     seed: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +76,9 @@ class TinyModel:
         if self.family in _GEMMAS:
             values |= {"{arch}.attention.sliding_window": self.sliding_window}
             values |= {"{arch}.attention.sliding_window_pattern": 2}  # local, global, local, ...
+        if self.dense:
+            values |= {"{arch}.dense_2_feat_in": self.hidden, "{arch}.dense_2_feat_out": self.dense}
+            values |= {"{arch}.dense_3_feat_in": self.dense, "{arch}.dense_3_feat_out": self.hidden}
         if self.family in ("qwen3", *_GEMMAS) or self.head_dim * self.num_heads != self.hidden:
             values |= {"{arch}.attention.key_length": self.head_dim, "{arch}.attention.value_length": self.head_dim}
         if self.family == "llama":
@@ -123,6 +128,9 @@ def random_tensors(model: TinyModel) -> Iterator[tuple[str, TensorType, npt.NDAr
 
     embedding_std = model.embedding_std or (1 / math.sqrt(hidden) if is_gemma else 1.0)
     yield _matrix("token_embd.weight", head_type, model.vocab_size, hidden, embedding_std, rng)
+    if model.dense:
+        yield matrix("dense_2.weight", model.dense, hidden)
+        yield matrix("dense_3.weight", hidden, model.dense)
     if model.rope_freqs:
         yield "rope_freqs.weight", TensorType.F32, np.geomspace(1, 8, model.head_dim // 2, dtype=np.float32)
     for layer in range(model.num_layers):

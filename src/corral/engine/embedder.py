@@ -40,6 +40,8 @@ class HiddenRunner(Protocol):
 
     def compute(self, batch: Batch) -> F32: ...
 
+    def project(self, vector: F32) -> F32: ...
+
     def release_blocks(self, block_ids: list[int]) -> None: ...
 
     def resident_kv_bytes(self) -> int: ...
@@ -179,11 +181,12 @@ class Embedder:
             return self._give_up(InsufficientMemory("the system gives no memory for the K and V of a batch of texts"))
         started = self._clock()
         pieces = self._take_pieces(self._budget.prefill_tokens(1 if is_shared else 0))
-        hidden = self._runner.compute(_flatten(pieces))
+        runner = self._runner
+        hidden = runner.compute(_flatten(pieces))
         num_tokens = sum(piece.count for piece in pieces)
         self.num_tokens += num_tokens
         self._budget.observe(num_tokens, 0, 1000.0 * (self._clock() - started))
-        return self._finish(pieces, hidden)
+        return self._finish(pieces, hidden, runner)
 
     def release(self) -> None:
         """Give the memory of the blocks back; there is no work."""
@@ -232,7 +235,7 @@ class Embedder:
             text.blocks.append(self._free.pop())
             self._touched = max(self._touched, text.blocks[-1] + 1)
 
-    def _finish(self, pieces: list[_Piece], hidden: F32) -> dict[str, EmbeddingResult]:
+    def _finish(self, pieces: list[_Piece], hidden: F32, runner: HiddenRunner) -> dict[str, EmbeddingResult]:
         ended: dict[str, EmbeddingResult] = {}
         row = 0
         for piece in pieces:
@@ -242,7 +245,7 @@ class Embedder:
             if text.num_done < len(text.token_ids):
                 continue
             self._free.extend(reversed(text.blocks))
-            job.vectors[text.index] = normalized(text.pool.vector(), job.spec.dimensions)
+            job.vectors[text.index] = normalized(runner.project(text.pool.vector()), job.spec.dimensions)
             job.num_open -= 1
             if job.num_open == 0:
                 del self._jobs[job.spec.request_id]

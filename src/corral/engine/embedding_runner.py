@@ -16,9 +16,11 @@ class EmbeddingRunner:
     Args:
         model: a finished model.
         shape: the bounds of a step; the memory of its blocks, always f16, is touched when first written.
+        has_dense: the model has dense layers after the pooling.
     """
 
-    def __init__(self, model: Model, shape: EmbeddingShape) -> None:
+    def __init__(self, model: Model, shape: EmbeddingShape, *, has_dense: bool = False) -> None:
+        self._has_dense = has_dense
         self._kv_cache = KVCache(model, shape.num_blocks, "f16")
         self._decoder = Decoder(model, self._kv_cache, shape.max_tokens, min(shape.max_texts, shape.max_tokens))
 
@@ -27,6 +29,10 @@ class EmbeddingRunner:
         return self._decoder.embed(
             batch.token_ids, batch.seq_offsets, batch.start_positions, batch.block_tables, batch.logit_rows
         )
+
+    def project(self, vector: F32) -> F32:
+        """f32[hidden]: what the model makes of a pooled vector."""
+        return self._decoder.project(vector[np.newaxis])[0] if self._has_dense else vector
 
     def release_blocks(self, block_ids: list[int]) -> None:
         """Give the memory of these blocks back to the system."""

@@ -20,7 +20,7 @@ KV_HEAD_PADDING = 16
 class ModelConfig:
     """A checked model description; made by `corral.model.architectures.read_config`.
 
-    The fields from `num_layers` to `num_token_types` are those of _native.DecoderConfig.
+    The fields from `num_layers` to `dense_size` are those of _native.DecoderConfig.
 
     Args:
         architecture: the family, `general.architecture`.
@@ -45,6 +45,7 @@ class ModelConfig:
         is_gated: the feed-forward is activation(gate) * up; otherwise activation(up).
         num_positions: learned position embeddings; 0 is none.
         num_token_types: token type embeddings, of which 0 is added to all tokens; 0 is none.
+        dense_size: width between the two dense layers that follow the pooling; 0 is none.
         pooling: "mean", "cls" or "last": how an embedding model makes one vector of a text; None for others.
     """
 
@@ -78,6 +79,7 @@ class ModelConfig:
     is_gated: bool = True
     num_positions: int = 0
     num_token_types: int = 0
+    dense_size: int = 0
     pooling: str | None = None
 
     def kv_bytes_per_token(self, dtype: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from corral.errors import InvalidModelFile, UnsupportedModel
@@ -37,7 +37,7 @@ LAYER_TENSORS = {
 }
 MATRIX_ROLES = frozenset(
     (
-        *("token_embd", "output", "position_embd", "token_types"),
+        *("token_embd", "output", "position_embd", "token_types", "dense_2", "dense_3"),
         *("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down"),
     )
 )
@@ -117,15 +117,23 @@ class Widths:
 
 
 def assign_roles(
-    gguf: GGUFFile, widths: Widths, required: Iterable[str], optional: Iterable[str] = ()
+    gguf: GGUFFile,
+    widths: Widths,
+    required: Iterable[str],
+    optional: Iterable[str] = (),
+    others: Mapping[str, TensorRole] | None = None,
 ) -> dict[str, TensorRole]:
     """Gives each tensor of the file its role, after checking its shape.
+
+    Args:
+        required, optional: roles of each layer.
+        others: more tensors by name; the file has them.
 
     Raises:
         InvalidModelFile: a required tensor is missing, or a shape is not what the metadata says.
         UnsupportedModel: a tensor that this family is not known to have.
     """
-    known: dict[str, TensorRole] = {}
+    known: dict[str, TensorRole] = dict(others or {})
     needed: list[str] = []
     for role, name in MODEL_TENSORS.items():
         known[name] = TensorRole(role, NO_LAYER, *widths.of_role(role))

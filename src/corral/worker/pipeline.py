@@ -110,7 +110,7 @@ class Pipeline:
             embedding_length=model_config.hidden_size,
         )
         embedder = Embedder(
-            lambda shape: EmbeddingRunner(model, shape),
+            lambda shape: EmbeddingRunner(model, shape, has_dense=model_config.dense_size > 0),
             pooling=model_config.pooling or DEFAULT_POOLING,
             is_causal=model_config.is_causal,
             vocab_size=model_config.vocab_size,

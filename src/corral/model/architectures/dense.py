@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from corral.errors import InvalidModelFile
 from corral.model.config import ModelConfig
@@ -17,7 +17,7 @@ from corral.model.rope import (
     read_freq_factors,
     read_rope_scaling,
 )
-from corral.model.tensors import MODEL_TENSORS, Widths, assign_roles
+from corral.model.tensors import MODEL_TENSORS, TensorRole, Widths, assign_roles
 
 MAX_LAYERS = 1024
 MAX_HIDDEN = 1 << 18
@@ -36,6 +36,7 @@ def read_base_config(
     optional_roles: Iterable[str] = (),
     has_freq_factors: bool = False,
     is_causal: bool = True,
+    others: Mapping[str, TensorRole] | None = None,
 ) -> ModelConfig:
     """A pre-norm decoder with grouped-query attention and a gated SiLU feed-forward, as the metadata says.
 
@@ -44,6 +45,7 @@ def read_base_config(
         required_roles, optional_roles: the tensors of each layer.
         has_freq_factors: the family's rope uses `rope_freqs.weight`.
         is_causal: where the metadata does not say.
+        others: more tensors by name; the file has them.
 
     Raises:
         InvalidModelFile: a key is missing or out of range, or a tensor has the wrong shape.
@@ -65,7 +67,7 @@ def read_base_config(
         architecture=reader.architecture,
         name=display_name(gguf),
         context_length=context_length,
-        tensor_roles=assign_roles(gguf, widths, required_roles, optional_roles),
+        tensor_roles=assign_roles(gguf, widths, required_roles, optional_roles, others),
         num_layers=widths.num_layers,
         hidden_size=widths.hidden,
         intermediate_size=widths.intermediate,

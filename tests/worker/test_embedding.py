@@ -200,6 +200,23 @@ def test_a_model_without_special_tokens_embeds_an_empty_text(tmp_path: Path) -> 
         pipeline.close()
 
 
+def test_a_decoder_whose_file_ends_texts_keeps_the_end_when_it_cuts(tmp_path: Path) -> None:
+    """As Qwen3-Embedding: its vector is that of EOS."""
+    extra = {"{arch}.pooling_type": 3, "tokenizer.ggml.add_eos_token": True}
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", TinyModel(family="qwen3", extra=extra))
+    pipeline = Pipeline.load(path, EngineConfig(max_model_len=32, num_threads=1))
+    try:
+        ids = pipeline.tokenizer.encode("The horses " * 50, add_special=True, parse_special=False)
+        assert len(ids) > 32
+        assert ids[-1] == pipeline.tokenizer.eos_id
+        assert (
+            embed_all(pipeline, "The horses " * 50).embeddings == embed_all(pipeline, [*ids[:31], ids[-1]]).embeddings
+        )
+        assert embed_all(pipeline, "").prompt_tokens == 1
+    finally:
+        pipeline.close()
+
+
 def test_an_aborted_request_ends_with_an_error(encoder: Pipeline) -> None:
     queue: SimpleQueue[EmbedResult | CorralError] = SimpleQueue()
     texts: list[str | list[int]] = [[5] * CONTEXT] * 2000

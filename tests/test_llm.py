@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import corral
@@ -120,3 +121,25 @@ def test_the_package_offers_it() -> None:
     assert corral.LLM is LLM
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = corral.nothing
+
+
+def test_embeddings_of_one_text_and_of_several(llm: LLM) -> None:
+    [one] = llm.embed("The horses")
+    assert one.dtype == np.float32
+    assert one.shape == (256,)
+    one *= 2  # an array of the caller's own
+    several = llm.embed(["The corral", "The horses", [5, 6, 7]], dimensions=8)
+    assert [vector.shape for vector in several] == [(8,)] * 3
+    np.testing.assert_allclose(several[1], one[:8] / np.linalg.norm(one[:8]), rtol=1e-5)
+    assert llm.embed([]) == []
+
+
+def test_embeddings_that_cannot_be(llm: LLM, tiny: Path) -> None:
+    with pytest.raises(ContextLengthExceeded, match="the input length exceeds the context length"):
+        llm.embed([[5] * 257], truncate=False)
+    with pytest.raises(InvalidRequest, match="dimensions is 257"):
+        llm.embed("x", dimensions=257)
+    closed = LLM(tiny, **OPTIONS)
+    closed.close()
+    with pytest.raises(EngineDead, match="has been closed"):
+        closed.embed("x")

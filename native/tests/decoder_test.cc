@@ -27,6 +27,7 @@ struct Variant {
   TensorType ffn_down;
   int64_t intermediate_size;
   bool post_norm;
+  bool encoder = false;  // norms in the residual stream, no gate, attention to both sides
 };
 
 DecoderConfig make_config(const Variant& variant) {
@@ -47,6 +48,15 @@ DecoderConfig make_config(const Variant& variant) {
   config.sliding_window = 30;
   config.layer_is_local = {true, false, true};
   config.logit_softcap = 10.0F;
+  if (variant.encoder) {
+    config.norm_kind = NormKind::kLayer;
+    config.is_post_norm = true;
+    config.is_causal = false;
+    config.is_gated = false;
+    config.activation = Activation::kGelu;
+    config.num_positions = 600;
+    config.num_token_types = 2;
+  }
   return config;
 }
 
@@ -76,12 +86,17 @@ void fill(Model& model, const Variant& variant) {
   uint32_t seed = 1;
   add(model, "token_embd", 0, kVocab, 64, seed++);
   add(model, "output_norm", 0, 1, 64, seed++);
+  if (variant.encoder) {
+    add(model, "output_norm_bias", 0, 1, 64, seed++);
+    add(model, "position_embd", 0, 600, 64, seed++);
+    add(model, "token_types", 0, 2, 64, seed++);
+  }
   for (int64_t layer = 0; layer < 3; ++layer) {
     add(model, "attn_q", layer, 96, 64, seed++);
     add(model, "attn_k", layer, 32, 64, seed++);
     add(model, "attn_v", layer, 32, 64, seed++);
     add(model, "attn_output", layer, 64, 96, seed++);
-    add(model, "ffn_gate", layer, inner, 64, seed++);
+    if (!variant.encoder) add(model, "ffn_gate", layer, inner, 64, seed++);
     add(model, "ffn_up", layer, inner, 64, seed++);
     add_ffn_down(model, layer, variant, seed++);
     for (const char* role : {"attn_norm", "ffn_norm", "attn_output_bias"}) add(model, role, layer, 1, 64, seed++);
@@ -89,6 +104,10 @@ void fill(Model& model, const Variant& variant) {
       if (variant.post_norm) add(model, role, layer, 1, 64, seed++);
     }
     add(model, "attn_q_norm", layer, 1, 16, seed++);
+    if (variant.encoder) add(model, "ffn_up_bias", layer, 1, inner, seed++);
+    for (const char* role : {"attn_norm_bias", "ffn_norm_bias", "ffn_down_bias"}) {
+      if (variant.encoder) add(model, role, layer, 1, 64, seed++);
+    }
   }
   model.finish();
 }
@@ -166,6 +185,56 @@ std::vector<float> run(const Variant& variant, int num_threads) {
   return all;
 }
 
+// Texts of several lengths in one step, each from position 0; returns the hidden states of all rows.
+std::vector<float> embed(const Variant& variant, int num_threads) {
+  Model model(make_config(variant), num_threads, false);
+  fill(model, variant);
+  const KVCache cache(model.config(), kBlocks, KvType::kF16);
+  Decoder decoder(model, cache, 1024);
+  std::vector<float> all;
+  for (const std::vector<int32_t>& lengths : std::vector<std::vector<int32_t>>{{1}, {2, 40, 1, 17}, {580, 3, 20}}) {
+    std::vector<int32_t> tokens, rows, tables, offsets = {0}, starts(lengths.size(), 0);
+    int32_t block = kBlocks;
+    for (const int32_t length : lengths) {
+      std::vector<int32_t> table(40, 0);
+      for (size_t page = 0; page < static_cast<size_t>((length + 15) / 16); ++page) table[page] = --block;
+      tables.insert(tables.end(), table.begin(), table.end());
+      for (int32_t i = 0; i < length; ++i) tokens.push_back((i * 7 + length) % kVocab);
+      offsets.push_back(offsets.back() + length);
+    }
+    for (int32_t row = 0; row < offsets.back(); ++row) rows.push_back(row);
+    const Batch batch{.num_tokens = offsets.back(),
+                      .num_seqs = static_cast<int64_t>(lengths.size()),
+                      .num_logit_rows = offsets.back(),
+                      .wants_hidden = true,
+                      .table_stride = 40,
+                      .token_ids = tokens.data(),
+                      .seq_offsets = offsets.data(),
+                      .start_positions = starts.data(),
+                      .block_tables = tables.data(),
+                      .logit_rows = rows.data()};
+    decoder.forward(batch);
+    CHECK(decoder.num_logit_rows() == 0, "logits of a step that has none");
+    all.insert(all.end(), decoder.hidden(), decoder.hidden() + batch.num_tokens * 64);
+  }
+  return all;
+}
+
+void test_embeddings() {
+  constexpr Variant kVariants[] = {{TensorType::kF32, 96, false, true},
+                                   {TensorType::kQ8_0, 544, true, true},
+                                   {TensorType::kQ4_K, 768, false, false}};
+  for (const Variant& variant : kVariants) {
+    const std::vector<float> want = embed(variant, 1);
+    for (const float value : want) CHECK(std::isfinite(value), "%s", testing::type_name(variant.ffn_down));
+    for (const int num_threads : {2, 3}) {
+      const std::vector<float> got = embed(variant, num_threads);
+      CHECK(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)) == 0, "%s on %d threads",
+            testing::type_name(variant.ffn_down), num_threads);
+    }
+  }
+}
+
 void test_cache_blocks() {
   const DecoderConfig config = make_config({TensorType::kF32, 96, false});
   const KVCache cache(config, 8, KvType::kF16);
@@ -201,6 +270,7 @@ int main() {
             testing::type_name(variant.ffn_down), num_threads);
     }
   }
+  test_embeddings();
   test_cache_blocks();
   return 0;
 }

@@ -50,12 +50,18 @@ Floats row_ops(const OpsKernels& ops, int64_t n) {
   keep(out);
   ops.rms_norm(x.data(), y.data(), 1e-5F, n, x.data());  // in place
   keep(x);
+  ops.layer_norm(x.data(), y.data(), nullptr, 1e-5F, n, out.data());
+  keep(out);
+  ops.layer_norm(x.data(), y.data(), y.data(), 1e-5F, n, x.data());  // in place
+  keep(x);
   ops.add(x.data(), y.data(), n);
   keep(x);
   ops.scale(x.data(), 1.7F, n);
   keep(x);
-  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu}) {
     ops.gated(x.data(), y.data(), activation, n, out.data());
+    keep(out);
+    ops.activate(x.data(), activation, n, out.data());
     keep(out);
   }
   ops.softcap(x.data(), 3.0F, n);
@@ -112,6 +118,43 @@ void test_oracle() {
   check_near(out, cap, 1e-6, "softcap");
 }
 
+void test_layer_norm() {
+  const int64_t n = 301;
+  Floats x = random_floats(n, 6, 2.0F);
+  const Floats weight = random_floats(n, 7);
+  const Floats bias = random_floats(n, 8);
+  double mean = 0.0;
+  double variance = 0.0;
+  for (float& v : x) v += 40.0F;  // far from 0: squares less the square of the mean would lose digits
+  for (const float v : x) mean += static_cast<double>(v) / static_cast<double>(n);
+  for (const float v : x) variance += std::pow(static_cast<double>(v) - mean, 2) / static_cast<double>(n);
+  std::vector<double> plain, shifted;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double scaled = (static_cast<double>(x[i]) - mean) / std::sqrt(variance + 1e-5);
+    plain.push_back(scaled * static_cast<double>(weight[i]));
+    shifted.push_back(plain.back() + static_cast<double>(bias[i]));
+  }
+  Floats out(static_cast<size_t>(n));
+  kOpsScalar.layer_norm(x.data(), weight.data(), nullptr, 1e-5F, n, out.data());
+  check_near(out, plain, 5e-6, "layer_norm");
+  kOpsScalar.layer_norm(x.data(), weight.data(), bias.data(), 1e-5F, n, out.data());
+  check_near(out, shifted, 5e-6, "layer_norm with bias");
+}
+
+void test_gelu_over_its_range() {
+  Floats x, out(4001);
+  for (int i = -2000; i <= 2000; ++i) x.push_back(static_cast<float>(i) * 0.01F);
+  kOpsScalar.activate(x.data(), Activation::kGelu, 4001, out.data());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double v = static_cast<double>(x[i]);
+    const double want = 0.5 * v * std::erfc(-v / std::sqrt(2.0));
+    CHECK(std::abs(static_cast<double>(out[i]) - want) < 3e-7 * (1.0 + std::abs(v)), "gelu(%g)", v);
+  }
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  kOpsScalar.activate(&nan, Activation::kGelu, 1, out.data());
+  CHECK(std::isnan(out[0]), "gelu of NaN");
+}
+
 void test_exp_over_its_range() {
   Floats x, out(4096);
   for (int i = 0; i < 4096; ++i) x.push_back(-79.9F + static_cast<float>(i) * (79.9F / 4095.0F));
@@ -152,6 +195,8 @@ int main() {
   using namespace corral;
   test_oracle();
   test_exp_over_its_range();
+  test_layer_norm();
+  test_gelu_over_its_range();
   for (const Isa isa : available_isas()) {
     CHECK(select_isa(isa), "select");
     const OpsKernels& ops = ops_kernels();

@@ -48,7 +48,7 @@ class DecoderConfig:
     Args:
         num_heads: query heads, a multiple of num_kv_heads; num_heads * head_dim may differ from hidden_size.
         head_dim: values in a head, at most 1024.
-        activation: "silu" or "gelu_tanh", of the feed-forward gate.
+        activation: "silu", "gelu_tanh" or "gelu" (by erf), of the feed-forward gate.
         rope_style: which values rotate as a pair: "interleaved" (2i, 2i + 1) or "half" (i, i + rope_dim / 2).
         rope_dim: how many values of a head rotate: even, at most head_dim.
         inv_freq: float32[rope_dim / 2], radians per token.
@@ -56,10 +56,18 @@ class DecoderConfig:
         rope_attn_factor: multiplies cos and sin.
         attn_scale: multiplies q . k.
         embedding_scale: multiplies the token embedding.
-        sliding_window: on local layers key j is visible to query i iff i - j < sliding_window; 0 for no limit.
+        sliding_window: on local layers key j is visible to query i iff i - j < sliding_window, or
+            |i - j| <= sliding_window / 2 if not causal; 0 for no limit.
         layer_is_local: one value for each layer.
         attn_softcap: scores become cap * tanh(score / cap); 0 for none.
         logit_softcap: the same for logits.
+        norm_kind: "rms", or "layer", which may have biases.
+        is_post_norm: what a norm gives replaces the residual stream, as in BERT.
+        is_causal: otherwise a token sees its whole sequence, which comes in one step.
+        is_gated: otherwise the feed-forward is activation(up), and there is no ffn_gate.
+        num_positions: learned position embeddings; 0 for none.
+        num_token_types: token type embeddings, of which 0 is added to all tokens; 0 for none.
+        dense_size: width between the two dense layers after the pooling, dense_2 and dense_3; 0 for none.
 
     Raises:
         ValueError: names the field, its value and what is allowed.
@@ -88,6 +96,13 @@ class DecoderConfig:
         layer_is_local: Sequence[bool],
         attn_softcap: float,
         logit_softcap: float,
+        norm_kind: str = "rms",
+        is_post_norm: bool = False,
+        is_causal: bool = True,
+        is_gated: bool = True,
+        num_positions: int = 0,
+        num_token_types: int = 0,
+        dense_size: int = 0,
     ) -> None: ...
 
 class Model:
@@ -105,12 +120,13 @@ class Model:
         A tensor added again replaces the first.
 
         Args:
-            role: matrices ([rows = outputs, cols = K]): token_embd, output (absent: tied to token_embd); of a layer:
-                attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down. Vectors (rows = 1; F32, F16 or BF16):
-                output_norm; of a layer: attn_norm, ffn_norm, and if the model has them attn_q_bias, attn_k_bias,
-                attn_v_bias, attn_output_bias, attn_q_norm, attn_k_norm (head_dim values), attn_post_norm,
-                ffn_post_norm.
-            layer: from 0; ignored for token_embd, output and output_norm.
+            role: matrices ([rows = outputs, cols = K]): token_embd, output (absent: tied to token_embd), and as the
+                config asks position_embd, token_types, dense_2, dense_3; of a layer: attn_q, attn_k, attn_v,
+                attn_output, ffn_gate, ffn_up, ffn_down. Vectors (rows = 1; F32, F16 or BF16): output_norm; of a layer:
+                attn_norm, ffn_norm, and if the model has them attn_q_bias, attn_k_bias, attn_v_bias, attn_output_bias,
+                ffn_up_bias, ffn_down_bias, attn_q_norm, attn_k_norm (head_dim values), attn_post_norm, ffn_post_norm;
+                output_norm_bias, attn_norm_bias and ffn_norm_bias of layer norms.
+            layer: from 0; ignored for roles of the whole model.
             type: id of the GGUF tensor type.
             data: the tensor as it stands in the file, rows * cols values.
 
@@ -219,6 +235,23 @@ class Decoder:
             start_positions: [S] row t of sequence s has position start_positions[s] + t - seq_offsets[s].
             block_tables: [S, B] block of each 16 positions, up to the last position of the step.
             logit_rows: [R] rows whose logits are kept, in this order; at most max_tokens.
+        """
+
+    def embed(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        seq_offsets: npt.NDArray[np.int32],
+        start_positions: npt.NDArray[np.int32],
+        block_tables: npt.NDArray[np.int32],
+        rows: npt.NDArray[np.int32],
+    ) -> npt.NDArray[np.float32]:
+        """As `forward`, without logits: [R, hidden_size], what the last norm makes of `rows`."""
+
+    def project(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """dense_3 * dense_2 * row for each of [R, hidden_size].
+
+        Raises:
+            ValueError: the model has no dense layers, or the shape is wrong.
         """
 
     def sample(

@@ -15,6 +15,7 @@ from corral.model.architectures import ARCHITECTURES, read_config
 from corral.model.config import ModelConfig
 from corral.model.gguf import open_gguf
 from corral.model.tensor_type import TensorType
+from tests.support.encoder_writer import ENCODERS
 from tests.support.gguf_writer import FAMILIES, TinyModel, write_tiny_gguf
 from tests.support.models import model_path
 
@@ -33,7 +34,7 @@ def refusal(folder: Path, model: TinyModel, error: type[Exception]) -> str:
 
 
 def test_the_table_of_families() -> None:
-    assert tuple(ARCHITECTURES) == FAMILIES
+    assert tuple(ARCHITECTURES) == (*FAMILIES, "gemma-embedding", *ENCODERS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -166,7 +167,7 @@ class TinyVocabKept(TinyModel):
 
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
     ({"{arch}.expert_count": 8}, "it is a mixture of 8 experts"),
-    ({"{arch}.attention.causal": False}, "embedding model"),
+    ({"{arch}.pooling_type": 4}, "it scores pairs of texts (pooling_type 4, a reranker)"),
     ({"{arch}.attention.head_count_kv": [2, 1]}, "llama.attention.head_count_kv differs from layer to layer ([1, 2])"),
     ({"{arch}.attention.value_length": 8}, "its keys have 16 dimensions and its values 8"),
     ({"{arch}.rope.scaling.type": "longrope"}, "rope scaling 'longrope' is not supported; the known ones are none"),

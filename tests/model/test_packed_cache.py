@@ -16,9 +16,17 @@ import numpy.typing as npt
 import pytest
 
 from corral import _native
+from corral.config import EngineConfig
+from corral.engine.batch import Batch
+from corral.engine.embedding_runner import EmbeddingRunner
+from corral.model.architectures import read_config
+from corral.model.gguf import open_gguf
 from corral.model.packed_cache import PackedCache
 from corral.model.packed_file import PackedFile
+from corral.model.plan import EmbeddingShape, packed_weight_bytes
 from corral.model.tensor_type import TensorType
+from corral.model.weights import load_model
+from tests.support.encoder_writer import ENCODERS, TinyEncoder, write_tiny_encoder
 from tests.support.gguf_writer import FAMILIES, TinyModel, write_tiny_gguf
 from tests.support.native_runner import NativeRunner
 
@@ -275,3 +283,32 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_bytes(data)
     temporary.replace(path)
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_an_encoder_is_the_same_mapped(family: str, tmp_path: Path, packed_roles: list[str]) -> None:
+    """Its fused tensor is kept by its parts."""
+    path = write_tiny_encoder(
+        tmp_path / "encoder.gguf", TinyEncoder(family=family, tensor_type=TensorType.Q8_0, fused=True)
+    )
+    cache = PackedCache(tmp_path / "packed")
+    found = []
+    for _ in range(2):
+        packed_roles.clear()
+        with open_gguf(path) as file:
+            config = read_config(file)
+            model = load_model(file, config, 1, cache=cache)
+            assert packed_weight_bytes(file, config) >= model.packed_bytes
+        cache.wait()
+        shape = EmbeddingShape.of(config, EngineConfig(), 512)
+        found.append((list(packed_roles), hidden_states(EmbeddingRunner(model, shape))))
+    assert "attn_k" in found[0][0]
+    assert all("norm" in role or "bias" in role for role in found[1][0]), "a matrix was packed again"
+    np.testing.assert_array_equal(found[1][1], found[0][1])
+
+
+def hidden_states(runner: EmbeddingRunner) -> npt.NDArray[np.float32]:
+    """Of 40 tokens."""
+    ids = np.arange(10, 50, dtype=np.int32)
+    offsets, starts = np.array([0, 40], np.int32), np.zeros(1, np.int32)
+    return runner.compute(Batch(ids, offsets, starts, np.array([[5, 0, 3]], np.int32), np.arange(40, dtype=np.int32)))

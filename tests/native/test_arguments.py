@@ -79,7 +79,7 @@ BAD_CONFIGS = [
     ({"num_heads": 5}, "num_heads is 5; it must be a multiple of num_kv_heads, 2"),
     ({"rope_dim": 17}, "rope_dim is 17; it must be from 0 to 16"),
     ({"rope_dim": 5}, "rope_dim is 5; it must be even"),
-    ({"activation": "relu"}, 'activation is "relu"; it must be "silu" or "gelu_tanh"'),
+    ({"activation": "relu"}, 'activation is "relu"; it must be "silu", "gelu_tanh" or "gelu"'),
     ({"rope_style": "neox"}, 'rope_style is "neox"; it must be "interleaved" or "half"'),
     ({"layer_is_local": (True,)}, "layer_is_local has 1 values; num_layers is 2"),
     ({"norm_eps": float("nan")}, "norm_eps is nan; it must be a finite number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +38,13 @@ class Shape:
     layer_is_local: tuple[bool, ...] = (False, False)
     attn_softcap: float = 0.0
     logit_softcap: float = 0.0
+    norm_kind: str = "rms"
+    is_post_norm: bool = False
+    is_causal: bool = True
+    is_gated: bool = True
+    num_positions: int = 0
+    num_token_types: int = 0
+    dense_size: int = 0
     has_local_rope: bool = False
     extras: frozenset[str] = field(default_factory=frozenset)  # optional roles that the model has
     weight_type: int = F32_TYPE
@@ -61,12 +69,13 @@ class Shape:
 def matrix_shapes(shape: Shape) -> dict[str, tuple[int, int]]:
     q, kv = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
     hidden, inner = shape.hidden_size, shape.intermediate_size
+    gate = {"ffn_gate": (inner, hidden)} if shape.is_gated else {}
     return {
         "attn_q": (q, hidden),
         "attn_k": (kv, hidden),
         "attn_v": (kv, hidden),
         "attn_output": (hidden, q),
-        "ffn_gate": (inner, hidden),
+        **gate,
         "ffn_up": (inner, hidden),
         "ffn_down": (hidden, inner),
     }
@@ -83,6 +92,10 @@ def vector_sizes(shape: Shape) -> dict[str, int]:
         "attn_k_norm": shape.head_dim,
         "attn_post_norm": shape.hidden_size,
         "ffn_post_norm": shape.hidden_size,
+        "attn_norm_bias": shape.hidden_size,
+        "ffn_norm_bias": shape.hidden_size,
+        "ffn_up_bias": shape.intermediate_size,
+        "ffn_down_bias": shape.hidden_size,
     }
     required = {"attn_norm": shape.hidden_size, "ffn_norm": shape.hidden_size}
     return required | {name: size for name, size in optional.items() if name in shape.extras}
@@ -101,13 +114,21 @@ def random_weights(shape: Shape, seed: int = 0) -> Weights:
         ("token_embd", -1): normal(shape.vocab_size, shape.hidden_size, scale=1.0),
         ("output_norm", -1): 1 + normal(shape.hidden_size, scale=0.1),
     }
+    for role, rows in (("position_embd", shape.num_positions), ("token_types", shape.num_token_types)):
+        if rows:
+            weights[role, -1] = normal(rows, shape.hidden_size, scale=0.5)
+    if shape.dense_size:
+        weights["dense_2", -1] = normal(shape.dense_size, shape.hidden_size, scale=0.2)
+        weights["dense_3", -1] = normal(shape.hidden_size, shape.dense_size, scale=0.2)
+    if "output_norm_bias" in shape.extras:
+        weights["output_norm_bias", -1] = normal(shape.hidden_size, scale=0.2)
     if "output" in shape.extras:
         weights["output", -1] = normal(shape.vocab_size, shape.hidden_size, scale=0.3)
     for layer in range(shape.num_layers):
         for role, (rows, cols) in matrix_shapes(shape).items():
             weights[role, layer] = normal(rows, cols, scale=2.0 * cols**-0.5)
         for role, size in vector_sizes(shape).items():
-            weights[role, layer] = (1 if "norm" in role else 0) + normal(size, scale=0.2)
+            weights[role, layer] = (1 if role.endswith("norm") else 0) + normal(size, scale=0.2)
     return weights
 
 
@@ -177,29 +198,53 @@ class Runner:
 
 def reference_logits(shape: Shape, weights: Weights, ids: list[int]) -> npt.NDArray[np.float64]:
     """The same model in NumPy, in f64, without cache: logits [len(ids), vocab]."""
-    w = {key: values.astype(np.float64) for key, values in weights.items()}
-    x = w["token_embd", -1][ids] * shape.embedding_scale
-    for layer in range(shape.num_layers):
-        attended = _attention(shape, w, layer, _rms_norm(x, w["attn_norm", layer], shape.norm_eps))
-        if ("attn_post_norm", layer) in w:
-            attended = _rms_norm(attended, w["attn_post_norm", layer], shape.norm_eps)
-        x = x + attended
-        h = _rms_norm(x, w["ffn_norm", layer], shape.norm_eps)
-        gate = h @ w["ffn_gate", layer].T
-        if shape.activation == "silu":
-            gate = gate / (1 + np.exp(-gate))
-        else:
-            gate = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
-        h = (gate * (h @ w["ffn_up", layer].T)) @ w["ffn_down", layer].T
-        if ("ffn_post_norm", layer) in w:
-            h = _rms_norm(h, w["ffn_post_norm", layer], shape.norm_eps)
-        x = x + h
-    x = _rms_norm(x, w["output_norm", -1], shape.norm_eps)
-    logits: F64 = x @ w.get(("output", -1), w["token_embd", -1]).T
+    x = reference_hidden(shape, weights, ids)
+    logits: F64 = x @ weights.get(("output", -1), weights["token_embd", -1]).astype(np.float64).T
     return _softcap(logits, shape.logit_softcap)
 
 
+def reference_hidden(shape: Shape, weights: Weights, ids: list[int]) -> npt.NDArray[np.float64]:
+    """What goes into the head: [len(ids), hidden]."""
+    w = {key: values.astype(np.float64) for key, values in weights.items()}
+    x = w["token_embd", -1][ids] * shape.embedding_scale
+    if shape.num_token_types:
+        x = x + w["token_types", -1][0]
+    if shape.num_positions:
+        x = x + w["position_embd", -1][: len(ids)]
+    for layer in range(shape.num_layers):
+        normed = _norm(shape, w, x, "attn_norm", layer)
+        x = normed if shape.is_post_norm else x
+        attended = _attention(shape, w, layer, normed)
+        if ("attn_post_norm", layer) in w:
+            attended = _rms_norm(attended, w["attn_post_norm", layer], shape.norm_eps)
+        x = x + attended
+        h = _norm(shape, w, x, "ffn_norm", layer)
+        x = h if shape.is_post_norm else x
+        up = h @ w["ffn_up", layer].T + w.get(("ffn_up_bias", layer), np.zeros(1))
+        inner = _activation(shape, h @ w["ffn_gate", layer].T) * up if shape.is_gated else _activation(shape, up)
+        h = inner @ w["ffn_down", layer].T + w.get(("ffn_down_bias", layer), np.zeros(1))
+        if ("ffn_post_norm", layer) in w:
+            h = _rms_norm(h, w["ffn_post_norm", layer], shape.norm_eps)
+        x = x + h
+    return _norm(shape, w, x, "output_norm", -1)
+
+
 F64 = npt.NDArray[np.float64]
+
+
+def _activation(shape: Shape, x: F64) -> F64:
+    if shape.activation == "silu":
+        return np.asarray(x / (1 + np.exp(-x)))
+    if shape.activation == "gelu":
+        return np.asarray(0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))
+    return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
+
+
+def _norm(shape: Shape, w: dict[tuple[str, int], F64], x: F64, role: str, layer: int) -> F64:
+    if shape.norm_kind == "rms":
+        return _rms_norm(x, w[role, layer], shape.norm_eps)
+    centred = x - x.mean(-1, keepdims=True)
+    return _rms_norm(centred, w[role, layer], shape.norm_eps) + w.get((f"{role}_bias", layer), np.zeros(1))
 
 
 def _rms_norm(x: F64, weight: F64, eps: float) -> F64:
@@ -231,8 +276,9 @@ def _attention(shape: Shape, w: dict[tuple[str, int], F64], layer: int, h: F64) 
     scores = np.einsum("ihd,jhd->hij", q, k.repeat(group, axis=1)) * shape.attn_scale
     scores = _softcap(scores, shape.attn_softcap)
     distance = np.arange(length)[:, None] - np.arange(length)[None, :]
-    window = shape.sliding_window if is_local and shape.sliding_window else length
-    scores = np.where((distance >= 0) & (distance < window), scores, -np.inf)
+    window = shape.sliding_window if is_local and shape.sliding_window else 2 * length
+    is_visible = (distance >= 0) & (distance < window) if shape.is_causal else np.abs(distance) <= window // 2
+    scores = np.where(is_visible, scores, -np.inf)
     p = np.exp(scores - scores.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     out = np.einsum("hij,jhd->ihd", p, v.repeat(group, axis=1)).reshape(length, -1)

@@ -16,8 +16,9 @@ from corral.model.tensor_type import TensorType
 from tests.support.random_blocks import random_matrix
 from tests.support.tiny_vocab import bpe_metadata, spm_metadata
 
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
-_PRE_OF_FAMILY = {"llama": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2", "gemma3": "default"}
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")  # those that generate; encoders: see encoder_writer.py
+_GEMMAS = ("gemma3", "gemma-embedding")
+_PRE_OF_FAMILY = {"llama": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2"} | dict.fromkeys(_GEMMAS, "default")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class TinyModel:
         embedding_std: deviation of token_embd; None is 1, or 1 / sqrt(hidden) for gemma3.
         head_gain: deviation of the logits, about, unless tied.
         rope_freqs: adds Llama 3's rope_freqs.weight.
+        dense: width between two dense layers after the pooling; 0 for none.
         head_type: type of token_embd and output, if it differs from tensor_type.
         extra: more metadata, or replacements; None removes a key. Keys of the family begin with "{arch}.".
         skip: tensors to leave out.
@@ -51,6 +53,7 @@ class TinyModel:
     embedding_std: float | None = None
     head_gain: float = 3.0
     rope_freqs: bool = False
+    dense: int = 0
     qkv_bias: bool | None = None
     seed: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +61,7 @@ class TinyModel:
 
     def metadata(self) -> dict[str, Any]:
         """All keys of the file but general.architecture."""
-        kind = self.vocab or ("spm" if self.family == "gemma3" else "bpe")
+        kind = self.vocab or ("spm" if self.family in _GEMMAS else "bpe")
         values: dict[str, Any] = {
             "general.name": f"tiny {self.family}",
             "{arch}.context_length": self.context_length,
@@ -70,10 +73,13 @@ class TinyModel:
             "{arch}.attention.layer_norm_rms_epsilon": 1e-5 if self.family == "llama" else 1e-6,
             "{arch}.rope.freq_base": 10_000.0 if self.family == "llama" else 1_000_000.0,
         }
-        if self.family == "gemma3":
+        if self.family in _GEMMAS:
             values |= {"{arch}.attention.sliding_window": self.sliding_window}
             values |= {"{arch}.attention.sliding_window_pattern": 2}  # local, global, local, ...
-        if self.family in ("qwen3", "gemma3") or self.head_dim * self.num_heads != self.hidden:
+        if self.dense:
+            values |= {"{arch}.dense_2_feat_in": self.hidden, "{arch}.dense_2_feat_out": self.dense}
+            values |= {"{arch}.dense_3_feat_in": self.dense, "{arch}.dense_3_feat_out": self.hidden}
+        if self.family in ("qwen3", *_GEMMAS) or self.head_dim * self.num_heads != self.hidden:
             values |= {"{arch}.attention.key_length": self.head_dim, "{arch}.attention.value_length": self.head_dim}
         if self.family == "llama":
             values |= {"{arch}.rope.dimension_count": self.head_dim}
@@ -91,7 +97,7 @@ def write_tiny_gguf(path: Path, model: TinyModel | None = None, *, split_max_ten
     model = model or TinyModel()
     writer = gguf.GGUFWriter(path, model.family, split_max_tensors=split_max_tensors)
     for key, value in model.metadata().items():
-        _add_value(writer, key, value)
+        add_value(writer, key, value)
     for name, tensor_type, data in random_tensors(model):
         if name in model.skip:
             continue
@@ -110,7 +116,7 @@ def random_tensors(model: TinyModel) -> Iterator[tuple[str, TensorType, npt.NDAr
     """(name, type, data) of every tensor: matrices as u8[rows, row bytes], vectors as f32[n]."""
     rng = np.random.default_rng(model.seed)
     hidden, queries, keys = model.hidden, model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    is_gemma = model.family == "gemma3"
+    is_gemma = model.family in _GEMMAS
     head_type = model.head_type or model.tensor_type
 
     def matrix(name: str, rows: int, cols: int, gain: float = 1.0) -> tuple[str, TensorType, npt.NDArray[Any]]:
@@ -122,6 +128,9 @@ def random_tensors(model: TinyModel) -> Iterator[tuple[str, TensorType, npt.NDAr
 
     embedding_std = model.embedding_std or (1 / math.sqrt(hidden) if is_gemma else 1.0)
     yield _matrix("token_embd.weight", head_type, model.vocab_size, hidden, embedding_std, rng)
+    if model.dense:
+        yield matrix("dense_2.weight", model.dense, hidden)
+        yield matrix("dense_3.weight", hidden, model.dense)
     if model.rope_freqs:
         yield "rope_freqs.weight", TensorType.F32, np.geomspace(1, 8, model.head_dim // 2, dtype=np.float32)
     for layer in range(model.num_layers):
@@ -135,7 +144,7 @@ def random_tensors(model: TinyModel) -> Iterator[tuple[str, TensorType, npt.NDAr
             yield vector(block + "attn_q.bias", queries, 0.0, 0.5)
             yield vector(block + "attn_k.bias", keys, 0.0, 0.5)
             yield vector(block + "attn_v.bias", keys, 0.0, 0.2)
-        if model.family in ("qwen3", "gemma3"):
+        if model.family in ("qwen3", *_GEMMAS):
             yield vector(block + "attn_q_norm.weight", model.head_dim, 1.2, 0.1)
             yield vector(block + "attn_k_norm.weight", model.head_dim, 1.2, 0.1)
         if is_gemma:
@@ -157,7 +166,7 @@ def _matrix(
     return name, tensor_type, data.view(np.float32) if tensor_type is TensorType.F32 else data
 
 
-def _add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):

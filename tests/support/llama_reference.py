@@ -29,7 +29,7 @@ def version() -> str:
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _discard_log(_level: int, _text: bytes, _user_data: object) -> None:
+def discard_log(_level: int, _text: bytes, _user_data: object) -> None:
     """llama.cpp's own log would drown the report; faults come back as return codes."""
 
 
@@ -45,7 +45,7 @@ class LlamaModel:
     """
 
     def __init__(self, path: Path, num_ctx: int = 2048) -> None:
-        llama_cpp.llama_log_set(_discard_log, ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(discard_log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         model_params = llama_cpp.llama_model_default_params()
         model_params.use_extra_bufts = False

@@ -2,7 +2,8 @@
 
 The last user text (or the prompt) is the script. "forever" never ends by itself; "die" ends the process; "engine dies",
 "full", "too long", "crash" fail as they say; "hold" says one word and waits for the next "release" (or SIGUSR1).
-Anything else is echoed word by word, in capitals, once per answer.
+Anything else is echoed word by word, in capitals, once per answer. An embedding is [words, characters] of its input;
+inputs that begin with "forever", "die" or "too long" do as they say.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from corral.config import EngineConfig
 from corral.errors import ContextLengthExceeded, CorralError, EngineDead, InsufficientMemory, QueueFull
-from corral.request import Delta, FinishReason, Request, RequestOutput, Usage
+from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.main import run
 
@@ -104,6 +106,22 @@ class ScriptedModel:
                 if live.script == "release":
                     self.release()
         return live.num_prompt_tokens
+
+    def embed(self, request: EmbedRequest, on_result: Callable[[EmbedResult | CorralError], None]) -> int:
+        match request.inputs[0]:
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "too long":
+                raise ContextLengthExceeded("the input length exceeds the context length", param="input")
+            case "forever":
+                with self._changed:
+                    self._held[request.request_id] = Live(Request(request.request_id, prompt="hold"), lambda _: None)
+                return 0
+        texts = [text if isinstance(text, str) else " ".join(map(str, text)) for text in request.inputs]
+        num_words = sum(len(text.split()) for text in texts)
+        vectors = [struct.pack("<2f", len(text.split()), len(text)) for text in texts]
+        on_result(EmbedResult(request.request_id, vectors, num_words))
+        return num_words
 
     def release(self) -> None:
         with self._changed:

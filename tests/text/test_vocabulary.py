@@ -89,8 +89,8 @@ def test_special_tokens_that_nest_without_end_are_refused() -> None:
 
 
 def test_an_unknown_tokenizer_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnsupportedModel, match=r"'bert'.*gpt2, llama"):
-        Tokenizer.from_metadata(changed(BPE, model="bert"))
+    with pytest.raises(UnsupportedModel, match=r"'rwkv'.*gpt2, llama, bert"):
+        Tokenizer.from_metadata(changed(BPE, model="rwkv"))
 
 
 def test_an_unknown_pre_split_is_refused_with_the_known_ones() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from tests.support.tiny_vocab import byte_alphabet
@@ -73,3 +74,44 @@ def sentencepiece_metadata(**changes: Any) -> dict[str, Any]:
         "tokenizer.ggml.unknown_token_id": 0,
     }
     return metadata | changes
+
+
+def wordpiece_metadata(**changes: Any) -> dict[str, Any]:
+    """`tokenizer.*` of an uncased WordPiece vocabulary, as llama.cpp's converter writes them.
+
+    Characters begin words and continue them, all but a few; pairs of letters do in part, so that the longest piece
+    matters; what BERT's normaliser takes away or rewrites (capitals, accents) is not there.
+    """
+    characters = sorted(
+        {c for c in ALPHABET if is_plain(c)} | set("abcdefghijklmnopqrstuvwxyz0123456789!?.,'#[]-_ñж中字あ한é")
+    )
+    characters = [c for c in characters if c not in "qé"]
+    letters = [c for c in characters if c.isalnum()]
+    pairs = [a + b for a in letters for b in letters if (ord(a) + 3 * ord(b)) % 5 < 2]
+    longer = [a + b for a, b in zip(pairs, pairs[11:], strict=False)]
+    space = "\u2581"
+    words = [space + text for text in [*characters, *pairs[::2], *longer[::3]]]
+    pieces = [*(c for c in characters if c != "x"), *pairs[1::2], *longer[1::3]]
+    specials = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    plain = [text for text in dict.fromkeys([*words, *pieces]) if text != space]
+    tokens = [*specials, *plain]
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3, 1, 3, 3, 3, 3] + [1] * len(plain),
+        "tokenizer.ggml.token_type_count": 2,
+        "tokenizer.ggml.padding_token_id": 0,
+        "tokenizer.ggml.unknown_token_id": 2,
+        "tokenizer.ggml.bos_token_id": 3,
+        "tokenizer.ggml.cls_token_id": 3,
+        "tokenizer.ggml.eos_token_id": 4,
+        "tokenizer.ggml.seperator_token_id": 4,
+        "tokenizer.ggml.mask_token_id": 5,
+    }
+    return metadata | changes
+
+
+def is_plain(character: str) -> bool:
+    """Lower case, and the same after BERT's normaliser."""
+    return character.isprintable() and character == unicodedata.normalize("NFD", character).lower() != " "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -22,7 +23,7 @@ from corral.errors import (
     QueueFull,
     ServerDraining,
 )
-from corral.request import FinishReason, Request, RequestOutput, new_request_id
+from corral.request import EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, new_request_id
 from corral.sampling_params import SamplingParams
 from corral.worker import protocol
 from corral.worker.client import WorkerClient
@@ -251,3 +252,62 @@ async def test_frames_out_of_order_end_the_worker(client: WorkerClient) -> None:
     await asyncio.wait_for(client.died.wait(), 20)
     assert "exit code 5" in client.cause_of_death
     assert "Load is out of order" in client.cause_of_death
+
+
+def embed_of(*inputs: str | list[int]) -> EmbedRequest:
+    return EmbedRequest(new_request_id("e"), "m", list(inputs))
+
+
+async def test_embeddings_come_back_in_order(client: WorkerClient) -> None:
+    request = embed_of("one two", [1, 2, 3], "")
+    result = await client.embed(request)
+    vectors = [struct.pack("<2f", *pair) for pair in ((2, 7), (3, 5), (0, 0))]
+    assert result == EmbedResult(request.request_id, vectors, 5)
+
+
+async def test_embeddings_beside_an_answer(client: WorkerClient) -> None:
+    async with aclosing(client.generate(ask("forever"))) as stream:
+        await anext(stream)
+        results = await asyncio.gather(*(client.embed(embed_of("a b " * i)) for i in range(20)))
+    assert [result.prompt_tokens for result in results] == [2 * i for i in range(20)]
+
+
+async def test_an_error_of_an_embedding_keeps_its_class(client: WorkerClient) -> None:
+    with pytest.raises(ContextLengthExceeded, match="the input length exceeds the context length") as caught:
+        await client.embed(embed_of("too long"))
+    assert caught.value.param == "input"
+    await client.embed(embed_of("and on it goes"))
+
+
+async def test_a_cancelled_embedding_is_aborted(client: WorkerClient) -> None:
+    task = asyncio.ensure_future(client.embed(embed_of("forever")))
+    async with asyncio.timeout(20):
+        while not await used_blocks(client):
+            await client.ping()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until_unused(client)
+    await client.drain()
+
+
+async def test_the_death_of_the_worker_ends_embeddings(client: WorkerClient) -> None:
+    waiting = asyncio.ensure_future(client.embed(embed_of("forever")))
+    with pytest.raises(EngineDead):
+        await client.embed(embed_of("die"))
+    with pytest.raises(EngineDead):
+        await waiting
+    with pytest.raises(EngineDead):
+        await client.embed(embed_of("too late"))
+
+
+async def test_draining_waits_for_embeddings_and_refuses_new_ones(client: WorkerClient) -> None:
+    waiting = asyncio.ensure_future(client.embed(embed_of("forever")))
+    await client.ping()
+    draining = asyncio.ensure_future(client.drain())
+    await client.ping()
+    with pytest.raises(ServerDraining):
+        await client.embed(embed_of("too late"))
+    assert not draining.done()
+    waiting.cancel()
+    await draining

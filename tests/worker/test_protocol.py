@@ -8,7 +8,7 @@ import pytest
 
 from corral import errors
 from corral.config import EngineConfig
-from corral.request import Delta, FinishReason, Request, RequestOutput, Usage
+from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage
 from corral.sampling_params import SamplingParams
 from corral.worker import protocol
 from corral.worker.info import ModelInfo, WorkerStats
@@ -43,6 +43,7 @@ def payload(frame: bytes) -> bytes:
         protocol.Submit(CHAT),
         protocol.Submit(Request("r", prompt=[1, 2, 3])),
         protocol.Submit(Request("r", prompt="text", cache_salt="s")),
+        protocol.SubmitEmbed(EmbedRequest("e", "m", ["text", [1, 2], ""], truncate=False, dimensions=7)),
         protocol.Abort("r"),
         protocol.Drain(),
         protocol.Ping(5),
@@ -58,6 +59,7 @@ def test_frames_to_the_worker_come_back_equal(frame: protocol.ToWorker) -> None:
     [
         protocol.Planned("a\nb"),
         protocol.Progress(1, 1 << 40),
+        protocol.Embedded(EmbedResult("e", [b"\x00\xff\x80?", b""], 12)),
         protocol.Ready(INFO, "plan"),
         protocol.Outputs([OUTPUT, replace(OUTPUT, deltas=(), is_finished=False)]),
         protocol.Failure("r", "QueueFull", "full", {"retry_after_s": 9, "param": None}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corral.config import BLOCK_SIZE, EngineConfig
 from corral.errors import InsufficientMemory, InvalidConfig
@@ -14,6 +14,7 @@ from corral.model.tensor_type import TensorType
 POOL_SHARE = 0.8  # of the memory left beside the weights, at most this much becomes KV pool
 MIN_CONTEXT = 256  # a context lowered below this serves nobody
 SHORT_CONTEXT = 1024  # the second context that concurrency is stated for
+MAX_STEP_TOKENS = 1 << 16  # of a text that one step must compute; attention over it takes minutes
 PROCESS_BYTES = 256 << 20  # interpreter, libraries, tokenizer
 _PAGE_BYTES = 4096
 
@@ -36,6 +37,31 @@ _TILES: dict[TensorType, tuple[int, int]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingShape:
+    """The bounds of a step that computes embeddings.
+
+    Args:
+        max_model_len: longest text in tokens.
+        max_tokens: most tokens of a step; without causal attention a text of any length must fit.
+    """
+
+    max_model_len: int
+    max_tokens: int
+    max_texts: int = 256
+
+    @classmethod
+    def of(cls, config: ModelConfig, engine_config: EngineConfig, max_model_len: int) -> EmbeddingShape:
+        max_tokens = engine_config.max_num_batched_tokens
+        return cls(max_model_len, max_tokens if config.is_causal else max(max_tokens, max_model_len))
+
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks that a step holds at most: one text of any length, and the others, whose last blocks are partly
+        filled."""
+        return _blocks_of(self.max_model_len) + _blocks_of(self.max_tokens) + self.max_texts
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a load will take and give. Bytes, tokens and counts; nothing is reserved by making one.
 
@@ -49,6 +75,7 @@ class Plan:
         max_num_seqs: sequences that may run at once.
         fits: weights, work memory and one sequence of max_model_len fit into the memory that is free.
         notes: what was lowered, and why.
+        embedding: of a model that was made for embeddings, and has the KV cache for one step only.
     """
 
     name: str
@@ -65,6 +92,7 @@ class Plan:
     memory: MemoryStatus
     fits: bool
     notes: tuple[str, ...] = ()
+    embedding: EmbeddingShape | None = None
 
     @property
     def pool_tokens(self) -> int:
@@ -85,23 +113,29 @@ class Plan:
     def describe(self) -> str:
         """The table that `corral plan` and every load print."""
         in_file = f"{_size(self.weights_bytes)} packed, {_size(self.file_bytes)} in the file"
-        token = f"{_size(self.kv_bytes_per_token)} a token as {self.kv_dtype}"
-        pool = f"{token}, a pool of {_size(self.pool_bytes)} for {self.pool_tokens:,} tokens that fills when used"
         rows = [
             ("model", f"{self.name} ({self.architecture})"),
             ("weights", in_file),
             ("work memory", _size(self.work_bytes)),
-            ("KV cache", pool),
-            ("context", f"{self.max_model_len:,} tokens; the model's own limit is {self.context_length:,}"),
-            (
-                "users at once",
-                f"{self.max_users(self.short_context):,} with {self.short_context:,} tokens each, "
-                f"{self.max_users(self.max_model_len):,} with the full context",
-            ),
+            *self._describe_use(),
             ("memory", f"{_size(self.memory.free)} free of {_size(self.memory.total)}"),
             *(("note", note) for note in self.notes),
         ]
         return "\n".join(f"{label:<15}{value}" for label, value in rows)
+
+    def _describe_use(self) -> list[tuple[str, str]]:
+        """What the model serves, and what K and V take for it."""
+        context = ("context", f"{self.max_model_len:,} tokens; the model's own limit is {self.context_length:,}")
+        if (shape := self.embedding) is not None:
+            batch = f"up to {shape.max_tokens:,} tokens of {shape.max_texts:,} texts at once"
+            return [context, ("embeddings", f"{batch}, with up to {_size(self.pool_bytes)} of keys and values")]
+        token = f"{_size(self.kv_bytes_per_token)} a token as {self.kv_dtype}"
+        pool = f"{token}, a pool of {_size(self.pool_bytes)} for {self.pool_tokens:,} tokens that fills when used"
+        users = (
+            f"{self.max_users(self.short_context):,} with {self.short_context:,} tokens each, "
+            f"{self.max_users(self.max_model_len):,} with the full context"
+        )
+        return [("KV cache", pool), context, ("users at once", users)]
 
 
 def make_plan(
@@ -140,6 +174,8 @@ def estimate(
             f"max_model_len is {wanted}; {config.name} was made for contexts of up to {config.context_length} tokens"
         )
     weights_bytes = packed_weight_bytes(gguf, config)
+    if config.is_embedding:
+        return _estimate_embedding(gguf, config, engine_config, memory, weights_bytes)
     work_bytes = _work_bytes(config, engine_config)
     left = memory.free - weights_bytes - work_bytes
     kv_bytes_per_token = config.kv_bytes_per_token(engine_config.kv_dtype)
@@ -178,16 +214,60 @@ def estimate(
     )
 
 
+def _estimate_embedding(
+    gguf: GGUFFile, config: ModelConfig, engine_config: EngineConfig, memory: MemoryStatus, weights_bytes: int
+) -> Plan:
+    """The plan of a model that only embeds: K and V live for a step, and are f16 whatever the settings say."""
+    kv_bytes_per_token = config.kv_bytes_per_token("f16")
+    wanted = engine_config.max_model_len
+    if wanted is not None and wanted > MAX_STEP_TOKENS and not config.is_causal:
+        raise InvalidConfig(
+            f"max_model_len is {wanted}; {config.name} computes a text in one step, of at most {MAX_STEP_TOKENS} tokens"
+        )
+    max_model_len = wanted or config.context_length
+    if not config.is_causal:
+        max_model_len = min(max_model_len, MAX_STEP_TOKENS)
+    while True:
+        shape = EmbeddingShape.of(config, engine_config, max_model_len)
+        step_config = replace(engine_config, max_num_batched_tokens=shape.max_tokens, max_num_seqs=1)
+        work_bytes = _work_bytes(config, step_config)
+        left = memory.free - weights_bytes - work_bytes - shape.num_blocks * BLOCK_SIZE * kv_bytes_per_token
+        if left > 0 or wanted is not None or max_model_len <= MIN_CONTEXT:
+            break
+        max_model_len = max(MIN_CONTEXT, max_model_len // 2)
+    notes = []
+    if wanted is None and max_model_len < config.context_length:
+        notes.append(f"the context is lowered to {max_model_len:,} tokens: a step with a longer text does not fit")
+    return Plan(
+        name=config.name,
+        architecture=config.architecture,
+        file_bytes=sum(gguf.tensors[name].num_bytes for name in config.tensor_roles),
+        weights_bytes=weights_bytes,
+        work_bytes=work_bytes,
+        kv_dtype="f16",
+        kv_bytes_per_token=kv_bytes_per_token,
+        num_blocks=shape.num_blocks,
+        max_model_len=shape.max_model_len,
+        context_length=config.context_length,
+        max_num_seqs=shape.max_texts,
+        memory=memory,
+        fits=left > 0,
+        notes=tuple(notes),
+        embedding=shape,
+    )
+
+
 def packed_weight_bytes(gguf: GGUFFile, config: ModelConfig) -> int:
     """Bytes of all weights once packed: never below what the native model takes, and at most some percent above."""
     total = 0
-    for name, role in config.tensor_roles.items():
-        if not role.is_matrix:
-            total += role.cols * 4
-            continue
-        groups = -(-role.rows // 16)
-        size = groups * _packed_group_bytes(gguf.tensors[name].type, role.cols)
-        total += -(-size // _PAGE_BYTES) * _PAGE_BYTES
+    for name, whole in config.tensor_roles.items():
+        for role in whole.pieces:
+            if not role.is_matrix:
+                total += role.cols * 4
+                continue
+            groups = -(-role.rows // 16)
+            size = groups * _packed_group_bytes(gguf.tensors[name].type, role.cols)
+            total += -(-size // _PAGE_BYTES) * _PAGE_BYTES
     return total
 
 

@@ -18,6 +18,8 @@ class ModelInfo:
     num_threads: int
     weights_bytes: int
     load_s: float
+    is_embedding: bool = False  # made for embeddings: it cannot generate
+    embedding_length: int = 0  # values in an embedding
 
 
 @dataclass(frozen=True, slots=True)

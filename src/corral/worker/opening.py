@@ -56,6 +56,8 @@ def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, ChatTemplate]:
         return "" if token_id is None else tokenizer.token_bytes(token_id).decode(errors="replace")
 
     source = metadata.get("tokenizer.chat_template")
+    if source is None and any(key.endswith(".pooling_type") for key in metadata):
+        source = ""  # a model for embeddings never chats: nothing to warn of
     template = ChatTemplate(
         source if isinstance(source, str) else None,
         bos_token=text_of(tokenizer.bos_id),

@@ -2,9 +2,9 @@
 
 Arrays are C-contiguous numpy arrays of exactly the dtype named; nothing is converted. A wrong dtype, dimension, size or
 value raises ValueError with the numbers and changes nothing; an argument that is no array at all raises TypeError.
-`add_tensor`, `map_tensor`, `forward`, `sample`, `log_probs`, `copy_blocks` and `release_blocks` release the GIL. They share the
-threads of one Model: a call while another is running on the same Model raises RuntimeError. Tables of strings are read,
-indexed and encoded with without the GIL too.
+`add_tensor`, `map_tensor`, `forward`, `sample`, `log_probs`, `copy_blocks` and `release_blocks` release the GIL. They
+share the threads of one Model: a call while another is running on the same Model raises RuntimeError. Adapters are
+filled, and tables of strings are read, indexed and encoded with, without the GIL too.
 
 Sizes in the signatures: T tokens of a step, S sequences, B blocks in a table row, R rows of logits, V vocabulary.
 """

@@ -80,9 +80,9 @@ def test_an_adapter_gives_what_merged_weights_give(name: str, rank: int) -> None
     shape, ids = SHAPES[name], prompt(SHAPES[name], 1)
     pairs = random_pairs(shape, 2, rank)
     got = alone(shape, ids, build_adapter(shape, pairs))
-    want = Runner(
-        build_model(shape, merged(random_weights(shape), pairs)), shape.vocab_size, max_tokens=512
-    ).logits("a", ids, chunk=512)
+    want = Runner(build_model(shape, merged(random_weights(shape), pairs)), shape.vocab_size, max_tokens=512).logits(
+        "a", ids, chunk=512
+    )
     base = alone(shape, ids, None)
     assert np.abs(base - want).max() > 0.2 * np.abs(want).max()  # the adapter matters
     # Keys and values are rounded to f16, where the two sums may fall on different sides.
@@ -93,12 +93,10 @@ def test_an_adapter_gives_what_merged_weights_give(name: str, rank: int) -> None
 def test_each_matrix_has_its_own_pair(role: str) -> None:
     pairs = random_pairs(FLOAT, 3, 5, frozenset({role}))
     ids = prompt(FLOAT, 4)
-    want = Runner(
-        build_model(FLOAT, merged(random_weights(FLOAT), pairs)), FLOAT.vocab_size, max_tokens=512
-    ).logits("a", ids, chunk=512)
-    np.testing.assert_allclose(
-        alone(FLOAT, ids, build_adapter(FLOAT, pairs)), want, atol=1e-3 * np.abs(want).max()
+    want = Runner(build_model(FLOAT, merged(random_weights(FLOAT), pairs)), FLOAT.vocab_size, max_tokens=512).logits(
+        "a", ids, chunk=512
     )
+    np.testing.assert_allclose(alone(FLOAT, ids, build_adapter(FLOAT, pairs)), want, atol=1e-3 * np.abs(want).max())
     assert np.abs(alone(FLOAT, ids, None) - want).max() > 1e-2 * np.abs(want).max()
 
 

@@ -174,9 +174,7 @@ class Runner:
         logits = self.decoder.logits()
         return {name: logits[offsets[i] : offsets[i + 1]] for i, name in enumerate(parts)}
 
-    def logits(
-        self, name: str, ids: list[int], *, chunk: int = 64, adapter: _native.Adapter | None = None
-    ) -> F32:
+    def logits(self, name: str, ids: list[int], *, chunk: int = 64, adapter: _native.Adapter | None = None) -> F32:
         """Logits of all tokens of a fresh sequence, fed `chunk` at a time."""
         steps = (self.step({name: ids[i : i + chunk]}, {name: adapter}) for i in range(0, len(ids), chunk))
         return np.concatenate([step[name] for step in steps])

@@ -39,7 +39,13 @@ class ModelRunner:
             self.kv_cache.copy_blocks(np.ascontiguousarray(copies[0]), np.ascontiguousarray(copies[1]))
         batch = build_batch(scheduled.rows)
         self._decoder.forward(
-            batch.token_ids, batch.seq_offsets, batch.start_positions, batch.block_tables, batch.logit_rows
+            batch.token_ids,
+            batch.seq_offsets,
+            batch.start_positions,
+            batch.block_tables,
+            batch.logit_rows,
+            batch.adapter_ids,
+            [adapter.weights for adapter in batch.adapters],
         )
         return sample(self._decoder, [row.sequence for row in scheduled.rows if row.is_last])
 

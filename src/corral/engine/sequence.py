@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from corral.engine.linked_list import Node
-from corral.engine.output import SequenceOutput
+from corral.engine.output import SequenceOutput, TokenLogprobs
 from corral.engine.prefix_chain import PrefixChain, root_hash
 from corral.request import FinishReason
 from corral.sampling_params import SamplingParams
@@ -106,6 +106,7 @@ class Sequence(Node):
         new_token_ids: tuple[int, ...] = (),
         finish_reason: FinishReason | None = None,
         stop_token: int | None = None,
+        logprobs: tuple[TokenLogprobs, ...] = (),
     ) -> SequenceOutput:
         return SequenceOutput(
             request_id=self.group.request_id,
@@ -115,6 +116,7 @@ class Sequence(Node):
             stop_token=stop_token,
             num_cached_tokens=self.group.num_cached_tokens or 0,
             num_prompt_tokens=self.group.num_prompt_tokens,
+            logprobs=logprobs,
         )
 
 

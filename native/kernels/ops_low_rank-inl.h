@@ -3,37 +3,51 @@
 namespace corral {
 namespace {
 
-// Sums of `Ranks` rows of A with one row of the input: lane i takes columns i, i + 16, ... of each unit, in their
-// order.
-template <int Ranks>
-void down_tile(const LowRankDown& job, int64_t row, int64_t first) {
-  Vec sum[Ranks];
+// Rows of A that a tile with some rows of the input takes: as many sums as attention keeps in registers.
+constexpr int down_ranks(int rows) {
+  const int fitting = kValueRows * kValueSlices / rows;
+  return fitting > 4 ? 4 : fitting;
+}
+
+// t of `Rows` rows and `Ranks` rows of A. Lane i sums columns i, i + 16, ... of each unit, in their order.
+template <int Rows, int Ranks>
+void down_tile(const LowRankDown& job, const int32_t* rows, int64_t first) {
+  Vec sum[Rows][Ranks];
 #pragma GCC unroll 8
-  for (int j = 0; j < Ranks; ++j) sum[j] = set1(0.0F);
-  const float* unit = job.x + row * job.row_stride;
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+    for (int j = 0; j < Ranks; ++j) sum[r][j] = set1(0.0F);
+  }
+  const float* unit = job.x;
   const float* weights = job.a + first * job.cols;
   for (int64_t begin = 0; begin < job.cols; begin += job.unit_columns, unit += job.unit_stride) {
     const int64_t length = job.cols - begin < job.unit_columns ? job.cols - begin : job.unit_columns;
     for_lanes(length, [&](int64_t i, int64_t count) {
-      const Vec x = load_some(unit + i, count, 0.0F);
+      Vec a[Ranks];
 #pragma GCC unroll 8
-      for (int j = 0; j < Ranks; ++j) {
-        sum[j] = fma(x, load_some(weights + j * job.cols + begin + i, count, 0.0F), sum[j]);
+      for (int j = 0; j < Ranks; ++j) a[j] = load_some(weights + j * job.cols + begin + i, count, 0.0F);
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        const Vec x = load_some(unit + rows[r] * job.row_stride + i, count, 0.0F);
+#pragma GCC unroll 8
+        for (int j = 0; j < Ranks; ++j) sum[r][j] = fma(x, a[j], sum[r][j]);
       }
     });
   }
-  float* out = job.out + row * job.out_stride + first;
-#pragma GCC unroll 8
-  for (int j = 0; j < Ranks; ++j) out[j] = job.scale * reduce_add(sum[j]);
+  for (int r = 0; r < Rows; ++r) {
+    float* out = job.out + rows[r] * job.out_stride + first;
+    for (int j = 0; j < Ranks; ++j) out[j] = job.scale * reduce_add(sum[r][j]);
+  }
 }
 
 void low_rank_down(const LowRankDown& job) {
-  constexpr int kRanks = 4;
-  for (int64_t index = 0; index < job.num_rows; ++index) {
+  for_row_parts<kValueRows>(0, job.num_rows, [&](auto part, int64_t index) {
+    constexpr int kRows = decltype(part)::value;
+    constexpr int kRanks = down_ranks(kRows);
     int64_t j = job.rank_begin;
-    for (; j + kRanks <= job.rank_end; j += kRanks) down_tile<kRanks>(job, job.rows[index], j);
-    for (; j < job.rank_end; ++j) down_tile<1>(job, job.rows[index], j);
-  }
+    for (; j + kRanks <= job.rank_end; j += kRanks) down_tile<kRows, kRanks>(job, job.rows + index, j);
+    for (; j < job.rank_end; ++j) down_tile<kRows, 1>(job, job.rows + index, j);
+  });
 }
 
 // y += B t for `Slices` vectors of columns from `begin`; only the last may have fewer than 16, `count`.

@@ -34,8 +34,7 @@ def test_a_mutated_adapter_is_refused_by_name_or_sound(tmp_path: Path) -> None:
                 loaded = adapter.load()
                 assert loaded.num_bytes == adapter.num_bytes
             outcomes.add("sound")
-        except InvalidModelFile as error:
-            assert 0 <= error.offset <= path.stat().st_size
+        except InvalidModelFile:
             outcomes.add("invalid")
         except UnsupportedModel:
             outcomes.add("unsupported")

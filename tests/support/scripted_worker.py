@@ -1,7 +1,8 @@
 """A worker process with a scripted model behind it: everything is real but the text.
 
 The last user text (or the prompt) is the script. "forever" never ends by itself; "die" ends the process; "engine dies",
-"full", "too long", "crash" fail as they say; the adapter "slow" loads until somebody says "adapters have loaded"; "hold" says one word and waits for the next "release" (or SIGUSR1).
+"full", "too long", "crash" fail as they say; "hold" says one word and waits for the next "release" (or SIGUSR1).
+The adapter "slow" loads until somebody says "adapters have loaded".
 Anything else is echoed word by word, in capitals, once per answer.
 """
 

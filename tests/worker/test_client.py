@@ -256,7 +256,7 @@ async def test_frames_out_of_order_end_the_worker(client: WorkerClient) -> None:
 
 async def test_an_adapter_that_loads_keeps_nobody_else_waiting(client: WorkerClient) -> None:
     slow = [asyncio.create_task(collect(client, replace(ask("slow one"), adapter="slow"))) for _ in range(6)]
-    await client.ping()  # behind their frames
+    await client.ping()  # by then their frames are sent
     assert text_of(await collect(client, ask("one two"))) == "ONE TWO"
     assert not any(task.done() for task in slow)
     await collect(client, ask("adapters have loaded"))

@@ -27,9 +27,7 @@ EXIT_ENGINE_DEAD = 4
 EXIT_PROTOCOL = 5
 CLOSE_TIMEOUT_S = 5.0
 TEXT_THREADS = 2  # render and tokenise off the event loop
-ADAPTER_THREADS = (
-    2  # the same for requests with an adapter, which may have to be loaded first: nobody else waits for it
-)
+ADAPTER_THREADS = 2  # the same for requests with an adapter: nobody else waits while it is loaded
 
 logger = logging.getLogger("corral.worker")
 

@@ -3,10 +3,27 @@
 namespace corral {
 namespace {
 
+constexpr int kDownRows = kValueRows < 4 ? kValueRows : 4;  // of the input in a tile
+
 // Rows of A that a tile with some rows of the input takes: as many sums as attention keeps in registers.
 constexpr int down_ranks(int rows) {
   const int fitting = kValueRows * kValueSlices / rows;
   return fitting > 4 ? 4 : fitting;
+}
+
+// One vector of columns: x of `Rows` rows times `Ranks` rows of A. Inlined by force: the sums must stay in registers.
+template <int Rows, int Ranks>
+[[gnu::always_inline]] inline void down_step(const float* x, int64_t row_stride, const int32_t* rows, const float* a,
+                                             int64_t cols, int64_t count, Vec (&sum)[Rows][Ranks]) {
+  Vec weights[Ranks];
+#pragma GCC unroll 8
+  for (int j = 0; j < Ranks; ++j) weights[j] = load_some(a + j * cols, count, 0.0F);
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+    const Vec values = load_some(x + rows[r] * row_stride, count, 0.0F);
+#pragma GCC unroll 8
+    for (int j = 0; j < Ranks; ++j) sum[r][j] = fma(values, weights[j], sum[r][j]);
+  }
 }
 
 // t of `Rows` rows and `Ranks` rows of A. Lane i sums columns i, i + 16, ... of each unit, in their order.
@@ -18,30 +35,26 @@ void down_tile(const LowRankDown& job, const int32_t* rows, int64_t first) {
 #pragma GCC unroll 8
     for (int j = 0; j < Ranks; ++j) sum[r][j] = set1(0.0F);
   }
-  const float* unit = job.x;
-  const float* weights = job.a + first * job.cols;
-  for (int64_t begin = 0; begin < job.cols; begin += job.unit_columns, unit += job.unit_stride) {
+  const float* x = job.x;
+  const float* a = job.a + first * job.cols;
+  for (int64_t begin = 0; begin < job.cols; begin += job.unit_columns, x += job.unit_stride) {
     const int64_t length = job.cols - begin < job.unit_columns ? job.cols - begin : job.unit_columns;
-    for_lanes(length, [&](int64_t i, int64_t count) {
-      Vec a[Ranks];
-#pragma GCC unroll 8
-      for (int j = 0; j < Ranks; ++j) a[j] = load_some(weights + j * job.cols + begin + i, count, 0.0F);
-#pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) {
-        const Vec x = load_some(unit + rows[r] * job.row_stride + i, count, 0.0F);
-#pragma GCC unroll 8
-        for (int j = 0; j < Ranks; ++j) sum[r][j] = fma(x, a[j], sum[r][j]);
-      }
-    });
+    int64_t i = 0;
+    for (; i + kLanes <= length; i += kLanes) {
+      down_step<Rows, Ranks>(x + i, job.row_stride, rows, a + begin + i, job.cols, kLanes, sum);
+    }
+    if (i < length) down_step<Rows, Ranks>(x + i, job.row_stride, rows, a + begin + i, job.cols, length - i, sum);
   }
+#pragma GCC unroll 8
   for (int r = 0; r < Rows; ++r) {
     float* out = job.out + rows[r] * job.out_stride + first;
+#pragma GCC unroll 8
     for (int j = 0; j < Ranks; ++j) out[j] = job.scale * reduce_add(sum[r][j]);
   }
 }
 
 void low_rank_down(const LowRankDown& job) {
-  for_row_parts<kValueRows>(0, job.num_rows, [&](auto part, int64_t index) {
+  for_row_parts<kDownRows>(0, job.num_rows, [&](auto part, int64_t index) {
     constexpr int kRows = decltype(part)::value;
     constexpr int kRanks = down_ranks(kRows);
     int64_t j = job.rank_begin;

@@ -80,7 +80,7 @@ def test_a_sequence_can_grow_after_its_arrays_were_built() -> None:
 
 
 def test_a_penalty_window_cuts_the_history() -> None:
-    def history(window: int | None, **penalty: float) -> tuple[list[int], int]:
+    def history(window: int | None, **penalty: Any) -> tuple[list[int], int]:
         penalties = penalty or {"repetition_penalty": 1.1}
         arrays = build_sampling_arrays([make_sequence([1, 2, 3], [4, 5], penalty_window=window, **penalties)])
         return arrays.history_ids.tolist(), int(arrays.output_starts[0])

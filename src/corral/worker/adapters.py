@@ -79,14 +79,7 @@ class AdapterCache:
             self._entries.move_to_end(key)
         if is_new:
             self._load(key, entry)
-        lease = None
-        try:
-            lease = AdapterLease(entry.future.result(), entry, self._lock)
-        finally:
-            if lease is None:
-                with self._lock:
-                    entry.num_users -= 1
-        return lease
+        return AdapterLease(entry.future.result(), entry, self._lock)
 
     @property
     def num_adapters(self) -> int:
@@ -118,19 +111,20 @@ class AdapterCache:
                 "Raise adapter_max_bytes, or merge the adapter into the model"
             )
         with self._lock:
-            used = sum(other.num_bytes for other in self._entries.values())
-            for key, other in list(self._entries.items()):
-                if used + num_bytes <= self._max_bytes:
-                    break
-                if other.num_users == 0:
-                    used -= other.num_bytes
-                    del self._entries[key]
-            if used + num_bytes > self._max_bytes:
+            unused = [(key, other) for key, other in self._entries.items() if other.num_users == 0]
+            room = self._max_bytes - sum(other.num_bytes for other in self._entries.values())
+            in_use = self._max_bytes - room - sum(other.num_bytes for _, other in unused)
+            if in_use + num_bytes > self._max_bytes:
                 raise QueueFull(
-                    f"{path}: the adapter takes {num_bytes} bytes; those in use take {used} of the {self._max_bytes} "
+                    f"{path}: the adapter takes {num_bytes} bytes; those in use take {in_use} of the {self._max_bytes} "
                     f"that adapters may take; try again in {_RETRY_S} s",
                     retry_after_s=_RETRY_S,
                 )
+            for key, other in unused:
+                if num_bytes <= room:
+                    break
+                room += other.num_bytes
+                del self._entries[key]
             entry.num_bytes = num_bytes
 
 

@@ -34,12 +34,10 @@ std::vector<float> floats_of(const TensorView& tensor) {
   return values;
 }
 
-void check(const std::string& name, const TensorView& tensor, int64_t rows, int64_t cols) {
+void check(const std::string& name, const TensorView& tensor) {
+  const int64_t rows = tensor.rows;
+  const int64_t cols = tensor.cols;
   const std::string shape = std::to_string(rows) + ", " + std::to_string(cols);
-  if (tensor.rows != rows || tensor.cols != cols) {
-    throw std::invalid_argument(name + " has shape [" + std::to_string(tensor.rows) + ", " +
-                                std::to_string(tensor.cols) + "]; it must have [" + shape + "]");
-  }
   const int64_t block = block_size(tensor.type);
   const std::string type = std::to_string(static_cast<uint32_t>(tensor.type));
   if (block == 0 || cols % block != 0) {
@@ -67,14 +65,13 @@ Adapter::Adapter(const DecoderConfig& config)
 
 bool Adapter::fits(const DecoderConfig& config) const { return sizes_ == sizes_of(config); }
 
-void Adapter::add(std::string_view role, int64_t layer, const TensorView& a, const TensorView& b, float scale) {
+void Adapter::add(std::string_view role, int64_t layer, int64_t rank, TensorView a, TensorView b, float scale) {
   const size_t index = find_role(role);
   const std::string name = std::string(role) + " of layer " + std::to_string(layer);
   if (layer < 0 || layer >= sizes_.num_layers) {
     throw std::invalid_argument("layer is " + std::to_string(layer) + "; it must be from 0 to " +
                                 std::to_string(sizes_.num_layers - 1));
   }
-  const int64_t rank = a.rows;
   if (rank < 1 || rank > kMaxAdapterRank) {
     throw std::invalid_argument(name + " has rank " + std::to_string(rank) + "; it must be from 1 to " +
                                 std::to_string(kMaxAdapterRank));
@@ -88,8 +85,11 @@ void Adapter::add(std::string_view role, int64_t layer, const TensorView& a, con
                                                                              {sizes_.intermediate, sizes_.hidden},
                                                                              {sizes_.hidden, sizes_.intermediate}}};
   const auto [rows, cols] = shapes[index];
-  check("A for " + name, a, rank, cols);
-  check("B for " + name, b, rows, rank);
+  a.rows = b.cols = rank;
+  a.cols = cols;
+  b.rows = rows;
+  check("A for " + name, a);
+  check("B for " + name, b);
   LowRank part{.rank = rank, .a = floats_of(a), .b = {}, .scale = scale};
   part.b.resize(static_cast<size_t>(rows * rank));
   const std::vector<float> by_rows = floats_of(b);

@@ -31,9 +31,10 @@ class Adapter {
  public:
   explicit Adapter(const DecoderConfig& config);
 
-  // a: [rank][cols], b: [rows][rank] of the matrix `role` of a layer. Throws std::invalid_argument that names what does
-  // not fit, and then changes nothing. A pair that is added again replaces the first.
-  void add(std::string_view role, int64_t layer, const TensorView& a, const TensorView& b, float scale);
+  // a: [rank][cols], b: [rows][rank] of the matrix `role` of a layer; type, data and size are read of them, the shapes
+  // follow from the config. Throws std::invalid_argument that names what does not fit, and then changes nothing. A pair
+  // that is added again replaces the first.
+  void add(std::string_view role, int64_t layer, int64_t rank, TensorView a, TensorView b, float scale);
 
   const LowRank& part(int64_t layer, AdapterRole role) const {
     return parts_[static_cast<size_t>(layer) * kNumAdapterRoles + static_cast<size_t>(role)];

@@ -114,11 +114,8 @@ void fill(Adapter& adapter, const DecoderConfig& config) {
       const uint8_t* data = reinterpret_cast<const uint8_t*>(values.data());
       const size_t size_a = static_cast<size_t>(kRank * role.cols) * sizeof(float);
       const size_t size_b = static_cast<size_t>(kRank * role.rows) * sizeof(float);
-      adapter.add(
-          role.name, layer,
-          {.type = TensorType::kF32, .rows = kRank, .cols = role.cols, .data = data, .num_bytes = size_a},
-          {.type = TensorType::kF32, .rows = role.rows, .cols = kRank, .data = data + size_a, .num_bytes = size_b},
-          0.5F);
+      adapter.add(role.name, layer, kRank, {.type = TensorType::kF32, .data = data, .num_bytes = size_a},
+                  {.type = TensorType::kF32, .data = data + size_a, .num_bytes = size_b}, 0.5F);
     }
   }
 }

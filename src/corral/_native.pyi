@@ -179,38 +179,15 @@ class KVCache:
         """Bytes of the cache that are in memory now."""
 
 class Adapter:
-    """A LoRA adapter for models of one config: what is added to the products of some matrices, as float32.
-
-    It cannot be changed any more once a forward has used it.
-    """
+    """A LoRA adapter for models of one config, in float32."""
 
     def __init__(self, config: DecoderConfig) -> None: ...
     def add(
-        self,
-        role: str,
-        layer: int,
-        rank: int,
-        rows: int,
-        cols: int,
-        type_a: int,
-        a: Buffer,
-        type_b: int,
-        b: Buffer,
-        scale: float,
+        self, role: str, layer: int, rank: int, type_a: int, a: Buffer, type_b: int, b: Buffer, scale: float
     ) -> None:
-        """Makes W x into W x + scale * B (A x) for a matrix W of `rows` outputs and `cols` inputs. A pair added again
-        replaces the first.
-
-        Args:
-            role: attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up or ffn_down.
-            rank: 1 to 1024.
-            type_a, type_b: ggml types of the data.
-            a: [rank, cols]; b: [rows, rank]. Both may be given up afterwards.
-
-        Raises:
-            ValueError: names what does not fit the config.
-            RuntimeError: the adapter has been used.
-        """
+        """Makes W x into W x + scale * B (A x), for W one of attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up and
+        ffn_down; A is [rank, inputs] and B [outputs, rank], of these ggml types. ValueError names what does not fit;
+        RuntimeError: a forward has used the adapter, or another thread is changing it."""
 
     @property
     def num_bytes(self) -> int:
@@ -301,16 +278,8 @@ class Decoder:
     def log_probs(
         self, rows: npt.NDArray[np.int32], token_ids: npt.NDArray[np.int32], top: int
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """The log-softmax of some rows of the last forward's logits, as they are: in nats, NaN for a row with NaN.
-
-        Args:
-            rows: [Q] in [0, R).
-            token_ids: [Q] tokens to look up, one for each of `rows`.
-            top: how many of the likeliest tokens to give, 0 to 64 (and the vocabulary size).
-
-        Returns:
-            [Q] of the tokens; [Q, top] ids of the likeliest, the lower id first among equals; [Q, top] of those.
-        """
+        """The log-softmax of `rows` of the last forward's logits, in nats (NaN if a logit is): of one token of each,
+        then ids and values of its `top` (up to 64) likeliest, [Q, top], the lower id first among equals."""
 
     def logits(self) -> npt.NDArray[np.float32]:
         """[R, V] a copy of the last forward's logits."""

@@ -53,8 +53,7 @@ def random_pairs(shape: Shape, seed: int, rank: int, roles: frozenset[str] | Non
 def build_adapter(shape: Shape, pairs: Pairs, scale: float = SCALE) -> _native.Adapter:
     adapter = _native.Adapter(shape.config())
     for (role, layer), (a, b) in pairs.items():
-        (rank, cols), rows = a.shape, len(b)
-        adapter.add(role, layer, rank, rows, cols, F32_TYPE, a.tobytes(), F32_TYPE, b.tobytes(), scale)
+        adapter.add(role, layer, len(a), F32_TYPE, a.tobytes(), F32_TYPE, b.tobytes(), scale)
     return adapter
 
 
@@ -181,18 +180,18 @@ def test_values_of_other_types_are_read_as_floats() -> None:
     half, wide = _native.Adapter(QUANTISED.config()), _native.Adapter(QUANTISED.config())
     (rank, cols), rows = a.shape, len(b)
     quantised_b = pack_q8_0(b)
-    half.add("attn_q", 0, rank, rows, cols, 1, a.astype(np.float16).tobytes(), Q8_0_TYPE, quantised_b, 1.0)
+    half.add("attn_q", 0, rank, 1, a.astype(np.float16).tobytes(), Q8_0_TYPE, quantised_b, 1.0)
     blocks = np.frombuffer(quantised_b, np.dtype([("scale", "<f2"), ("q", "i1", 32)]))
     exact_b = (blocks["scale"].astype(np.float32)[:, None] * blocks["q"]).reshape(rows, rank)
     rounded = a.astype(np.float16).astype(np.float32).tobytes()
-    wide.add("attn_q", 0, rank, rows, cols, 0, rounded, 0, exact_b.astype(np.float32).tobytes(), 1.0)
+    wide.add("attn_q", 0, rank, 0, rounded, 0, exact_b.astype(np.float32).tobytes(), 1.0)
     ids = prompt(QUANTISED, 13)
     np.testing.assert_array_equal(alone(QUANTISED, ids, half), alone(QUANTISED, ids, wide))
     assert half.num_bytes == 4 * rank * (rows + cols)
 
 
 def _add(**changes: object) -> Callable[[], None]:
-    values: dict[str, object] = {"role": "attn_q", "layer": 0, "rank": 2, "rows": 64, "cols": 64, "scale": 1.0}
+    values: dict[str, object] = {"role": "attn_q", "layer": 0, "rank": 2, "scale": 1.0}
     values |= {"type_a": 0, "a": bytes(512), "type_b": 0, "b": bytes(512)} | changes
     return lambda: _native.Adapter(Shape().config()).add(**values)  # type: ignore[arg-type]
 
@@ -205,9 +204,8 @@ def _add(**changes: object) -> Callable[[], None]:
         (_add(layer=-1), "layer is -1"),
         (_add(rank=0, a=b"", b=b""), "rank 0; it must be from 1 to 1024"),
         (_add(rank=1025), "rank 1025"),
-        (_add(cols=63), r"A for attn_q of layer 0 has shape \[2, 63\]; it must have \[2, 64\]"),
-        (_add(rows=65), r"B for attn_q of layer 0 has shape \[65, 2\]; it must have \[64, 2\]"),
-        (_add(a=bytes(511)), "has 511 bytes; its shape and type make 512"),
+        (_add(a=bytes(511)), "A for attn_q of layer 0 has 511 bytes; its shape and type make 512"),
+        (_add(b=bytes(516)), "B for attn_q of layer 0 has 516 bytes; its shape and type make 512"),
         (_add(type_b=8), "tensor type 8, which cannot hold"),
         (_add(type_a=999), "tensor type 999"),
         (_add(scale=float("nan")), "not finite"),
@@ -228,7 +226,7 @@ def test_an_adapter_is_for_one_config_and_is_not_changed_after_use() -> None:
     runner.step({"b": [1]}, {"b": adapter})
     a, b = pairs["attn_q", 0]
     with pytest.raises(RuntimeError, match="has been used"):
-        adapter.add("attn_q", 0, 2, len(b), a.shape[1], 0, a.tobytes(), 0, b.tobytes(), 1.0)
+        adapter.add("attn_q", 0, 2, 0, a.tobytes(), 0, b.tobytes(), 1.0)
     with pytest.raises(ValueError, match=r"adapter_ids\[0\] is 1; it must be from -1 to 0"):
         runner.decoder.forward(
             np.zeros(1, np.int32),

@@ -86,9 +86,7 @@ class AdapterFile:
                 digest.update(head + struct.pack("<d", pair.scale))
                 digest.update(a)
                 digest.update(b)
-                weights.add(
-                    role.role, role.layer, pair.rank, role.rows, role.cols, pair.a.type, a, pair.b.type, b, pair.scale
-                )
+                weights.add(role.role, role.layer, pair.rank, pair.a.type, a, pair.b.type, b, pair.scale)
         except ValueError as error:
             raise UnsupportedModel(f"{path}: the native core refuses this adapter: {error}") from error
         except MemoryError as error:

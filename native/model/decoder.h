@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/thread_pool.h"
+#include "model/adapter.h"
 #include "model/attention_plan.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
@@ -19,8 +20,8 @@ class Decoder {
   Decoder(Model& model, const KVCache& kv_cache, int64_t max_tokens);
 
   // Computes all rows, writes their K and V, and leaves the logits of batch.logit_rows, or their normed hidden states
-  // if batch.wants_hidden; then num_logit_rows() is 0. The batch must be in range: tokens, positions, blocks and rows
-  // are not checked here. The caller holds a ModelUse.
+  // if batch.wants_hidden; then num_logit_rows() is 0. The batch must be in range: tokens, positions, blocks, rows and
+  // adapters are not checked here. The caller holds a ModelUse.
   void forward(const Batch& batch);
 
   Model& model() { return model_; }
@@ -35,6 +36,7 @@ class Decoder {
   const KVCache& kv_cache_;
   const int64_t max_tokens_;
   int64_t num_logit_rows_ = 0;
+  StepAdapters adapters_;
   AttentionPlan global_plan_;
   AttentionPlan local_plan_;
   Scratch scratch_;

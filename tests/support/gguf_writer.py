@@ -167,6 +167,7 @@ def _matrix(
 
 
 def add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    """As the type that real files have: u32, f32, string, array."""
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):

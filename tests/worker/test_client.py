@@ -9,6 +9,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -311,3 +312,10 @@ async def test_draining_waits_for_embeddings_and_refuses_new_ones(client: Worker
     assert not draining.done()
     waiting.cancel()
     await draining
+async def test_an_adapter_that_loads_keeps_nobody_else_waiting(client: WorkerClient) -> None:
+    slow = [asyncio.create_task(collect(client, replace(ask("slow one"), adapter="slow"))) for _ in range(6)]
+    await client.ping()  # by then their frames are sent
+    assert text_of(await collect(client, ask("one two"))) == "ONE TWO"
+    assert not any(task.done() for task in slow)
+    await collect(client, ask("adapters have loaded"))
+    assert [text_of(outputs) for outputs in await asyncio.gather(*slow)] == ["SLOW ONE"] * 6

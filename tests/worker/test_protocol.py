@@ -8,7 +8,7 @@ import pytest
 
 from corral import errors
 from corral.config import EngineConfig
-from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage
+from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, TokenLogprob, Usage
 from corral.sampling_params import SamplingParams
 from corral.worker import protocol
 from corral.worker.info import ModelInfo, WorkerStats
@@ -23,9 +23,14 @@ CHAT = Request(
         n=2, stop=("a",), stop_token_ids=(3,), logit_bias={7: -1.5}, seed=(1 << 64) - 1, max_tokens=5
     ),
 )
+LOGPROBS = (TokenLogprob(1, b"\xc3", -0.25, ((b"\xc3", -0.25), (b"", -3.5))), TokenLogprob(2, b"x", float("-inf")))
 OUTPUT = RequestOutput(
     "chatcmpl-1",
-    (Delta(0, "x", (1, 2)), Delta(1, "", (), FinishReason.STOP, "a"), Delta(2, "", (9,), FinishReason.STOP, 9)),
+    (
+        Delta(0, "x", (1, 2), logprobs=LOGPROBS),
+        Delta(1, "", (), FinishReason.STOP, "a"),
+        Delta(2, "", (9,), FinishReason.STOP, 9),
+    ),
     Usage(3, 4, 5),
     is_finished=True,
 )
@@ -42,7 +47,7 @@ def payload(frame: bytes) -> bytes:
         protocol.Load("/a/b.gguf", EngineConfig(max_model_len=7, isa="scalar")),
         protocol.Submit(CHAT),
         protocol.Submit(Request("r", prompt=[1, 2, 3])),
-        protocol.Submit(Request("r", prompt="text", cache_salt="s")),
+        protocol.Submit(Request("r", prompt="text", cache_salt="s", adapter="/a/b.gguf")),
         protocol.SubmitEmbed(EmbedRequest("e", "m", ["text", [1, 2], ""], truncate=False, dimensions=7)),
         protocol.Abort("r"),
         protocol.Drain(),

@@ -98,6 +98,7 @@ class Pipeline:
             num_threads=num_threads,
             weights_bytes=model.packed_bytes,
             load_s=time.monotonic() - opened.opened_at,
+            kv_limit_bytes=plan.pool_bytes,
         )
         return cls(info, plan, tokenizer, template, runner, core, config)
 
@@ -168,6 +169,10 @@ class Pipeline:
             cached_tokens=stats.prefix_hit_tokens,
             generated_tokens=stats.generated_tokens,
         )
+
+    def release_kv(self) -> None:
+        """Gives the memory of all KV blocks that no request holds back; cached prefixes are forgotten."""
+        self._engine.release_free_blocks()
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Takes nothing new and waits for what runs; False when time ran out first. Raises EngineDead."""

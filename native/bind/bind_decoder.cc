@@ -36,14 +36,22 @@ void init_decoder(BoundDecoder* self, Model& model, const BoundKVCache& kv_cache
   new (self) BoundDecoder(model, kv_cache, max_tokens, max_seqs);
 }
 
-// Positions fit into an int32 and their blocks into the table and the pool.
-void check_sequences(const Batch& batch, int64_t num_blocks) {
+// Positions fit into an int32 and the model's positions, and their blocks into the table and the pool.
+void check_sequences(const Batch& batch, const DecoderConfig& config, int64_t num_blocks) {
   for (int64_t seq = 0; seq < batch.num_seqs; ++seq) {
     const int64_t num_rows = batch.seq_offsets[seq + 1] - batch.seq_offsets[seq];
     if (num_rows == 0) continue;
     const int64_t start = batch.start_positions[seq];
     const int64_t num_pages = (start + num_rows + kBlockTokens - 1) / kBlockTokens;
     const std::string name = "sequence " + std::to_string(seq);
+    if (!config.is_causal && start != 0) {
+      refuse(name + " begins at position " + std::to_string(start) + "; without causal attention all rows of a " +
+             "sequence come in one step");
+    }
+    if (config.num_positions > 0 && start + num_rows > config.num_positions) {
+      refuse(name + " reaches position " + std::to_string(start + num_rows - 1) + "; the model has " +
+             std::to_string(config.num_positions) + " positions");
+    }
     if (num_pages > batch.table_stride) {
       refuse(name + " reaches position " + std::to_string(start + num_rows - 1) + ", which needs " +
              std::to_string(num_pages) + " blocks; its block table has " + std::to_string(batch.table_stride));
@@ -57,9 +65,9 @@ void check_sequences(const Batch& batch, int64_t num_blocks) {
   }
 }
 
-void forward(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_offsets,
-             const AnyArray& start_positions, const AnyArray& block_tables, const AnyArray& logit_rows) {
-  const ModelUse use(self.decoder.model());
+// One step; the caller holds a ModelUse. Returns the number of logit_rows.
+int64_t run(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_offsets, const AnyArray& start_positions,
+            const AnyArray& block_tables, const AnyArray& logit_rows, bool wants_hidden) {
   const auto tokens = take<int32_t>(token_ids, "token_ids");
   const auto offsets = take<int32_t>(seq_offsets, "seq_offsets");
   const auto starts = take<int32_t>(start_positions, "start_positions");
@@ -68,6 +76,7 @@ void forward(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_
   const Batch batch{.num_tokens = tokens.size(),
                     .num_seqs = starts.size(),
                     .num_logit_rows = rows.size(),
+                    .wants_hidden = wants_hidden,
                     .table_stride = tables.shape[1],
                     .token_ids = tokens.data,
                     .seq_offsets = offsets.data,
@@ -82,9 +91,28 @@ void forward(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_
   need_values(tokens, int64_t{0}, self.decoder.model().config().vocab_size - 1);
   need_values(starts, int64_t{0}, int64_t{INT32_MAX} - kMaxTokens);
   need_values(rows, int64_t{0}, tokens.size() - 1);
-  check_sequences(batch, self.cache.num_blocks());
+  check_sequences(batch, self.decoder.model().config(), self.cache.num_blocks());
   const nb::gil_scoped_release released;
   self.decoder.forward(batch);
+  return rows.size();
+}
+
+void forward(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_offsets,
+             const AnyArray& start_positions, const AnyArray& block_tables, const AnyArray& logit_rows) {
+  const ModelUse use(self.decoder.model());
+  run(self, token_ids, seq_offsets, start_positions, block_tables, logit_rows, false);
+}
+
+nb::object embed(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_offsets,
+                 const AnyArray& start_positions, const AnyArray& block_tables, const AnyArray& rows) {
+  const ModelUse use(self.decoder.model());
+  const int64_t num_rows = run(self, token_ids, seq_offsets, start_positions, block_tables, rows, true);
+  const size_t hidden = static_cast<size_t>(self.decoder.model().config().hidden_size);
+  const size_t count = static_cast<size_t>(num_rows) * hidden;
+  float* copy = new float[count];
+  nb::capsule owner(copy, [](void* memory) noexcept { delete[] static_cast<float*>(memory); });
+  std::memcpy(copy, self.decoder.hidden(), count * sizeof(float));
+  return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(copy, {static_cast<size_t>(num_rows), hidden}, owner));
 }
 
 // Finite settings in their ranges; see SamplingBatch.
@@ -200,6 +228,9 @@ void bind_decoder(nb::module_& module) {
       .def("forward", forward, arg("token_ids").noconvert(), arg("seq_offsets").noconvert(),
            arg("start_positions").noconvert(), arg("block_tables").noconvert(), arg("logit_rows").noconvert(),
            "Computes one step; the logits of logit_rows stay native.")
+      .def("embed", embed, arg("token_ids").noconvert(), arg("seq_offsets").noconvert(),
+           arg("start_positions").noconvert(), arg("block_tables").noconvert(), arg("rows").noconvert(),
+           "Computes one step; returns the final hidden states of the rows.")
       .def("sample", sample, arg("temperature").noconvert(), arg("top_k").noconvert(), arg("top_p").noconvert(),
            arg("min_p").noconvert(), arg("repetition_penalty").noconvert(), arg("presence_penalty").noconvert(),
            arg("frequency_penalty").noconvert(), arg("seeds").noconvert(), arg("positions").noconvert(),

@@ -27,7 +27,14 @@ std::vector<float> floats(const AnyArray& array, const char* name) {
 Activation activation_of(const std::string& name) {
   if (name == "silu") return Activation::kSilu;
   if (name == "gelu_tanh") return Activation::kGeluTanh;
-  refuse("activation is \"" + name + "\"; it must be \"silu\" or \"gelu_tanh\"");
+  if (name == "gelu") return Activation::kGelu;
+  refuse("activation is \"" + name + "\"; it must be \"silu\", \"gelu_tanh\" or \"gelu\"");
+}
+
+NormKind norm_kind_of(const std::string& name) {
+  if (name == "rms") return NormKind::kRms;
+  if (name == "layer") return NormKind::kLayer;
+  refuse("norm_kind is \"" + name + "\"; it must be \"rms\" or \"layer\"");
 }
 
 RopeStyle rope_style_of(const std::string& name) {
@@ -41,7 +48,9 @@ void init_config(DecoderConfig* self, int64_t num_layers, int64_t hidden_size, i
                  const std::string& activation, const std::string& rope_style, int64_t rope_dim,
                  const AnyArray& inv_freq, const std::optional<AnyArray>& local_inv_freq, float rope_attn_factor,
                  float attn_scale, float embedding_scale, int64_t sliding_window,
-                 const std::vector<bool>& layer_is_local, float attn_softcap, float logit_softcap) {
+                 const std::vector<bool>& layer_is_local, float attn_softcap, float logit_softcap,
+                 const std::string& norm_kind, bool is_post_norm, bool is_causal, bool is_gated, int64_t num_positions,
+                 int64_t num_token_types) {
   DecoderConfig config;
   config.num_layers = num_layers;
   config.hidden_size = hidden_size;
@@ -63,6 +72,12 @@ void init_config(DecoderConfig* self, int64_t num_layers, int64_t hidden_size, i
   config.layer_is_local = layer_is_local;
   config.attn_softcap = attn_softcap;
   config.logit_softcap = logit_softcap;
+  config.norm_kind = norm_kind_of(norm_kind);
+  config.is_post_norm = is_post_norm;
+  config.is_causal = is_causal;
+  config.is_gated = is_gated;
+  config.num_positions = num_positions;
+  config.num_token_types = num_token_types;
   config.check();
   new (self) DecoderConfig(std::move(config));
 }
@@ -158,7 +173,9 @@ void bind_model(nb::module_& module) {
            arg("num_heads"), arg("num_kv_heads"), arg("head_dim"), arg("vocab_size"), arg("norm_eps"),
            arg("activation"), arg("rope_style"), arg("rope_dim"), arg("inv_freq").noconvert(),
            arg("local_inv_freq").noconvert().none(), arg("rope_attn_factor"), arg("attn_scale"), arg("embedding_scale"),
-           arg("sliding_window"), arg("layer_is_local"), arg("attn_softcap"), arg("logit_softcap"));
+           arg("sliding_window"), arg("layer_is_local"), arg("attn_softcap"), arg("logit_softcap"),
+           arg("norm_kind") = "rms", arg("is_post_norm") = false, arg("is_causal") = true, arg("is_gated") = true,
+           arg("num_positions") = 0, arg("num_token_types") = 0);
 
   nb::class_<Model>(module, "Model", "The packed weights of one model, with the threads that compute on them.")
       .def("__init__", init_model, arg("config"), arg("num_threads"), arg("pin") = true)

@@ -71,6 +71,36 @@ void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* 
   });
 }
 
+// Sum of function(i, count) over all vectors, in two chains as rms_norm has them.
+template <class Function>
+inline float sum_lanes(int64_t n, Function function) {
+  Vec even = set1(0.0F);
+  Vec odd = set1(0.0F);
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    even = add(even, function(i, kLanes));
+    odd = add(odd, function(i + kLanes, kLanes));
+  }
+  for_lanes(n - i, [&](int64_t j, int64_t count) { even = add(even, function(i + j, count)); });
+  return reduce_add(add(even, odd));
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* out) {
+  const float sum = sum_lanes(n, [&](int64_t i, int64_t count) { return load_some(x + i, count, 0.0F); });
+  const float mean_of_x = sum / static_cast<float>(n);
+  const Vec mean = set1(mean_of_x);
+  const float squares = sum_lanes(n, [&](int64_t i, int64_t count) {
+    const Vec centred = sub(load_some(x + i, count, mean_of_x), mean);  // lanes beyond the end give 0
+    return mul(centred, centred);
+  });
+  const Vec factor = set1(1.0F / square_root(squares / static_cast<float>(n) + eps));
+  for_lanes(n, [&](int64_t i, int64_t count) {
+    const Vec scaled = mul(sub(load_some(x + i, count, 0.0F), mean), factor);
+    const Vec shift = bias == nullptr ? set1(0.0F) : load_some(bias + i, count, 0.0F);
+    store_some(out + i, count, fma(scaled, load_some(weight + i, count, 0.0F), shift));
+  });
+}
+
 void add_to(float* x, const float* y, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t count) {
     store_some(x + i, count, add(load_some(x + i, count, 0.0F), load_some(y + i, count, 0.0F)));
@@ -110,14 +140,37 @@ inline Vec times_sigmoid(Vec x, Vec slope) {
   return div(x, add(one, exp16(sub(set1(0.0F), slope))));
 }
 
+// x Phi(x), Phi the normal distribution: 1 - Phi(|x|) = p(t) e^(-x^2 / 2), t = 1 / (1 + 0.3275911 |x| / sqrt(2)), with
+// p of degree 5 (Abramowitz and Stegun 7.1.26); off by at most 1e-7 |x|.
+inline Vec gelu16(Vec x) {
+  const Vec zero = set1(0.0F);
+  const Vec magnitude = greater_of(sub(zero, x), x);
+  const Vec t = div(set1(1.0F), fma(magnitude, set1(0.2316418882F), set1(1.0F)));
+  Vec p = set1(0.5307027145F);
+  p = fma(p, t, set1(-0.7265760135F));
+  p = fma(p, t, set1(0.7107068705F));
+  p = fma(p, t, set1(-0.142248368F));
+  p = fma(p, t, set1(0.127414796F));
+  const Vec tail = mul(mul(p, t), exp16(mul(mul(x, x), set1(-0.5F))));
+  return sub(greater_of(zero, x), mul(magnitude, tail));
+}
+
+inline Vec activate16(Vec x, Activation activation) {
+  if (activation == Activation::kGelu) return gelu16(x);
+  if (activation == Activation::kSilu) return times_sigmoid(x, x);
+  return times_sigmoid(x, mul(mul(x, set1(1.5957691216F)), fma(mul(x, x), set1(0.044715F), set1(1.0F))));
+}
+
 void gated(const float* gate, const float* up, Activation activation, int64_t n, float* out) {
   for_lanes(n, [&](int64_t i, int64_t count) {
-    const Vec x = load_some(gate + i, count, 0.0F);
-    Vec slope = x;
-    if (activation == Activation::kGeluTanh) {
-      slope = mul(mul(x, set1(1.5957691216F)), fma(mul(x, x), set1(0.044715F), set1(1.0F)));
-    }
-    store_some(out + i, count, mul(times_sigmoid(x, slope), load_some(up + i, count, 0.0F)));
+    const Vec activated = activate16(load_some(gate + i, count, 0.0F), activation);
+    store_some(out + i, count, mul(activated, load_some(up + i, count, 0.0F)));
+  });
+}
+
+void activate(const float* x, Activation activation, int64_t n, float* out) {
+  for_lanes(n, [&](int64_t i, int64_t count) {
+    store_some(out + i, count, activate16(load_some(x + i, count, 0.0F), activation));
   });
 }
 

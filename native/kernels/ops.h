@@ -5,7 +5,8 @@
 
 namespace corral {
 
-enum class Activation : uint8_t { kSilu, kGeluTanh };
+enum class Activation : uint8_t { kSilu, kGeluTanh, kGelu };  // kGelu is the exact one, by erf
+enum class NormKind : uint8_t { kRms, kLayer };
 enum class RopeStyle : uint8_t { kInterleaved, kHalf };  // pairs (2i, 2i + 1) or (i, i + rope_dim / 2)
 
 // Tokens in a KV block, and keys whose attention is computed as one unit. Chunks begin at multiples of kChunkKeys of
@@ -64,6 +65,9 @@ struct OpsKernels {
   // out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]; out may be x.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
 
+  // out[i] = (x[i] - mean) / sqrt(variance + eps) * weight[i] + bias[i], no bias if it is null; out may be x.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* out);
+
   // x[i] += y[i]
   void (*add)(float* x, const float* y, int64_t n);
 
@@ -75,6 +79,9 @@ struct OpsKernels {
 
   // out[i] = activation(gate[i]) * up[i]; out may be gate or up.
   void (*gated)(const float* gate, const float* up, Activation activation, int64_t n, float* out);
+
+  // out[i] = activation(x[i]); out may be x.
+  void (*activate)(const float* x, Activation activation, int64_t n, float* out);
 
   // x[i] = cap * tanh(x[i] / cap)
   void (*softcap)(float* x, float cap, int64_t n);

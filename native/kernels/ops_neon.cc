@@ -11,10 +11,12 @@ namespace corral {
 const OpsKernels kOpsNeon = {
     .name = "neon",
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .add = add_to,
     .scale = scale_by,
     .rope = rope,
     .gated = gated,
+    .activate = activate,
     .softcap = softcap,
     .kv = {{store_kv_half, attend_chunk<HalfCells>}, {store_kv_int8, attend_chunk<ByteCells>}},
     .merge = merge,

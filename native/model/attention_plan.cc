@@ -17,11 +17,18 @@ constexpr int64_t kMaxStateBytes = int64_t{64} << 20;  // beyond it tiles stay w
 AttentionPlan::AttentionPlan(const DecoderConfig& config, int num_threads, int64_t max_tokens)
     : num_kv_heads_(config.num_kv_heads),
       heads_per_kv_(config.heads_per_kv()),
+      is_causal_(config.is_causal),
       max_item_rows_(std::max(kItemRows, config.heads_per_kv())),
       tile_tokens_(std::max<int64_t>(1, kItemRows / config.heads_per_kv())),
       max_state_rows_(kMaxStateBytes / ((config.padded_head_dim() + 2) * static_cast<int64_t>(sizeof(float)))),
       num_threads_(num_threads),
       unfinished_(std::make_unique<std::atomic<int32_t>[]>(static_cast<size_t>(max_tokens * config.num_kv_heads))) {}
+
+VisibleKeys visible_keys(int64_t position, int64_t length, int64_t window, bool is_causal) {
+  if (is_causal) return {window == 0 ? 0 : std::max<int64_t>(0, position - window + 1), position + 1};
+  if (window == 0) return {0, length};
+  return {std::max<int64_t>(0, position - window / 2), std::min(length, position + window / 2 + 1)};
+}
 
 void AttentionPlan::build(const Batch& batch, int64_t window) {
   tiles_.clear();
@@ -48,10 +55,11 @@ void AttentionPlan::add_tiles(const Batch& batch, int32_t seq, int64_t window) {
     tile.seq = seq;
     tile.row_begin = row;
     tile.row_end = std::min(row + static_cast<int32_t>(tile_tokens_), row_stop);
-    const int64_t first_key = window == 0 ? 0 : std::max<int64_t>(0, origin + row - window + 1);
-    tile.chunk_begin = static_cast<int32_t>(first_key / kChunkKeys);
-    tile.chunk_end = static_cast<int32_t>((origin + tile.row_end + kChunkKeys - 1) / kChunkKeys);
-    tile.num_pages = static_cast<int32_t>((origin + tile.row_end + kBlockTokens - 1) / kBlockTokens);
+    const VisibleKeys first = visible_keys(origin + row, origin + row_stop, window, is_causal_);
+    const VisibleKeys last = visible_keys(origin + tile.row_end - 1, origin + row_stop, window, is_causal_);
+    tile.chunk_begin = static_cast<int32_t>(first.begin / kChunkKeys);
+    tile.chunk_end = static_cast<int32_t>((last.end + kChunkKeys - 1) / kChunkKeys);
+    tile.num_pages = static_cast<int32_t>((last.end + kBlockTokens - 1) / kBlockTokens);
     tiles_.push_back(tile);
   }
 }

@@ -11,6 +11,14 @@
 
 namespace corral {
 
+// The keys [begin, end) that a query sees, in a sequence of `length` tokens so far; `window` as
+// DecoderConfig::sliding_window, 0 for layers that see everything.
+struct VisibleKeys {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+VisibleKeys visible_keys(int64_t position, int64_t length, int64_t window, bool is_causal);
+
 // Query tokens [row_begin, row_end) of one sequence; together they see chunks [chunk_begin, chunk_end). The chunks of a
 // divided tile are computed by several items; whoever finishes last merges their states in ascending order.
 struct AttentionRows {
@@ -73,6 +81,7 @@ class AttentionPlan {
 
   const int64_t num_kv_heads_;
   const int64_t heads_per_kv_;
+  const bool is_causal_;
   const int64_t max_item_rows_;
   const int64_t tile_tokens_;
   const int64_t max_state_rows_;

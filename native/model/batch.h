@@ -9,6 +9,7 @@ struct Batch {
   int64_t num_tokens = 0;
   int64_t num_seqs = 0;
   int64_t num_logit_rows = 0;
+  bool wants_hidden = false;                 // the final hidden states of logit_rows are wanted instead of their logits
   int64_t table_stride = 0;                  // blocks in a row of block_tables
   const int32_t* token_ids = nullptr;        // [num_tokens]
   const int32_t* seq_offsets = nullptr;      // [num_seqs + 1] sequence s has rows [seq_offsets[s], seq_offsets[s + 1])
@@ -16,6 +17,9 @@ struct Batch {
   const int32_t* block_tables = nullptr;     // [num_seqs][table_stride] block of each 16 positions
   const int32_t* logit_rows = nullptr;       // [num_logit_rows] rows whose logits are wanted
 
+  int64_t end_position(int64_t seq) const {
+    return int64_t{start_positions[seq]} + seq_offsets[seq + 1] - seq_offsets[seq];
+  }
   const int32_t* block_table(int64_t seq) const { return block_tables + seq * table_stride; }
 };
 

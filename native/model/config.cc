@@ -42,6 +42,8 @@ void DecoderConfig::check() const {
   need_between("num_kv_heads", num_kv_heads, 1, num_heads);
   need_between("head_dim", head_dim, 2, kMaxHeadDim);
   need_between("vocab_size", vocab_size, 1, kMaxSize);
+  need_between("num_positions", num_positions, 0, kMaxSize);
+  need_between("num_token_types", num_token_types, 0, kMaxSize);
   need_between("rope_dim", rope_dim, 0, head_dim);
   need_between("sliding_window", sliding_window, 0, INT32_MAX);
   if (num_heads % num_kv_heads != 0) {

@@ -17,15 +17,23 @@ struct DecoderConfig {
   int64_t head_dim = 0;
   int64_t vocab_size = 0;
   float norm_eps = 0.0F;
+  NormKind norm_kind = NormKind::kRms;
+  bool is_post_norm = false;  // what a norm gives replaces the residual stream (BERT), not only feeds the next matmul
+  bool is_causal = true;      // else a row sees its whole sequence, of which all rows come in one step
+  bool is_gated = true;       // else the feed-forward is activation(up), without a gate
   Activation activation = Activation::kSilu;
   RopeStyle rope_style = RopeStyle::kInterleaved;
+  int64_t num_positions = 0;          // learned position embeddings; 0: none
+  int64_t num_token_types = 0;        // token type embeddings, of which 0 is added to all tokens; 0: none
   int64_t rope_dim = 0;               // the first rope_dim values of a head are rotated
   std::vector<float> inv_freq;        // [rope_dim / 2] radians per token
   std::vector<float> local_inv_freq;  // [rope_dim / 2] of the local layers; empty: as inv_freq
   float rope_attn_factor = 1.0F;      // multiplies cos and sin
   float attn_scale = 0.0F;            // multiplies q . k
   float embedding_scale = 1.0F;
-  int64_t sliding_window = 0;        // local layers: key j is visible to query i iff i - j < sliding_window; 0: all
+  // Local layers: key j is visible to query i iff i - j < sliding_window, or |i - j| <= sliding_window / 2 if not
+  // causal; 0: all.
+  int64_t sliding_window = 0;
   std::vector<bool> layer_is_local;  // [num_layers]
   float attn_softcap = 0.0F;         // 0: none
   float logit_softcap = 0.0F;        // 0: none

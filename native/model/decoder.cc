@@ -28,7 +28,7 @@ Decoder::Decoder(Model& model, const KVCache& kv_cache, int64_t max_tokens)
 
 void Decoder::forward(const Batch& batch) {
   const DecoderConfig& config = model_.config();
-  num_logit_rows_ = batch.num_logit_rows;
+  num_logit_rows_ = batch.wants_hidden ? 0 : batch.num_logit_rows;
   if (batch.num_tokens == 0) return;
   for (int64_t seq = 0; seq < batch.num_seqs; ++seq) {
     for (int32_t row = batch.seq_offsets[seq]; row < batch.seq_offsets[seq + 1]; ++row) {

@@ -18,7 +18,8 @@ class Decoder {
   // The model must be finished; model and cache must outlive the decoder. max_tokens is the most rows of a step.
   Decoder(Model& model, const KVCache& kv_cache, int64_t max_tokens);
 
-  // Computes all rows, writes their K and V, and leaves the logits of batch.logit_rows. The batch must be in range:
+  // Computes all rows, writes their K and V, and leaves the logits of batch.logit_rows, or their normed hidden states if
+  // batch.wants_hidden; then num_logit_rows() is 0. The batch must be in range:
   // tokens, positions, blocks and rows are not checked here. The caller holds a ModelUse.
   void forward(const Batch& batch);
 
@@ -27,6 +28,7 @@ class Decoder {
   const float* logits() const { return scratch_.logits; }  // [num_logit_rows][logits_stride]
   int64_t logits_stride() const { return scratch_.logits_stride; }
   int64_t num_logit_rows() const { return num_logit_rows_; }  // of the last forward
+  const float* hidden() const { return scratch_.input; }      // [logit rows][hidden_size] if batch.wants_hidden
 
  private:
   Model& model_;

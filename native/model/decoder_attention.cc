@@ -47,20 +47,21 @@ void DecoderWorker::attend_item(const AttentionItem& item, AttentionPlan& plan, 
 
 AttentionTile DecoderWorker::gather_rows(const AttentionItem& item, const AttentionPlan& plan, int64_t layer) {
   const int64_t group = config_.heads_per_kv();
-  const bool local = config_.is_local(layer) && config_.sliding_window > 0;
+  const int64_t window = config_.is_local(layer) ? config_.sliding_window : 0;
   AttentionTile tile;
   for (int32_t index = 0; index < item.num_tiles; ++index) {
     const AttentionRows& rows = plan.item_tile(item, index);
+    const int64_t length = batch_.end_position(rows.seq);
     for (int32_t row = rows.row_begin; row < rows.row_end; ++row) {
-      const int32_t position = scratch_.row_position[static_cast<size_t>(row)];
-      const int64_t first_key = local ? std::max<int64_t>(0, position - config_.sliding_window + 1) : 0;
+      const int64_t position = scratch_.row_position[static_cast<size_t>(row)];
+      const VisibleKeys keys = visible_keys(position, length, window, config_.is_causal);
       const float* q = scratch_.qkv + row * scratch_.qkv_stride + item.kv_head * group * config_.head_dim;
       for (int64_t head = 0; head < group; ++head) {
         const size_t tile_row = static_cast<size_t>(tile.num_rows++);
         own_.queries[tile_row] = q + head * config_.head_dim;
         own_.block_tables[tile_row] = batch_.block_table(rows.seq);
-        own_.key_begin[tile_row] = static_cast<int32_t>(first_key);
-        own_.key_end[tile_row] = position + 1;
+        own_.key_begin[tile_row] = static_cast<int32_t>(keys.begin);
+        own_.key_end[tile_row] = static_cast<int32_t>(keys.end);
       }
     }
   }

@@ -40,19 +40,32 @@ void DecoderWorker::run() {
     attention_output(layer);
     feed_forward(layer);
   }
-  head();
+  if (!batch_.wants_hidden) head();
 }
 
 void DecoderWorker::embed() {
   share_evenly(num_rows_, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      float* x = x_ + row * config_.hidden_size;
-      unpack_row(model_.token_embd().packed, batch_.token_ids[row], x);
-      if (config_.embedding_scale != 1.0F) ops_.scale(x, config_.embedding_scale, config_.hidden_size);
+      embed_row(row);
       make_rope_table(row);
     }
     next_layer_input(0, begin, end);
   });
+}
+
+void DecoderWorker::embed_row(int64_t row) {
+  const int64_t hidden = config_.hidden_size;
+  float* x = x_ + row * hidden;
+  unpack_row(model_.token_embd().packed, batch_.token_ids[row], x);
+  if (config_.embedding_scale != 1.0F) ops_.scale(x, config_.embedding_scale, hidden);
+  float* other = scratch_.input + row * hidden;  // of use to nobody yet
+  const auto add_row = [&](const Matrix& matrix, int64_t index) {
+    if (matrix.empty()) return;
+    unpack_row(matrix.packed, index, other);
+    ops_.add(x, other, hidden);
+  };
+  add_row(model_.token_types(), 0);
+  add_row(model_.position_embd(), scratch_.row_position[static_cast<size_t>(row)]);
 }
 
 // The last layer goes on without the rows whose logits nobody wants: only their K and V mattered.
@@ -105,21 +118,35 @@ Activations DecoderWorker::inner_activations(const Matrix& ffn_down) const {
   return act;
 }
 
-// The input of a layer's next matmul: norm(x), quantised.
-void DecoderWorker::normalize(const Vector& norm, std::initializer_list<const Matrix*> for_matrices, int64_t row_begin,
-                              int64_t row_end) {
+void DecoderWorker::norm_row(const float* x, const Vector& weight, const Vector& bias, float* out) const {
+  if (config_.norm_kind == NormKind::kLayer) {
+    ops_.layer_norm(x, weight.data(), or_null(bias), config_.norm_eps, config_.hidden_size, out);
+  } else {
+    ops_.rms_norm(x, weight.data(), config_.norm_eps, config_.hidden_size, out);
+  }
+}
+
+// The input of a layer's next matmul: norm(x), quantised. With post-norm it is also what x goes on with.
+void DecoderWorker::normalize(const Vector& norm, const Vector& norm_bias,
+                              std::initializer_list<const Matrix*> for_matrices, int64_t row_begin, int64_t row_end) {
   const int64_t hidden = config_.hidden_size;
   for (int64_t row = row_begin; row < row_end; ++row) {
-    ops_.rms_norm(x_ + row * hidden, norm.data(), config_.norm_eps, hidden, scratch_.input + row * hidden);
+    float* x = x_ + row * hidden;
+    float* input = scratch_.input + row * hidden;
+    norm_row(x, norm, norm_bias, input);
+    if (config_.is_post_norm) std::memcpy(x, input, static_cast<size_t>(hidden) * sizeof(float));
   }
   quantize(scratch_.input, hidden, row_begin, row_end, for_matrices);
 }
 
 // After the last layer follows the head.
 void DecoderWorker::next_layer_input(int64_t layer, int64_t row_begin, int64_t row_end) {
-  if (layer == config_.num_layers) return normalize(model_.output_norm(), {&model_.head()}, row_begin, row_end);
+  if (layer == config_.num_layers) {
+    return normalize(model_.output_norm(), model_.output_norm_bias(), {&model_.head()}, row_begin, row_end);
+  }
   const LayerWeights& weights = model_.layer(layer);
-  normalize(weights.attn_norm, {&weights.attn_q, &weights.attn_k, &weights.attn_v}, row_begin, row_end);
+  normalize(weights.attn_norm, weights.attn_norm_bias, {&weights.attn_q, &weights.attn_k, &weights.attn_v}, row_begin,
+            row_end);
 }
 
 // x += matrix * act + bias for the outputs of the groups, by tiles that stay in this core's cache.
@@ -234,19 +261,19 @@ void DecoderWorker::attention_output(int64_t layer) {
   const Activations act = activations(weights.attn_output, last ? scratch_.input : scratch_.attention);
   add_to_residual(weights.attn_output, act, weights.attn_output_bias, weights.attn_post_norm,
                   [&](int64_t begin, int64_t end) {
-                    normalize(weights.ffn_norm, {&weights.ffn_gate, &weights.ffn_up}, begin, end);
+                    normalize(weights.ffn_norm, weights.ffn_norm_bias, {&weights.ffn_gate, &weights.ffn_up}, begin, end);
                   });
 }
 
 void DecoderWorker::feed_forward(int64_t layer) {
   const LayerWeights& weights = model_.layer(layer);
-  const int64_t num_groups = weights.ffn_gate.packed.num_groups();
+  const int64_t num_groups = weights.ffn_up.packed.num_groups();
   share(num_groups, kMaxGroups, [&](int64_t begin, int64_t end) { gate_and_up(weights, begin, end); });
-  add_to_residual(weights.ffn_down, inner_activations(weights.ffn_down), {}, weights.ffn_post_norm,
+  add_to_residual(weights.ffn_down, inner_activations(weights.ffn_down), weights.ffn_down_bias, weights.ffn_post_norm,
                   [&](int64_t begin, int64_t end) { next_layer_input(layer + 1, begin, end); });
 }
 
-// inner = activation(gate) * up for the outputs of the groups, by tiles that stay in this core's cache.
+// inner = activation(gate) * up, or activation(up + bias) without a gate, for the outputs of the groups, by tiles that stay in this core's cache.
 void DecoderWorker::gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end) {
   const Activations gate_act = activations(weights.ffn_gate, scratch_.input);
   const Activations up_act = activations(weights.ffn_up, scratch_.input);
@@ -260,13 +287,20 @@ void DecoderWorker::gate_and_up(const LayerWeights& weights, int64_t group_begin
     const int64_t column = group * kTileColumns;
     const int64_t columns = std::min(stride, config_.intermediate_size - column);
     // The kernels place output n at y[n]: begin the tile `column` floats earlier.
-    model_.matmul().matmul(weights.ffn_gate.packed, gate_act, own_.tile - column, stride, group, stop);
+    if (config_.is_gated) {
+      model_.matmul().matmul(weights.ffn_gate.packed, gate_act, own_.tile - column, stride, group, stop);
+    }
     model_.matmul().matmul(weights.ffn_up.packed, up_act, own_.up - column, stride, group, stop);
     float* inner = scratch_.inner + column;
     if (quantized) inner += unit * kUnitColumns * (num_rows_ - 1);
     for (int64_t row = 0; row < num_rows_; ++row) {
-      ops_.gated(own_.tile + row * stride, own_.up + row * stride, config_.activation, columns,
-                 inner + row * inner_stride);
+      float* up = own_.up + row * stride;
+      if (!weights.ffn_up_bias.empty()) ops_.add(up, weights.ffn_up_bias.data() + column, columns);
+      if (config_.is_gated) {
+        ops_.gated(own_.tile + row * stride, up, config_.activation, columns, inner + row * inner_stride);
+      } else {
+        ops_.activate(up, config_.activation, columns, inner + row * inner_stride);
+      }
     }
     if (quantized) finish_groups(weights.ffn_down, unit, stop - group);
   }

@@ -37,7 +37,8 @@ class DecoderWorker {
   // --- parts of stages
   void keep_logit_rows();
   void make_rope_table(int64_t row);
-  void normalize(const Vector& norm, std::initializer_list<const Matrix*> for_matrices, int64_t row_begin,
+  void norm_row(const float* x, const Vector& weight, const Vector& bias, float* out) const;
+  void normalize(const Vector& norm, const Vector& norm_bias, std::initializer_list<const Matrix*> for_matrices, int64_t row_begin,
                  int64_t row_end);
   void next_layer_input(int64_t layer, int64_t row_begin, int64_t row_end);
   void rotate_heads(int64_t row, int64_t kv_head, const LayerWeights& weights, int64_t layer);
@@ -46,6 +47,7 @@ class DecoderWorker {
   void merge_chunks(const AttentionRows& rows, const AttentionPlan& plan, int64_t layer, int32_t kv_head);
   void finish_rows(const AttentionRows& rows, int32_t kv_head);
   void quantize_attention(int64_t layer, int64_t row_begin, int64_t row_end);
+  void embed_row(int64_t row);
   void gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end);
   void finish_groups(const Matrix& ffn_down, int64_t unit, int64_t groups);
   void add_product(const Matrix& matrix, const Activations& act, const Vector& bias, int64_t group_begin,

@@ -46,6 +46,10 @@ struct VectorRole {
 constexpr std::array kVectorRoles = {
     VectorRole{"attn_norm", &LayerWeights::attn_norm, hidden, true},
     VectorRole{"ffn_norm", &LayerWeights::ffn_norm, hidden, true},
+    VectorRole{"attn_norm_bias", &LayerWeights::attn_norm_bias, hidden, false},
+    VectorRole{"ffn_norm_bias", &LayerWeights::ffn_norm_bias, hidden, false},
+    VectorRole{"ffn_up_bias", &LayerWeights::ffn_up_bias, inner, false},
+    VectorRole{"ffn_down_bias", &LayerWeights::ffn_down_bias, hidden, false},
     VectorRole{"attn_q_bias", &LayerWeights::attn_q_bias, queries, false},
     VectorRole{"attn_k_bias", &LayerWeights::attn_k_bias, keys, false},
     VectorRole{"attn_v_bias", &LayerWeights::attn_v_bias, keys, false},
@@ -57,7 +61,7 @@ constexpr std::array kVectorRoles = {
 };
 
 std::string known_roles() {
-  std::string names = "token_embd, output, output_norm";
+  std::string names = "token_embd, output, position_embd, token_types, output_norm, output_norm_bias";
   for (const MatrixRole& role : kMatrixRoles) names.append(", ").append(role.name);
   for (const VectorRole& role : kVectorRoles) names.append(", ").append(role.name);
   return names;
@@ -132,7 +136,14 @@ Model::Model(DecoderConfig config, int num_threads, bool pin)
 Model::Slot Model::find_slot(std::string_view role, int64_t layer) {
   if (role == "token_embd") return {"token_embd", &token_embd_, nullptr, config_.vocab_size, config_.hidden_size};
   if (role == "output") return {"output", &output_, nullptr, config_.vocab_size, config_.hidden_size};
+  if (role == "position_embd" && config_.num_positions > 0) {
+    return {"position_embd", &position_embd_, nullptr, config_.num_positions, config_.hidden_size};
+  }
+  if (role == "token_types" && config_.num_token_types > 0) {
+    return {"token_types", &token_types_, nullptr, config_.num_token_types, config_.hidden_size};
+  }
   if (role == "output_norm") return {"output_norm", nullptr, &output_norm_, 1, config_.hidden_size};
+  if (role == "output_norm_bias") return {"output_norm_bias", nullptr, &output_norm_bias_, 1, config_.hidden_size};
   if (layer < 0 || layer >= config_.num_layers) {
     throw std::invalid_argument("layer is " + std::to_string(layer) + " for " + std::string(role) +
                                 "; it must be from 0 to " + std::to_string(config_.num_layers - 1));
@@ -215,8 +226,11 @@ void Model::finish() {
   };
   need("token_embd", !token_embd_.empty());
   need("output_norm", !output_norm_.empty());
+  need("position_embd", config_.num_positions == 0 || !position_embd_.empty());
+  need("token_types", config_.num_token_types == 0 || !token_types_.empty());
   for (int64_t index = 0; index < config_.num_layers; ++index) {
     for (const MatrixRole& role : kMatrixRoles) {
+      if (role.member == &LayerWeights::ffn_gate && !config_.is_gated) continue;
       need(tensor_name(role.name, index), !(layer(index).*role.member).empty());
     }
     for (const VectorRole& role : kVectorRoles) {
@@ -228,7 +242,8 @@ void Model::finish() {
 }
 
 size_t Model::packed_bytes() const {
-  size_t bytes = token_embd_.memory_bytes + output_.memory_bytes + output_norm_.size() * sizeof(float);
+  size_t bytes = (output_norm_.size() + output_norm_bias_.size()) * sizeof(float);
+  for (const Matrix* matrix : {&token_embd_, &output_, &position_embd_, &token_types_}) bytes += matrix->memory_bytes;
   for (const LayerWeights& weights : layers_) {
     for (const MatrixRole& role : kMatrixRoles) bytes += (weights.*role.member).memory_bytes;
     for (const VectorRole& role : kVectorRoles) bytes += (weights.*role.member).size() * sizeof(float);

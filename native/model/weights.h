@@ -28,7 +28,7 @@ using Vector = std::vector<float>;  // empty if the model has none
 
 struct LayerWeights {
   Matrix attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down;
-  Vector attn_norm, ffn_norm, attn_q_bias, attn_k_bias, attn_v_bias, attn_output_bias, attn_q_norm, attn_k_norm,
+  Vector attn_norm, ffn_norm, attn_norm_bias, ffn_norm_bias, ffn_up_bias, ffn_down_bias, attn_q_bias, attn_k_bias, attn_v_bias, attn_output_bias, attn_q_norm, attn_k_norm,
       attn_post_norm, ffn_post_norm;
 };
 
@@ -68,6 +68,9 @@ class Model {
   const Matrix& token_embd() const { return token_embd_; }
   const Matrix& head() const { return output_.empty() ? token_embd_ : output_; }  // tied if the file has no `output`
   const Vector& output_norm() const { return output_norm_; }
+  const Vector& output_norm_bias() const { return output_norm_bias_; }
+  const Matrix& position_embd() const { return position_embd_; }
+  const Matrix& token_types() const { return token_types_; }
   bool finished() const { return finished_; }
   size_t packed_bytes() const;
 
@@ -85,8 +88,8 @@ class Model {
   const DecoderConfig config_;
   const MatmulKernels& matmul_;  // of the ISA that was active when the model was made
   const OpsKernels& ops_;
-  Matrix token_embd_, output_;
-  Vector output_norm_;
+  Matrix token_embd_, output_, position_embd_, token_types_;
+  Vector output_norm_, output_norm_bias_;
   std::vector<LayerWeights> layers_;
   bool finished_ = false;
   std::atomic<bool> in_use_{false};

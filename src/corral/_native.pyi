@@ -37,7 +37,7 @@ class DecoderConfig:
     Args:
         num_heads: query heads, a multiple of num_kv_heads; num_heads * head_dim may differ from hidden_size.
         head_dim: values in a head, at most 1024.
-        activation: "silu" or "gelu_tanh", of the feed-forward gate.
+        activation: "silu", "gelu_tanh" or "gelu" (by erf), of the feed-forward gate.
         rope_style: which values rotate as a pair: "interleaved" (2i, 2i + 1) or "half" (i, i + rope_dim / 2).
         rope_dim: how many values of a head rotate: even, at most head_dim.
         inv_freq: float32[rope_dim / 2], radians per token.
@@ -45,10 +45,17 @@ class DecoderConfig:
         rope_attn_factor: multiplies cos and sin.
         attn_scale: multiplies q . k.
         embedding_scale: multiplies the token embedding.
-        sliding_window: on local layers key j is visible to query i iff i - j < sliding_window; 0 for no limit.
+        sliding_window: on local layers key j is visible to query i iff i - j < sliding_window, or
+            |i - j| <= sliding_window / 2 if not causal; 0 for no limit.
         layer_is_local: one value for each layer.
         attn_softcap: scores become cap * tanh(score / cap); 0 for none.
         logit_softcap: the same for logits.
+        norm_kind: "rms", or "layer", which may have biases.
+        is_post_norm: what a norm gives replaces the residual stream, as in BERT.
+        is_causal: otherwise a token sees its whole sequence, which comes in one step.
+        is_gated: otherwise the feed-forward is activation(up), and there is no ffn_gate.
+        num_positions: learned position embeddings; 0 for none.
+        num_token_types: token type embeddings, of which 0 is added to all tokens; 0 for none.
 
     Raises:
         ValueError: names the field, its value and what is allowed.
@@ -77,6 +84,12 @@ class DecoderConfig:
         layer_is_local: Sequence[bool],
         attn_softcap: float,
         logit_softcap: float,
+        norm_kind: str = "rms",
+        is_post_norm: bool = False,
+        is_causal: bool = True,
+        is_gated: bool = True,
+        num_positions: int = 0,
+        num_token_types: int = 0,
     ) -> None: ...
 
 class Model:
@@ -209,6 +222,16 @@ class Decoder:
             block_tables: [S, B] block of each 16 positions, up to the last position of the step.
             logit_rows: [R] rows whose logits are kept, in this order; at most max_tokens.
         """
+
+    def embed(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        seq_offsets: npt.NDArray[np.int32],
+        start_positions: npt.NDArray[np.int32],
+        block_tables: npt.NDArray[np.int32],
+        rows: npt.NDArray[np.int32],
+    ) -> npt.NDArray[np.float32]:
+        """As `forward`, without logits: [R, hidden_size], what the last norm makes of `rows`."""
 
     def sample(
         self,

@@ -10,14 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from corral.config import EngineConfig
 from corral.errors import CorralError, EngineDead, InvalidConfig, InvalidRequest, QueueFull
-from corral.request import FinishReason, Request, RequestOutput, Usage, new_request_id
+from corral.request import EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage, new_request_id
 from corral.sampling_params import SamplingParams
 from corral.store import resolve
 from corral.worker.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 RETRY_S = 0.01
 
@@ -115,6 +119,29 @@ class LLM:
         ]
         return self._run(requests, progress)
 
+    def embed(
+        self, texts: str | Sequence[str | list[int]], *, truncate: bool = True, dimensions: int | None = None
+    ) -> list[npt.NDArray[np.float32]]:
+        """The vector of each text, or of token ids as they stand; float32 of length 1, in order.
+
+        Any model can, and those made for embeddings do it well; see docs/guides/embeddings.md.
+
+        Args:
+            truncate: cut a text that is longer than the context; otherwise it is refused.
+            dimensions: keep only so many values of each vector, and make it of length 1 again.
+
+        Raises:
+            InvalidRequest: a text that is too long, an unknown token id, or dimensions out of range.
+            EngineDead: the model has been closed, or has died.
+        """
+        import numpy as np
+
+        inputs: list[str | list[int]] = [texts] if isinstance(texts, str) else list(texts)
+        if not inputs:
+            return []
+        result = self._embed(EmbedRequest(new_request_id("embd"), "", inputs, truncate, dimensions))
+        return [np.frombuffer(vector, dtype="<f4").astype(np.float32) for vector in result.embeddings]
+
     def close(self) -> None:
         """Gives the model's memory back. Idempotent."""
         pipeline, self._pipeline = self._pipeline, None
@@ -128,6 +155,20 @@ class LLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _embed(self, request: EmbedRequest) -> EmbedResult:
+        if self._pipeline is None:
+            raise EngineDead("this LLM has been closed")
+        results: SimpleQueue[EmbedResult | CorralError] = SimpleQueue()
+        self._pipeline.embed(request, results.put)
+        try:
+            result = results.get()
+        except BaseException:
+            self._pipeline.abort(request.request_id)
+            raise
+        if isinstance(result, CorralError):
+            raise result
+        return result
 
     def _run(self, requests: list[Request], progress: bool) -> list[Completion]:
         if self._pipeline is None:

@@ -81,6 +81,31 @@ class RequestOutput:
     is_finished: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Texts, or token ids as they stand, to be turned into one vector each.
+
+    Args:
+        truncate: an input that is longer than the context is cut to it; otherwise it is refused.
+        dimensions: keep only so many values of each vector; None keeps all.
+    """
+
+    request_id: str
+    model: str
+    inputs: list[str | list[int]]
+    truncate: bool = True
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """One vector for each input, in order: float32, little-endian, of length 1. `prompt_tokens` counts all inputs."""
+
+    request_id: str
+    embeddings: list[bytes]
+    prompt_tokens: int
+
+
 def new_request_id(prefix: str) -> str:
     """`prefix` and 128 random bits, as OpenAI's ids look: chatcmpl-..., cmpl-..."""
     return f"{prefix}-{uuid.uuid4().hex}"

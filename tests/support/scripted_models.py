@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +102,8 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Runs all timers that are due on the way, in order."""
         end = self._now + seconds
-        while (timer := min((t for t in self._timers if not t.is_cancelled), key=lambda t: t.at, default=None)) is not None:
-            if timer.at > end or math.isinf(timer.at):
-                break
+        while due := [timer for timer in self._timers if not timer.is_cancelled and timer.at <= end]:
+            timer = min(due, key=lambda timer: timer.at)
             self._timers.remove(timer)
             self._now = max(self._now, timer.at)
             timer.callback()

@@ -8,9 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from corral.config import EngineConfig
 from corral.engine.core import EngineCore
+from corral.engine.embedder import Embedder, EmbeddingResult, EmbeddingSpec
 from corral.engine.output import SequenceOutput, StepOutput
 from corral.engine.sequence import SequenceGroupSpec
 from corral.engine.stats import EngineStats
@@ -20,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 StepResult = tuple[SequenceOutput, ...] | CorralError
 OnStep = Callable[[StepResult], None]
+OnEmbedded = Callable[[EmbeddingResult], None]
 
 _MAX_RETRY_S = 60
 _RATE_WINDOW = 64  # ends of requests by which the rate is judged
@@ -30,8 +33,8 @@ class _Live:
 
     __slots__ = ("num_unfinished", "on_step")
 
-    def __init__(self, on_step: OnStep, num_sequences: int) -> None:
-        self.on_step = on_step
+    def __init__(self, on_step: OnStep | OnEmbedded, num_sequences: int) -> None:
+        self.on_step: Callable[[Any], None] = on_step  # takes the results of its kind of request, and errors
         self.num_unfinished = num_sequences
 
 
@@ -46,11 +49,20 @@ class EngineLoop:
     Args:
         core: nobody else touches it from now on.
         config: `max_queue` and `kv_idle_release_s`.
+        embedder: steps in turns with the core; as the core, nobody else's.
         clock: seconds, for the Retry-After estimate.
     """
 
-    def __init__(self, core: EngineCore, config: EngineConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        core: EngineCore,
+        config: EngineConfig,
+        *,
+        embedder: Embedder | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._core = core
+        self._embedder = embedder
         self._capacity = core.max_running + config.max_queue
         self._idle_release_s = config.kv_idle_release_s
         self._clock = clock
@@ -82,6 +94,21 @@ class EngineLoop:
             In all cases `on_step` is never called.
         """
         self._core.check(spec)
+        self._queue(spec.request_id, _Live(on_step, spec.sampling.n), lambda: self._core.add(spec))
+
+    def embed(self, spec: EmbeddingSpec, on_embedded: OnEmbedded) -> None:
+        """Queue texts to be embedded; they count as one sequence. `on_embedded` is called once, as on_step is.
+
+        Raises:
+            InvalidRequest, QueueFull, ServerDraining, EngineDead: as `submit` does.
+        """
+        embedder = self._embedder
+        if embedder is None:
+            raise InvalidRequest("this engine has no embeddings")
+        embedder.check(spec)
+        self._queue(spec.request_id, _Live(on_embedded, 1), lambda: embedder.add(spec))
+
+    def _queue(self, request_id: str, live: _Live, command: Callable[[], None]) -> None:
         with self._changed:
             if self._death is not None:
                 raise EngineDead(str(self._death))
@@ -89,17 +116,17 @@ class EngineLoop:
                 raise ServerDraining("the engine finishes what it has and takes no new requests")
             if self._num_unfinished >= self._capacity:
                 raise self._queue_full()
-            if spec.request_id in self._live:
-                raise InvalidRequest(f"request id {spec.request_id!r} is in use", param="request_id")
-            self._live[spec.request_id] = _Live(on_step, spec.sampling.n)
-            self._num_unfinished += spec.sampling.n
-            self._send(lambda: self._core.add(spec))
+            if request_id in self._live:
+                raise InvalidRequest(f"request id {request_id!r} is in use", param="request_id")
+            self._live[request_id] = live
+            self._num_unfinished += live.num_unfinished
+            self._send(command)
 
     def abort(self, request_id: str) -> None:
         """End a request before the next step; its blocks are free then. Unknown and finished ids are ignored."""
         with self._changed:
             if request_id in self._live:
-                self._send(lambda: self._deliver(self._core.abort(request_id)))
+                self._send(lambda: self._abort(request_id))
 
     def finish(self, request_id: str, index: int) -> None:
         """End one of a request's sequences with STOP before the next step: its text has met a stop string."""
@@ -177,6 +204,8 @@ class EngineLoop:
                 self._apply_commands()
                 if self._core.has_work:
                     self._deliver_step(self._core.step())
+                if self._embedder is not None and self._embedder.has_work:
+                    self._deliver_embeddings(self._embedder.step(is_shared=self._core.has_work))
             self._abort_all()
             self._die(EngineDead("the engine is closed"))
         except BaseException as error:  # noqa: BLE001 - whatever ends this thread must wake every waiter
@@ -185,13 +214,18 @@ class EngineLoop:
 
     def _await_work(self) -> bool:
         """Block until there is something to do; False when the loop is to close. Costs no CPU while it blocks."""
-        if not self._core.has_work and not self._has_commands():
+        if not self._has_work() and not self._has_commands():
             self._core.check_idle()
             self._core.release_unused()
+            if self._embedder is not None:
+                self._embedder.release()
             if not self._wait_for_command(min(max(0.0, self._idle_release_s), threading.TIMEOUT_MAX)):
                 self._core.release_all_free()
                 self._wait_for_command(None)
         return not self._is_closing
+
+    def _has_work(self) -> bool:
+        return self._core.has_work or (self._embedder is not None and self._embedder.has_work)
 
     def _has_commands(self) -> bool:
         return bool(self._commands) or self._is_closing
@@ -211,6 +245,10 @@ class EngineLoop:
         for request_id, error in result.failures.items():
             _log.error("%s", error)
             self._end_with(request_id, error)
+
+    def _deliver_embeddings(self, results: dict[str, EmbeddingResult]) -> None:
+        for request_id, result in results.items():
+            self._end_with(request_id, result)
 
     def _deliver(self, outputs: list[SequenceOutput]) -> None:
         by_request: dict[str, list[SequenceOutput]] = {}
@@ -232,22 +270,28 @@ class EngineLoop:
                 del self._live[request_id]
                 self._changed.notify_all()
 
-    def _end_with(self, request_id: str, error: CorralError) -> None:
+    def _end_with(self, request_id: str, result: EmbeddingResult) -> None:
         live = self._live[request_id]
         self._book_ends(request_id, live, live.num_unfinished)
-        self._call(request_id, live, error)
+        self._call(request_id, live, result)
 
-    def _call(self, request_id: str, live: _Live, result: StepResult) -> None:
+    def _call(self, request_id: str, live: _Live, result: StepResult | EmbeddingResult) -> None:
         try:
             live.on_step(result)
         except Exception:  # noqa: BLE001 - a caller's fault must not end the other streams
             _log.exception("the callback of request %s failed; the request is aborted", request_id)
             self.abort(request_id)
 
+    def _abort(self, request_id: str) -> None:
+        if self._embedder is not None and self._embedder.abort(request_id):
+            self._end_with(request_id, CorralError("the request was given up before its texts were embedded"))
+        else:
+            self._deliver(self._core.abort(request_id))
+
     def _abort_all(self) -> None:
         self._apply_commands()
         for request_id in list(self._live):
-            self._deliver(self._core.abort(request_id))
+            self._abort(request_id)
 
     def _die(self, death: EngineDead) -> None:
         """Wake every waiter with the error and fail all later calls at once."""

@@ -29,7 +29,10 @@ class MetadataReader:
 
     def fail(self, name: str, fault: str) -> NoReturn:
         """A fault of the key `name`, at its offset in the file."""
-        key = self.key(name)
+        self.fail_key(self.key(name), fault)
+
+    def fail_key(self, key: str, fault: str) -> NoReturn:
+        """As `fail`, of a key with its whole name."""
         raise InvalidModelFile(self.gguf.path, self.gguf.key_offsets.get(key, 0), f"{key} {fault}")
 
     def refuse(self, what: str) -> NoReturn:

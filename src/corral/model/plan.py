@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from corral.config import BLOCK_SIZE, EngineConfig
 from corral.errors import InsufficientMemory, InvalidConfig
@@ -36,6 +36,31 @@ _TILES: dict[TensorType, tuple[int, int]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingShape:
+    """The bounds of a step that computes embeddings.
+
+    Args:
+        max_model_len: longest text in tokens.
+        max_tokens: most tokens of a step; without causal attention a text of any length must fit.
+    """
+
+    max_model_len: int
+    max_tokens: int
+    max_texts: int = 256
+
+    @classmethod
+    def of(cls, config: ModelConfig, engine_config: EngineConfig, max_model_len: int) -> EmbeddingShape:
+        max_tokens = engine_config.max_num_batched_tokens
+        return cls(max_model_len, max_tokens if config.is_causal else max(max_tokens, max_model_len))
+
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks that a step holds at most: one text of any length, and the others, whose last blocks are partly
+        filled."""
+        return _blocks_of(self.max_model_len) + _blocks_of(self.max_tokens) + self.max_texts
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a load will take and give. Bytes, tokens and counts; nothing is reserved by making one.
 
@@ -49,6 +74,7 @@ class Plan:
         max_num_seqs: sequences that may run at once.
         fits: weights, work memory and one sequence of max_model_len fit into the memory that is free.
         notes: what was lowered, and why.
+        embedding: of a model that was made for embeddings, and has the KV cache for one step only.
     """
 
     name: str
@@ -65,6 +91,7 @@ class Plan:
     memory: MemoryStatus
     fits: bool
     notes: tuple[str, ...] = ()
+    embedding: EmbeddingShape | None = None
 
     @property
     def pool_tokens(self) -> int:
@@ -85,23 +112,29 @@ class Plan:
     def describe(self) -> str:
         """The table that `corral plan` and every load print."""
         in_file = f"{size_text(self.weights_bytes)} packed, {size_text(self.file_bytes)} in the file"
-        token = f"{size_text(self.kv_bytes_per_token)} a token as {self.kv_dtype}"
-        pool = f"{token}, a pool of {size_text(self.pool_bytes)} for {self.pool_tokens:,} tokens that fills when used"
         rows = [
             ("model", f"{self.name} ({self.architecture})"),
             ("weights", in_file),
             ("work memory", size_text(self.work_bytes)),
-            ("KV cache", pool),
-            ("context", f"{self.max_model_len:,} tokens; the model's own limit is {self.context_length:,}"),
-            (
-                "users at once",
-                f"{self.max_users(self.short_context):,} with {self.short_context:,} tokens each, "
-                f"{self.max_users(self.max_model_len):,} with the full context",
-            ),
+            *self._describe_use(),
             ("memory", f"{size_text(self.memory.free)} free of {size_text(self.memory.total)}"),
             *(("note", note) for note in self.notes),
         ]
         return "\n".join(f"{label:<15}{value}" for label, value in rows)
+
+    def _describe_use(self) -> list[tuple[str, str]]:
+        """What the model serves, and what K and V take for it."""
+        context = ("context", f"{self.max_model_len:,} tokens; the model's own limit is {self.context_length:,}")
+        if (shape := self.embedding) is not None:
+            batch = f"up to {shape.max_tokens:,} tokens of {shape.max_texts:,} texts at once"
+            return [context, ("embeddings", f"{batch}, with up to {size_text(self.pool_bytes)} of keys and values")]
+        token = f"{size_text(self.kv_bytes_per_token)} a token as {self.kv_dtype}"
+        pool = f"{token}, a pool of {size_text(self.pool_bytes)} for {self.pool_tokens:,} tokens that fills when used"
+        users = (
+            f"{self.max_users(self.short_context):,} with {self.short_context:,} tokens each, "
+            f"{self.max_users(self.max_model_len):,} with the full context"
+        )
+        return [("KV cache", pool), context, ("users at once", users)]
 
 
 def make_plan(
@@ -167,9 +200,10 @@ def plan_sizes(sizes: WeightSizes, config: ModelConfig, engine_config: EngineCon
         raise InvalidConfig(
             f"max_model_len is {wanted}; {config.name} was made for contexts of up to {config.context_length} tokens"
         )
-    weights_bytes = sizes.packed_bytes
+    if config.is_embedding:
+        return _plan_embedding(sizes, config, engine_config, memory)
     work_bytes = _work_bytes(config, engine_config)
-    left = memory.free - weights_bytes - work_bytes
+    left = memory.free - sizes.packed_bytes - work_bytes
     kv_bytes_per_token = config.kv_bytes_per_token(engine_config.kv_dtype)
     block_bytes = BLOCK_SIZE * kv_bytes_per_token
     if engine_config.kv_cache_bytes is not None:
@@ -192,7 +226,7 @@ def plan_sizes(sizes: WeightSizes, config: ModelConfig, engine_config: EngineCon
         name=config.name,
         architecture=config.architecture,
         file_bytes=sizes.file_bytes,
-        weights_bytes=weights_bytes,
+        weights_bytes=sizes.packed_bytes,
         work_bytes=work_bytes,
         kv_dtype=engine_config.kv_dtype,
         kv_bytes_per_token=kv_bytes_per_token,
@@ -206,16 +240,41 @@ def plan_sizes(sizes: WeightSizes, config: ModelConfig, engine_config: EngineCon
     )
 
 
+def _plan_embedding(sizes: WeightSizes, config: ModelConfig, engine_config: EngineConfig, memory: MemoryStatus) -> Plan:
+    """The plan of a model that only embeds: K and V live for a step, and are f16 whatever the settings say."""
+    shape = EmbeddingShape.of(config, engine_config, engine_config.max_model_len or config.context_length)
+    work_bytes = _work_bytes(config, replace(engine_config, max_num_batched_tokens=shape.max_tokens, max_num_seqs=1))
+    kv_bytes_per_token = config.kv_bytes_per_token("f16")
+    left = memory.free - sizes.packed_bytes - work_bytes - shape.num_blocks * BLOCK_SIZE * kv_bytes_per_token
+    return Plan(
+        name=config.name,
+        architecture=config.architecture,
+        file_bytes=sizes.file_bytes,
+        weights_bytes=sizes.packed_bytes,
+        work_bytes=work_bytes,
+        kv_dtype="f16",
+        kv_bytes_per_token=kv_bytes_per_token,
+        num_blocks=shape.num_blocks,
+        max_model_len=shape.max_model_len,
+        context_length=config.context_length,
+        max_num_seqs=shape.max_texts,
+        memory=memory,
+        fits=left > 0,
+        embedding=shape,
+    )
+
+
 def packed_weight_bytes(gguf: GGUFFile, config: ModelConfig) -> int:
     """Bytes of all weights once packed: never below what the native model takes, and at most some percent above."""
     total = 0
-    for name, role in config.tensor_roles.items():
-        if not role.is_matrix:
-            total += role.cols * 4
-            continue
-        groups = -(-role.rows // 16)
-        size = groups * _packed_group_bytes(gguf.tensors[name].type, role.cols)
-        total += -(-size // _PAGE_BYTES) * _PAGE_BYTES
+    for name, whole in config.tensor_roles.items():
+        for role in whole.pieces:
+            if not role.is_matrix:
+                total += role.cols * 4
+                continue
+            groups = -(-role.rows // 16)
+            size = groups * _packed_group_bytes(gguf.tensors[name].type, role.cols)
+            total += -(-size // _PAGE_BYTES) * _PAGE_BYTES
     return total
 
 

@@ -36,7 +36,10 @@ LAYER_TENSORS = {
     "ffn_post_norm": "blk.{}.post_ffw_norm.weight",
 }
 MATRIX_ROLES = frozenset(
-    ("token_embd", "output", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    (
+        *("token_embd", "output", "position_embd", "token_types"),
+        *("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down"),
+    )
 )
 # Every dense decoder has these in each layer; families add to them.
 BASE_LAYER_ROLES = frozenset(
@@ -50,12 +53,21 @@ _NOT_LOADED_SUFFIX = ".attn_rot_embd.weight"
 
 @dataclass(frozen=True, slots=True)
 class TensorRole:
-    """What a tensor is to the decoder: a matrix of `rows` outputs and `cols` inputs, or a vector (rows = 1)."""
+    """What a tensor is to the decoder: a matrix of `rows` outputs and `cols` inputs, or a vector (rows = 1).
+
+    A tensor that holds several has them as `parts`, in order: one after the other by rows, or in a vector by values.
+    """
 
     role: str
     layer: int  # NO_LAYER for those outside the layers
     rows: int
     cols: int
+    parts: tuple[TensorRole, ...] = ()
+
+    @property
+    def pieces(self) -> tuple[TensorRole, ...]:
+        """What the decoder takes: the parts, or the tensor itself."""
+        return self.parts or (self,)
 
     @property
     def is_matrix(self) -> bool:
@@ -97,8 +109,11 @@ class Widths:
             "attn_v_bias": (1, self.key),
             "attn_q_norm": (1, self.head),
             "attn_k_norm": (1, self.head),
+            "attn_qkv": (self.query + 2 * self.key, hidden),
+            "attn_qkv_bias": (1, self.query + 2 * self.key),
+            "ffn_up_bias": (1, ffn),
         }
-        return sizes.get(role, (1, hidden))  # the norms and attn_output_bias
+        return sizes.get(role, (1, hidden))  # the norms with their biases, attn_output_bias and ffn_down_bias
 
 
 def assign_roles(
@@ -123,6 +138,11 @@ def assign_roles(
             known[name] = TensorRole(role, layer, *widths.of_role(role))
             if role in required:
                 needed.append(name)
+    return check_roles(gguf, known, needed)
+
+
+def check_roles(gguf: GGUFFile, known: dict[str, TensorRole], needed: Iterable[str]) -> dict[str, TensorRole]:
+    """The tensors of the file with their roles in `known`, by name; raises as `assign_roles` does."""
     for name in needed:
         if name not in gguf.tensors:
             raise InvalidModelFile(gguf.path, 0, f"tensor {name!r} is missing")

@@ -75,10 +75,10 @@ def _pack(
             gguf.will_need(following)
         _add(model, gguf, config, info)
         gguf.release(info)
-        role = config.tensor_roles[info.name]
-        if writer is not None and role.is_matrix:
-            packed = model.packed_tensor(role.role, role.layer)
-            writer.add(role.role, role.layer, int(info.type), (role.rows, role.cols), packed)
+        for role in config.tensor_roles[info.name].pieces:
+            if writer is not None and role.is_matrix:
+                packed = model.packed_tensor(role.role, role.layer)
+                writer.add(role.role, role.layer, int(info.type), (role.rows, role.cols), packed)
         done_bytes += info.num_bytes
         if progress is not None:
             progress(done_bytes, num_bytes)
@@ -95,15 +95,16 @@ def _map(gguf: GGUFFile, config: ModelConfig, num_threads: int, file: PackedFile
         if not role.is_matrix:
             _add(model, gguf, config, info)
             continue
-        packed = file.tensors.get((role.role, role.layer))
-        if packed is None or packed.type != info.type:
-            logger.warning("%s has no %s of type %s; it is made again", file.path, info.name, info.type.name)
-            return None
-        try:  # the shape is the model file's own, and the core compares the size with it: it never reads beyond
-            model.map_tensor(role.role, role.layer, int(info.type), role.rows, role.cols, file.data(packed))
-        except ValueError as error:
-            logger.warning("%s cannot be used, and is made again: %s", file.path, error)
-            return None
+        for piece in role.pieces:
+            packed = file.tensors.get((piece.role, piece.layer))
+            if packed is None or packed.type != info.type:
+                logger.warning("%s has no %s of type %s; it is made again", file.path, info.name, info.type.name)
+                return None
+            try:  # the shape is the model file's own, and the core compares the size with it: it never reads beyond
+                model.map_tensor(piece.role, piece.layer, int(info.type), piece.rows, piece.cols, file.data(packed))
+            except ValueError as error:
+                logger.warning("%s cannot be used, and is made again: %s", file.path, error)
+                return None
     _finish(model, gguf)
     return model
 
@@ -114,9 +115,13 @@ def _new_model(gguf: GGUFFile, config: ModelConfig, num_threads: int) -> _native
 
 
 def _add(model: _native.Model, gguf: GGUFFile, config: ModelConfig, info: TensorInfo) -> None:
-    role = config.tensor_roles[info.name]
+    data = gguf.data(info)
+    begin = 0
     with _named_refusals(gguf):
-        model.add_tensor(role.role, role.layer, int(info.type), role.rows, role.cols, gguf.data(info))
+        for role in config.tensor_roles[info.name].pieces:
+            end = begin + role.rows * role.cols // info.type.block_size * info.type.block_bytes
+            model.add_tensor(role.role, role.layer, int(info.type), role.rows, role.cols, data[begin:end])
+            begin = end
 
 
 def _finish(model: _native.Model, gguf: GGUFFile) -> None:

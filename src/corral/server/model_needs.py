@@ -52,6 +52,8 @@ class FileNeeds:
         return self._base.weights_bytes + self._base.work_bytes
 
     def kv_bytes(self, context: int) -> int:
+        if self._base.embedding is not None:
+            return self._base.pool_bytes
         if self._engine.kv_cache_bytes is not None:
             return self._engine.kv_cache_bytes
         tokens = self._engine.max_model_len or min(context, self._base.context_length)
@@ -60,7 +62,8 @@ class FileNeeds:
     def least_bytes(self, context: int) -> int:
         from corral.model.plan import POOL_SHARE
 
-        share = 1.0 if self._engine.kv_cache_bytes is not None else POOL_SHARE
+        is_given = self._engine.kv_cache_bytes is not None or self._base.embedding is not None
+        share = 1.0 if is_given else POOL_SHARE
         # One byte more: the plan rounds the pool down.
         return self.fixed_bytes + int(self.kv_bytes(context) / share) + 1
 

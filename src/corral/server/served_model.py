@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from corral.request import Request, RequestOutput
+from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput
 from corral.store.local_model import LocalModel
 from corral.worker.info import ModelInfo, WorkerStats
 
@@ -44,6 +44,10 @@ class ServedModel:
         async with contextlib.aclosing(self._slot.worker.generate(request)) as outputs:
             async for output in outputs:
                 yield output
+
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """The vectors of the request's inputs, as WorkerClient.embed gives them."""
+        return await self._slot.worker.embed(request)
 
     async def stats(self) -> WorkerStats:
         return await self._slot.worker.stats()

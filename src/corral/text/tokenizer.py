@@ -12,6 +12,7 @@ from corral.text.byte_level import ByteLevelBPE
 from corral.text.sentencepiece import SPACE, SentencePieceBPE
 from corral.text.special_tokens import SpecialToken, SpecialTokenSplitter
 from corral.text.vocabulary import TokenType, Vocabulary, ids_of_types, read_vocabulary, token_bytes_of
+from corral.text.wordpiece import WordPiece
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ class Tokenizer:
         bos_id, eos_id: None when the file names none.
         eog_ids: ids that end an answer.
         adds_bos, adds_eos: what `encode` adds with `add_special`.
-        adds_space_prefix: SentencePiece puts a space before a text's first word, so decoding takes one away.
+        adds_space_prefix: SentencePiece puts a space before a text's first word, so decoding takes one away;
+            WordPiece's words all begin with one.
         control_texts: texts of the tokens that only a template may write; see ChatTemplate.
     """
 
@@ -40,7 +42,8 @@ class Tokenizer:
         self.control_texts = frozenset(vocabulary.tokens[i] for i in vocabulary.special)
         self._special = vocabulary.special
         self._pieces = _Pieces(vocabulary)
-        self._model = SentencePieceBPE(vocabulary) if pre_split is None else ByteLevelBPE(vocabulary, pre_split)
+        self._is_wordpiece = vocabulary.model == "bert"
+        self._model = _model_of(vocabulary)
         self._all_tokens = _splitter(vocabulary, vocabulary.special | vocabulary.user_defined)
         self._plain_tokens = _splitter(vocabulary, vocabulary.user_defined - vocabulary.special)
 
@@ -102,7 +105,9 @@ class Tokenizer:
 
         Bytes that the vocabulary has no token for, and that encoding leaves out, count here.
         """
-        return -(-len(text) // self._pieces.longest) if text else 0
+        if self._is_wordpiece or not text:  # a word of any length may be one unknown token
+            return 0
+        return -(-len(text) // self._pieces.longest)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; for a control token the text it is written as."""
@@ -119,6 +124,15 @@ class Tokenizer:
         """
         text = b"".join(self._pieces[i] for i in ids if i not in self._special).decode("utf-8", "replace")
         return text.removeprefix(" ") if self.adds_space_prefix else text
+
+
+def _model_of(vocabulary: Vocabulary) -> SentencePieceBPE | ByteLevelBPE | WordPiece:
+    """What encodes text without special tokens."""
+    if vocabulary.model == "bert":
+        return WordPiece(vocabulary)
+    return (
+        SentencePieceBPE(vocabulary) if vocabulary.pre_split is None else ByteLevelBPE(vocabulary, vocabulary.pre_split)
+    )
 
 
 class _Pieces:

@@ -24,7 +24,7 @@ from corral.text.token_texts import (
 
 logger = logging.getLogger(__name__)
 
-TOKENIZER_MODELS = ("gpt2", "llama")
+TOKENIZER_MODELS = ("gpt2", "llama", "bert")
 MAX_TOKENS = 1 << 24  # four times the largest vocabulary known
 MAX_TOKEN_BYTES = 1 << 16
 MAX_SPECIAL_CHARS = 1 << 10
@@ -53,7 +53,7 @@ class Vocabulary:
     """
 
     model: str
-    pre_split: PreSplit | None  # None for SentencePiece, which does without
+    pre_split: PreSplit | None  # None for SentencePiece and WordPiece, which do without
     tokens: StringTable  # surrogate escapes stand for bytes that are not UTF-8
     index: StringIndex  # of tokens
     types: bytes  # one TokenType each
@@ -91,11 +91,15 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     scores = _read_scores(fields, len(tokens)) if model == "llama" else ()
     merges = fields.strings("merges") if model == "gpt2" else StringTable([])
     is_spm = model == "llama"
+    is_wordpiece = model == "bert"
     # Llama's ids are a convention of SentencePiece files. llama.cpp also has 11 for every BPE file that names none,
     # Falcon's; in most vocabularies that is a comma, so here such a file has no BOS and no EOS.
-    pre_split = None if is_spm else _read_pre_split(fields)
-    bos_id = fields.token_id("bos_token_id", len(tokens), 1 if is_spm else None)
-    eos_id = fields.token_id("eos_token_id", len(tokens), 2 if is_spm else None)
+    pre_split = _read_pre_split(fields) if model == "gpt2" else None
+    if is_wordpiece:
+        bos_id, eos_id = _text_borders(fields, len(tokens))
+    else:
+        bos_id = fields.token_id("bos_token_id", len(tokens), 1 if is_spm else None)
+        eos_id = fields.token_id("eos_token_id", len(tokens), 2 if is_spm else None)
     kinds = _Kinds(tokens, index, types)
     eog_ids = _end_of_generation(fields, kinds, eos_id)
     left, right = _white_space_rules(metadata, kinds)
@@ -117,13 +121,21 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         eog_ids=eog_ids,
         bos_id=bos_id,
         eos_id=eos_id,
-        unknown_id=fields.token_id("unknown_token_id", len(tokens), 0 if is_spm else None),
-        add_bos=fields.flag("add_bos_token", is_spm or (pre_split is not None and pre_split.adds_bos)),
-        add_eos=fields.flag("add_eos_token", False),
-        add_space_prefix=fields.flag("add_space_prefix", is_spm),
+        unknown_id=fields.token_id("unknown_token_id", len(tokens), 0 if is_spm else 100 if is_wordpiece else None),
+        # [CLS] and [SEP] stand around every text, whatever the flags say: so do llama.cpp and BERT's own tokenizer.
+        add_bos=is_wordpiece or fields.flag("add_bos_token", is_spm or (pre_split is not None and pre_split.adds_bos)),
+        add_eos=is_wordpiece or fields.flag("add_eos_token", False),
+        add_space_prefix=is_wordpiece or fields.flag("add_space_prefix", is_spm),
         strips_left=left,
         strips_right=right,
     )
+
+
+def _text_borders(fields: _Fields, num_tokens: int) -> tuple[int | None, int | None]:
+    """What stands before and after a text of WordPiece: [CLS] and [SEP]. The misspelt key is the format's own."""
+    first = fields.token_id("cls_token_id", num_tokens, 101)
+    last = fields.token_id("eos_token_id", num_tokens, 102)
+    return fields.token_id("bos_token_id", num_tokens, first), fields.token_id("seperator_token_id", num_tokens, last)
 
 
 def token_bytes_of(text: str) -> bytes:

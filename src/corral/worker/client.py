@@ -10,7 +10,7 @@ from pathlib import Path
 
 from corral.config import EngineConfig
 from corral.errors import CorralError, EngineDead
-from corral.request import Request, RequestOutput
+from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput
 from corral.worker import protocol
 from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
@@ -32,6 +32,7 @@ class WorkerClient:
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
         self._streams: dict[str, asyncio.Queue[RequestOutput | CorralError]] = {}
+        self._embeds: dict[str, asyncio.Future[EmbedResult]] = {}
         self._calls: dict[int, asyncio.Future[WorkerStats | None]] = {}
         self._call_ids = itertools.count(1)
         self._drained: asyncio.Future[None] | None = None
@@ -120,6 +121,25 @@ class WorkerClient:
             if not is_over:
                 self.abort(request_id)
 
+    async def embed(self, request: EmbedRequest) -> EmbedResult:
+        """The vectors of the request's inputs. Cancelling aborts it.
+
+        Raises:
+            CorralError: of the class the worker raised it with; EngineDead when the process dies.
+        """
+        self._check_alive()
+        request_id = request.request_id
+        future: asyncio.Future[EmbedResult] = asyncio.get_running_loop().create_future()
+        self._embeds[request_id] = future
+        try:
+            self._send(protocol.SubmitEmbed(request))
+            return await future
+        except asyncio.CancelledError:
+            self.abort(request_id)
+            raise
+        finally:
+            del self._embeds[request_id]
+
     def abort(self, request_id: str) -> None:
         """Gives a request up; its blocks are free after the engine's next step. Idempotent."""
         if self.is_alive:
@@ -191,8 +211,12 @@ class WorkerClient:
             case protocol.Outputs(outputs=outputs):
                 for output in outputs:
                     self._deliver(output.request_id, output)
+            case protocol.Embedded(result=result):
+                self._end_embed(result.request_id, result)
             case protocol.Failure(request_id="") if not self._ready.done():
                 self._ready.set_exception(protocol.error_of(frame))
+            case protocol.Failure(request_id=request_id) if request_id in self._embeds:
+                self._end_embed(request_id, protocol.error_of(frame))
             case protocol.Failure(request_id=request_id):
                 self._deliver(request_id, protocol.error_of(frame))
             case protocol.Stats(call_id=call_id, stats=stats):
@@ -219,6 +243,15 @@ class WorkerClient:
         if (queue := self._streams.get(request_id)) is not None:
             queue.put_nowait(output)
 
+    def _end_embed(self, request_id: str, result: EmbedResult | CorralError) -> None:
+        future = self._embeds.get(request_id)  # none if its caller was cancelled
+        if future is None or future.done():
+            return
+        if isinstance(result, CorralError):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
     def _answer(self, call_id: int, answer: WorkerStats | None) -> None:
         future = self._calls.get(call_id)
         if future is not None and not future.done():
@@ -231,6 +264,8 @@ class WorkerClient:
         self._death = cause
         for queue in self._streams.values():
             queue.put_nowait(EngineDead(f"the worker has ended: {cause}"))
+        for request_id in list(self._embeds):
+            self._end_embed(request_id, EngineDead(f"the worker has ended: {cause}"))
         waiting: list[asyncio.Future[None] | asyncio.Future[WorkerStats | None]] = [self._ready, *self._calls.values()]
         if self._drained is not None:
             waiting.append(self._drained)

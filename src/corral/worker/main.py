@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 from corral.config import EngineConfig
 from corral.errors import CorralError, EngineDead, InvalidRequest, QueueFull, ServerDraining
-from corral.request import Request, RequestOutput, Usage
+from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput, Usage
 from corral.worker import protocol
 from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
@@ -39,6 +39,7 @@ class LoadedModel(Protocol):
     @property
     def plan_text(self) -> str: ...
     def submit(self, request: Request, on_output: Callable[[RequestOutput | CorralError], None]) -> int: ...
+    def embed(self, request: EmbedRequest, on_result: Callable[[EmbedResult | CorralError], None]) -> int: ...
     def abort(self, request_id: str) -> None: ...
     def stats(self) -> WorkerStats: ...
     def release_kv(self) -> None: ...
@@ -104,7 +105,7 @@ class Worker:
                 # Running and waiting sequences, and as many again on their way through the tokenizer.
                 self._max_live = 2 * (config.max_queue + config.max_num_seqs)
                 self._start(self._load_model(Path(path), config))
-            case protocol.Submit(request=request) if self._model is not None:
+            case protocol.Submit(request=request) | protocol.SubmitEmbed(request=request) if self._model is not None:
                 self._submit(self._model, request)
             case protocol.Abort(request_id=request_id):
                 if request_id in self._submitting:
@@ -147,7 +148,7 @@ class Worker:
         else:
             self._outbox.post(protocol.Ready(self._model.info, self._model.plan_text))
 
-    def _submit(self, model: LoadedModel, request: Request) -> None:
+    def _submit(self, model: LoadedModel, request: Request | EmbedRequest) -> None:
         request_id = request.request_id
         if self._is_draining:
             self._fail(request_id, ServerDraining("the model finishes what it has and takes nothing new"))
@@ -160,17 +161,20 @@ class Worker:
             self._submitting[request_id] = False
             self._start(self._submit_text(model, request))
 
-    async def _submit_text(self, model: LoadedModel, request: Request) -> None:
+    async def _submit_text(self, model: LoadedModel, request: Request | EmbedRequest) -> None:
         request_id = request.request_id
 
-        def on_output(output: RequestOutput | CorralError) -> None:  # on the engine's thread
+        def on_output(output: RequestOutput | EmbedResult | CorralError) -> None:  # on the engine's thread
             if isinstance(output, CorralError):
                 self._fail(request_id, output)
             else:
-                self._outbox.post(output)
+                self._outbox.post(protocol.Embedded(output) if isinstance(output, EmbedResult) else output)
 
         loop = asyncio.get_running_loop()
         try:
+            if isinstance(request, EmbedRequest):
+                await loop.run_in_executor(self._text_pool, model.embed, request, on_output)
+                return
             num_tokens = await loop.run_in_executor(self._text_pool, model.submit, request, on_output)
             # No deltas: it says that the request was taken, before a long prompt is computed.
             self._outbox.post(RequestOutput(request_id, usage=Usage(prompt_tokens=num_tokens)))
@@ -194,6 +198,8 @@ class Worker:
     def _sent(self, item: Item) -> None:
         if isinstance(item, RequestOutput) and item.is_finished:
             self._forget(item.request_id)
+        elif isinstance(item, protocol.Embedded):
+            self._forget(item.result.request_id)
         elif isinstance(item, protocol.Failure):
             self._forget(item.request_id)
             if not item.request_id:

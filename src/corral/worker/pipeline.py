@@ -9,6 +9,8 @@ from typing import Self
 
 from corral.config import EngineConfig, forced_isa
 from corral.engine.core import EngineCore
+from corral.engine.embedder import Embedder
+from corral.engine.embedding_runner import EmbeddingRunner
 from corral.engine.loop import EngineLoop, StepResult
 from corral.engine.model_runner import ModelRunner
 from corral.engine.sequence import SequenceGroupSpec
@@ -16,14 +18,18 @@ from corral.errors import ContextLengthExceeded, InvalidRequest
 from corral.model.architectures import read_config
 from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.packed_cache import PackedCache
-from corral.model.plan import Plan, make_plan
+from corral.model.plan import EmbeddingShape, Plan, make_plan
 from corral.model.weights import load_model
-from corral.request import Request
+from corral.request import EmbedRequest, Request
 from corral.text.chat_template import ChatTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.answering import Answering, OnOutput
+from corral.worker.embedding import OnResult, submit_embed
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
+
+# Of a model that was made to generate: the state of the last token has seen all others. Ollama took it, too.
+DEFAULT_POOLING = "last"
 
 logger = logging.getLogger("corral.worker")
 
@@ -39,6 +45,7 @@ class Pipeline:
         template: ChatTemplate,
         runner: ModelRunner,
         core: EngineCore,
+        embedder: Embedder,
         config: EngineConfig,
     ) -> None:
         self.info = info
@@ -46,7 +53,8 @@ class Pipeline:
         self.tokenizer = tokenizer
         self._template = template
         self._runner = runner
-        self._engine = EngineLoop(core, config)
+        self._embedder = embedder
+        self._engine = EngineLoop(core, config, embedder=embedder)
         self._open: dict[str, Answering] = {}  # requests without their last output
 
     @classmethod
@@ -99,8 +107,18 @@ class Pipeline:
             weights_bytes=model.packed_bytes,
             load_s=time.monotonic() - opened.opened_at,
             kv_limit_bytes=plan.pool_bytes,
+            is_embedding=model_config.is_embedding,
+            embedding_length=model_config.hidden_size,
         )
-        return cls(info, plan, tokenizer, template, runner, core, config)
+        embedder = Embedder(
+            lambda shape: EmbeddingRunner(model, shape),
+            pooling=model_config.pooling or DEFAULT_POOLING,
+            is_causal=model_config.is_causal,
+            vocab_size=model_config.vocab_size,
+            shape=EmbeddingShape.of(model_config, config, plan.max_model_len),
+            config=config,
+        )
+        return cls(info, plan, tokenizer, template, runner, core, embedder, config)
 
     @property
     def plan_text(self) -> str:
@@ -117,6 +135,8 @@ class Pipeline:
             QueueFull, ServerDraining, EngineDead: it cannot be answered now; as above.
         """
         request_id = request.request_id
+        if self.info.is_embedding:
+            raise InvalidRequest(f'"{request.model or self.info.name}" does not support generate', param="model")
         prompt_ids = self._encode(request)
         self._check_length(request, len(prompt_ids))
         answering = Answering(
@@ -148,6 +168,18 @@ class Pipeline:
             self._open.pop(request_id, None)
         return len(prompt_ids)
 
+    def embed(self, request: EmbedRequest, on_result: OnResult) -> int:
+        """Tokenises and queues texts to be embedded; returns their length in tokens, as far as they are computed.
+
+        Any model can: one that was made to generate gives the state of each text's last token. `on_result` is called
+        once, on the engine's thread, with the vectors or with an error. It must not block.
+
+        Raises:
+            InvalidRequest: the request can never be answered; then `on_result` is not called.
+            QueueFull, ServerDraining, EngineDead: it cannot be answered now; as above.
+        """
+        return submit_embed(request, on_result, self._engine, self.tokenizer, self.info)
+
     def abort(self, request_id: str) -> None:
         """Ends a request before the next step; unknown and finished ids are ignored."""
         self._engine.abort(request_id)
@@ -165,7 +197,7 @@ class Pipeline:
             kv_resident_bytes=self._runner.resident_kv_bytes(),
             num_steps=stats.num_steps,
             num_preemptions=stats.preemptions,
-            prompt_tokens=stats.prompt_tokens,
+            prompt_tokens=stats.prompt_tokens + self._embedder.num_tokens,
             cached_tokens=stats.prefix_hit_tokens,
             generated_tokens=stats.generated_tokens,
         )

@@ -1,6 +1,6 @@
 """Frames between the front process and a worker: msgpack behind a 4-byte big-endian length. Pure.
 
-The front sends Load, Submit, Abort, Drain, Ping, ReleaseKV and GetStats; the worker sends the rest.
+The front sends Load, Submit, SubmitEmbed, Abort, Drain, Ping, ReleaseKV and GetStats; the worker sends the rest.
 Decoding builds only the types named here, so a frame can do no more than its fields say.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 
 from corral import errors
 from corral.config import EngineConfig
-from corral.request import Request, RequestOutput
+from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput
 from corral.worker.info import ModelInfo, WorkerStats
 
 MAX_FRAME_BYTES: Final = 256 << 20
@@ -31,6 +31,10 @@ class Load(msgspec.Struct, tag=True, frozen=True):
 
 class Submit(msgspec.Struct, tag=True, frozen=True):
     request: Request
+
+
+class SubmitEmbed(msgspec.Struct, tag=True, frozen=True):
+    request: EmbedRequest
 
 
 class Abort(msgspec.Struct, tag=True, frozen=True):
@@ -79,6 +83,10 @@ class Outputs(msgspec.Struct, tag=True, frozen=True):
     outputs: list[RequestOutput]
 
 
+class Embedded(msgspec.Struct, tag=True, frozen=True):
+    result: EmbedResult
+
+
 class Failure(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
     """A typed error: of one request, or of the load when `request_id` is empty."""
 
@@ -101,8 +109,8 @@ class Stats(msgspec.Struct, tag=True, frozen=True):
     stats: WorkerStats
 
 
-ToWorker = Load | Submit | Abort | Drain | Ping | ReleaseKV | GetStats
-FromWorker = Planned | Progress | Ready | Outputs | Failure | Drained | Pong | Stats
+ToWorker = Load | Submit | SubmitEmbed | Abort | Drain | Ping | ReleaseKV | GetStats
+FromWorker = Planned | Progress | Ready | Outputs | Embedded | Failure | Drained | Pong | Stats
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(ToWorker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from corral.errors import InvalidModelFile, UnsupportedModel
-from corral.model.architectures import gemma3, llama, qwen2, qwen3
+from corral.model.architectures import bert, gemma3, llama, nomic_bert, qwen2, qwen3
 from corral.model.config import ModelConfig
 from corral.model.gguf import GGUFFile
 
@@ -14,6 +14,9 @@ ARCHITECTURES: dict[str, Callable[[GGUFFile], ModelConfig]] = {
     "qwen2": qwen2.read_config,
     "qwen3": qwen3.read_config,
     "gemma3": gemma3.read_config,
+    "gemma-embedding": gemma3.read_embedding_config,
+    "bert": bert.read_config,
+    "nomic-bert": nomic_bert.read_config,
 }
 
 

@@ -24,6 +24,8 @@ MAX_HIDDEN = 1 << 18
 MAX_INTERMEDIATE = 1 << 20
 MAX_HEADS = 1 << 12
 MAX_HEAD_DIM = 1 << 12
+POOLINGS = {1: "mean", 2: "cls", 3: "last"}  # by `pooling_type`; 0 is none
+RERANKER = 4
 
 
 def read_base_config(
@@ -33,6 +35,7 @@ def read_base_config(
     required_roles: Iterable[str],
     optional_roles: Iterable[str] = (),
     has_freq_factors: bool = False,
+    is_causal: bool = True,
 ) -> ModelConfig:
     """A pre-norm decoder with grouped-query attention and a gated SiLU feed-forward, as the metadata says.
 
@@ -40,16 +43,18 @@ def read_base_config(
         rope_style: "interleaved" or "half".
         required_roles, optional_roles: the tensors of each layer.
         has_freq_factors: the family's rope uses `rope_freqs.weight`.
+        is_causal: where the metadata does not say.
 
     Raises:
         InvalidModelFile: a key is missing or out of range, or a tensor has the wrong shape.
         UnsupportedModel: a mixture of experts, or anything else the dense decoder does not compute.
     """
-    _refuse_variants(reader)
+    refuse_experts(reader)
+    is_causal = reader.boolean("attention.causal", default=is_causal)
     gguf = reader.gguf
     context_length = reader.integer("context_length", 1, MAX_CONTEXT)
-    widths, num_heads = _read_widths(reader)
-    rope_dim = _read_rope_dim(reader, widths.head)
+    widths, num_heads = read_widths(reader)
+    rope_dim = read_rope_dim(reader, widths.head)
     freq_base = reader.number("rope.freq_base", 1.0, 1e15, default=DEFAULT_FREQ_BASE, exclusive_low=True)
     scaling: RopeScaling = read_rope_scaling(reader, context_length)
     factors = read_freq_factors(gguf, rope_dim) if has_freq_factors else None
@@ -58,7 +63,7 @@ def read_base_config(
     rope = make_rope_table(rope_dim, freq_base, scaling, factors)
     return ModelConfig(
         architecture=reader.architecture,
-        name=_display_name(gguf),
+        name=display_name(gguf),
         context_length=context_length,
         tensor_roles=assign_roles(gguf, widths, required_roles, optional_roles),
         num_layers=widths.num_layers,
@@ -75,18 +80,29 @@ def read_base_config(
         rope_attn_factor=rope.attn_factor,
         attn_scale=1.0 / math.sqrt(widths.head),
         layer_is_local=(False,) * widths.num_layers,
+        is_causal=is_causal,
+        pooling=read_pooling(reader, is_causal),
     )
 
 
-def _refuse_variants(reader: MetadataReader) -> None:
-    """Variants that share a family's name and are other models."""
+def read_pooling(reader: MetadataReader, is_causal: bool) -> str | None:
+    """How the file wants a text's vector to be made; None for a model that generates.
+
+    A model without causal attention cannot generate: if its file names no pooling, the mean is taken.
+    """
+    pooling = reader.integer("pooling_type", 0, 4, default=0)
+    if pooling == RERANKER:
+        reader.refuse("it scores pairs of texts (pooling_type 4, a reranker), which is not supported")
+    return POOLINGS.get(pooling, None if is_causal else "mean")
+
+
+def refuse_experts(reader: MetadataReader) -> None:
+    """Mixtures of experts share a family's name and are other models."""
     if num_experts := reader.integer("expert_count", 0, 1 << 16, default=0):
         reader.refuse(f"it is a mixture of {num_experts} experts; only dense models are supported")
-    if not reader.boolean("attention.causal", default=True):
-        reader.refuse("its attention is not causal: it is an embedding model, which cannot generate")
 
 
-def _read_widths(reader: MetadataReader) -> tuple[Widths, int]:
+def read_widths(reader: MetadataReader) -> tuple[Widths, int]:
     """All sizes, and the number of query heads."""
     num_layers = reader.integer("block_count", 1, MAX_LAYERS)
     hidden = reader.integer("embedding_length", 1, MAX_HIDDEN)
@@ -107,7 +123,7 @@ def _read_widths(reader: MetadataReader) -> tuple[Widths, int]:
     )
 
 
-def _read_rope_dim(reader: MetadataReader, head_dim: int) -> int:
+def read_rope_dim(reader: MetadataReader, head_dim: int) -> int:
     rope_dim = reader.integer("rope.dimension_count", 2, MAX_HEAD_DIM, default=head_dim)
     if rope_dim % 2:
         reader.fail("rope.dimension_count", f"is {rope_dim}; it must be even")
@@ -132,7 +148,7 @@ def _read_vocab_size(gguf: GGUFFile) -> int:
     return info.rows
 
 
-def _display_name(gguf: GGUFFile) -> str:
+def display_name(gguf: GGUFFile) -> str:
     name = gguf.metadata.get("general.name")
     text = name if isinstance(name, str) and name else gguf.path.stem
     return text.encode("utf-8", "replace").decode()

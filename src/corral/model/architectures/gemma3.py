@@ -21,14 +21,23 @@ LAYERS_OF_27B = 62  # the one size whose queries are scaled by the width over th
 
 
 def read_config(gguf: GGUFFile) -> ModelConfig:
-    reader = MetadataReader(gguf, "gemma3")
+    return _read(MetadataReader(gguf, "gemma3"), is_causal=True)
+
+
+def read_embedding_config(gguf: GGUFFile) -> ModelConfig:
+    """EmbeddingGemma: the same layers, and every token sees those on both sides of it."""
+    return _read(MetadataReader(gguf, "gemma-embedding"), is_causal=False)
+
+
+def _read(reader: MetadataReader, *, is_causal: bool) -> ModelConfig:
     base = read_base_config(
         reader,
         rope_style="half",
+        is_causal=is_causal,
         required_roles=BASE_LAYER_ROLES | {"attn_q_norm", "attn_k_norm", "attn_post_norm", "ffn_post_norm"},
     )
     if read_rope_scaling(reader, base.context_length).kind == "yarn":
-        reader.refuse("rope scaling 'yarn' is not known in the family 'gemma3'; known are none, linear")
+        reader.refuse(f"rope scaling 'yarn' is not known in the family {reader.architecture!r}; known are none, linear")
     is_27b = base.num_layers == LAYERS_OF_27B
     query_scale = base.hidden_size // base.num_heads if is_27b else base.head_dim
     config = dataclasses.replace(

@@ -131,10 +131,10 @@ class _Decider(Generic[Key]):
 
     def run(self, waiting: Sequence[Waiting[Key]]) -> Decision[Key]:
         for position, model in enumerate(waiting):
-            self._serve(model, num_behind=len(waiting) - position - 1)
+            self._serve(model, waiting[position + 1 :])
         return self._decision
 
-    def _serve(self, model: Waiting[Key], num_behind: int) -> None:
+    def _serve(self, model: Waiting[Key], behind: Sequence[Waiting[Key]]) -> None:
         most = self._budget.ceiling - self._pinned_bytes
         if model.least_bytes > most or self._pinned_places >= self._max_places:
             self._decision.refused[model.key] = most
@@ -143,9 +143,9 @@ class _Decider(Generic[Key]):
         # The reserve is touched only for a model that would not fit without it, whoever is evicted.
         slack = self._budget.ceiling - self._budget.target if need > self._budget.target - self._pinned_bytes else 0
         if self._fits(need, slack, 0, 0):
-            surplus = max(0, self._free - need) // (num_behind + 1)
-            self._decision.starts[model.key] = need + surplus
-            self._free -= need
+            given = need + self._surplus(need, behind)
+            self._decision.starts[model.key] = given
+            self._free -= given
             self._places -= 1
         elif (
             self._fits(need, slack, self._coming, self._coming_places)
@@ -154,6 +154,17 @@ class _Decider(Generic[Key]):
             or (model.is_starved and self._close(need, slack))
         ):
             self._promise(need)
+
+    def _surplus(self, need: int, behind: Sequence[Waiting[Key]]) -> int:
+        """What a model gets beyond its need: an equal share with those behind it that start now as well."""
+        left = max(0, self._free - need)
+        places = self._places - 1
+        num_sharing = 1
+        for other in behind:
+            if other.wanted_bytes <= left and num_sharing <= places:
+                left -= other.wanted_bytes
+                num_sharing += 1
+        return left // num_sharing
 
     def _fits(self, need: int, slack: int, more_bytes: int, more_places: int) -> bool:
         return need <= self._free + slack + more_bytes and self._places + more_places >= 1

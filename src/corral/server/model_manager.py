@@ -73,6 +73,11 @@ class ModelManager:
         """Everything that can be asked for. May read many small files: call it on a thread."""
         return self._names.all()
 
+    @property
+    def num_pending(self) -> int:
+        """Requests that wait for their model to be loaded."""
+        return self._workers.num_pending
+
     @asynccontextmanager
     async def lease(
         self, local: LocalModel, *, keep_alive: float | None = None, num_ctx: int | None = None

@@ -219,9 +219,9 @@ class WorkerLife:
         if self._clock.time() - slot.ready_since > STABLE_S:
             slot.num_deaths = 0
         slot.forget_worker()
-        await client.close()
         if slot.is_pinned or slot.num_leases:
             self._ask_again(slot)
+        await client.close()
         self.on_change()
 
     def _ask_again(self, slot: Slot) -> None:

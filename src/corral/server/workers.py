@@ -39,7 +39,7 @@ class Workers:
         self._probe = probe
         self._clock = clock
         self._slots: dict[Path, Slot] = {}
-        self._num_pending = 0
+        self.num_pending = 0
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._decider: asyncio.Task[None] | None = None
@@ -69,7 +69,7 @@ class Workers:
         if slot.takes_leases:
             slot.grant(self._clock.time())
             return slot
-        if self._num_pending >= self._config.max_pending:
+        if self.num_pending >= self._config.max_pending:
             raise QueueFull(BUSY)
         waiter = Waiter(asyncio.get_running_loop().create_future(), self._clock.time(), num_ctx)
         timers = (
@@ -77,7 +77,7 @@ class Workers:
             self._clock.call_later(self._config.fair_wait_s, self.wake),
         )
         slot.waiters.append(waiter)
-        self._num_pending += 1
+        self.num_pending += 1
         self.wake()
         try:
             await waiter.future
@@ -90,7 +90,7 @@ class Workers:
             for timer in timers:
                 timer.cancel()
             slot.waiters.remove(waiter)
-            self._num_pending -= 1
+            self.num_pending -= 1
             self.wake()
         return slot
 
@@ -207,6 +207,9 @@ class Workers:
         ]
 
     def _apply(self, decision: Decision[Slot], budget: Budget) -> None:
+        # First, so that those who wait for a victim get no lease on it any more.
+        for victim, slot in decision.evictions.items():
+            self._life.stop(victim, f"evicted {victim.name} to make room for {slot.name}")
         for slot in self.slots:
             slot.is_closed = slot in decision.closed
             if slot.takes_leases and slot.waiters:
@@ -216,8 +219,6 @@ class Workers:
             slot.fail_waiters(self._refusal(slot, num_bytes, budget))
         for slot in decision.releases:
             self._life.release_kv(slot)
-        for victim, slot in decision.evictions.items():
-            self._life.stop(victim, f"evicted {victim.name} to make room for {slot.name}")
         for slot, num_bytes in decision.starts.items():
             self._start(slot, MemoryStatus(budget.total, num_bytes))
         self._watch_memory()

@@ -162,6 +162,30 @@ def cache_home() -> Path:
     return Path(base).expanduser() / "corral"
 
 
+# Settings of Ollama's that this program reads, in `corral serve` or elsewhere.
+_OLLAMA_SETTINGS = frozenset(
+    f"OLLAMA_{name}"
+    for name in (
+        *("HOST", "MODELS", "KEEP_ALIVE", "MAX_LOADED_MODELS", "MAX_QUEUE", "LOAD_TIMEOUT", "CONTEXT_LENGTH"),
+        *("KV_CACHE_TYPE", "ORIGINS", "API_KEY", "NOHISTORY", "EDITOR"),
+    )
+)
+
+
+def unused_ollama_settings() -> list[str]:
+    """A line on OLLAMA_NUM_PARALLEL, and one on all other settings of Ollama's that are set and mean nothing here."""
+    given = sorted(name for name, value in os.environ.items() if name.startswith("OLLAMA_") and value)
+    unused = [name for name in given if name not in _OLLAMA_SETTINGS and name != "OLLAMA_NUM_PARALLEL"]
+    lines = []
+    if "OLLAMA_NUM_PARALLEL" in given:
+        lines.append(
+            "OLLAMA_NUM_PARALLEL is not needed: requests run side by side as memory allows; --max-num-seqs bounds it"
+        )
+    if unused:
+        lines.append(f"settings of Ollama's that mean nothing here: {', '.join(unused)}")
+    return lines
+
+
 def forced_isa() -> str | None:
     """CORRAL_ISA: scalar, neon, avx2, avx2_vnni, avx512 or amx, for tests and comparisons."""
     return os.environ.get("CORRAL_ISA") or None
@@ -173,6 +197,25 @@ def without_blas_threads() -> None:
     For our own processes only, before they import numpy; what the user has set stays.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def transfer_streams() -> int:
+    """CORRAL_MAX_TRANSFER_STREAMS, else OLLAMA_MAX_TRANSFER_STREAMS: requests at once for one large file.
+
+    Raises:
+        InvalidConfig: not a whole number from 1 to 64.
+    """
+    for name in ("CORRAL_MAX_TRANSFER_STREAMS", "OLLAMA_MAX_TRANSFER_STREAMS"):
+        if text := os.environ.get(name):
+            if not (text.isdecimal() and text.isascii() and 1 <= int(text) <= 64):
+                raise InvalidConfig(f"{name} is {text!r}; it must be a whole number from 1 to 64")
+            return int(text)
+    return 6
+
+
+def registry_mirror() -> str | None:
+    """CORRAL_REGISTRY: address to use in place of Ollama's own registry."""
+    return os.environ.get("CORRAL_REGISTRY") or None
 
 
 def has_https_proxy() -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_nobody_is_evicted_in_vain() -> None:
 
 
 @pytest.mark.parametrize("kept", [{"is_pinned": True}, {"is_idle": False}])
-def test_pinned_and_busy_models_are_not_evicted(kept: dict[str, bool]) -> None:
+def test_pinned_and_busy_models_are_not_evicted(kept: dict[str, Any]) -> None:
     residents = [replace(IDLE_OLD, **kept), IDLE_NEW]
     assert decide(residents, [want("a", 30)], BUDGET).evictions == {"new": "a"}
 

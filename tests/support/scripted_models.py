@@ -24,6 +24,7 @@ class ScriptedNeeds:
     """A model of FIXED_BYTES and 4 MiB of KV cache a sequence; its memory can be had by the byte."""
 
     fixed_bytes: int = FIXED_BYTES
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def kv_bytes(self, context: int) -> int:
         return min(context, CONTEXT) * KV_BYTES_PER_TOKEN
@@ -51,12 +52,12 @@ class ScriptedNeeds:
         )
 
 
-def read_scripted_needs(path: Path, _: EngineConfig) -> Needs:
+def read_scripted_needs(path: Path, engine: EngineConfig) -> Needs:
     """A file's stem may end in its size: "big-300.gguf" takes 300 MiB. "damaged.gguf" cannot be read."""
     if path.stem == "damaged":
         raise InvalidModelFile(path, 0, "not a GGUF file")
     size = path.stem.rpartition("-")[2]
-    return ScriptedNeeds(int(size) * MIB if size.isdigit() else FIXED_BYTES)
+    return ScriptedNeeds(int(size) * MIB if size.isdigit() else FIXED_BYTES, engine)
 
 
 @dataclass

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+_LONGEST_S = 1e8  # an event loop takes no inf
+
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
@@ -26,4 +28,4 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_later(delay_s, callback)
+        return asyncio.get_running_loop().call_later(min(delay_s, _LONGEST_S), callback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,10 @@ USEFUL_CONTEXT = 4096  # tokens: others give way until a new model gets this muc
 
 
 class Needs(Protocol):
+    @property
+    def engine(self) -> EngineConfig:
+        """The settings for this model: with no longer context than it was made for."""
+
     @property
     def fixed_bytes(self) -> int:
         """Weights and work memory."""
@@ -42,9 +47,10 @@ class FileNeeds:
     def __init__(self, sizes: WeightSizes, config: ModelConfig, engine: EngineConfig) -> None:
         from corral.model.memory import MemoryStatus
 
+        wanted = engine.max_model_len
+        self.engine = engine if wanted is None else replace(engine, max_model_len=min(wanted, config.context_length))
         self._sizes = sizes
         self._config = config
-        self._engine = engine
         self._base = self.plan(MemoryStatus(1 << 60, 1 << 60))
 
     @property
@@ -54,15 +60,15 @@ class FileNeeds:
     def kv_bytes(self, context: int) -> int:
         if self._base.embedding is not None:
             return self._base.pool_bytes
-        if self._engine.kv_cache_bytes is not None:
-            return self._engine.kv_cache_bytes
-        tokens = self._engine.max_model_len or min(context, self._base.context_length)
+        if self.engine.kv_cache_bytes is not None:
+            return self.engine.kv_cache_bytes
+        tokens = self.engine.max_model_len or min(context, self._base.context_length)
         return -(-tokens // BLOCK_SIZE) * BLOCK_SIZE * self._base.kv_bytes_per_token
 
     def least_bytes(self, context: int) -> int:
         from corral.model.plan import POOL_SHARE
 
-        is_given = self._engine.kv_cache_bytes is not None or self._base.embedding is not None
+        is_given = self.engine.kv_cache_bytes is not None or self._base.embedding is not None
         share = 1.0 if is_given else POOL_SHARE
         # One byte more: the plan rounds the pool down.
         return self.fixed_bytes + int(self.kv_bytes(context) / share) + 1
@@ -70,7 +76,7 @@ class FileNeeds:
     def plan(self, memory: MemoryStatus) -> Plan:
         from corral.model.plan import plan_sizes
 
-        return plan_sizes(self._sizes, self._config, self._engine, memory)
+        return plan_sizes(self._sizes, self._config, self.engine, memory)
 
 
 def read_needs(path: Path, engine: EngineConfig) -> Needs:

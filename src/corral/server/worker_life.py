@@ -103,9 +103,11 @@ class WorkerLife:
 
     def _config_for(self, slot: Slot, memory: MemoryStatus | None) -> EngineConfig:
         """The engine's settings with a KV pool that fits into `memory`."""
-        if memory is None or slot.needs is None or self.engine.kv_cache_bytes is not None:
+        if memory is None or slot.needs is None:
             return self.engine
-        return replace(self.engine, kv_cache_bytes=slot.needs.plan(memory).pool_bytes)
+        if self.engine.kv_cache_bytes is not None:
+            return slot.needs.engine
+        return replace(slot.needs.engine, kv_cache_bytes=slot.needs.plan(memory).pool_bytes)
 
     async def _load(self, slot: Slot, engine: EngineConfig, find_idle: FindIdle) -> None:
         started = self._clock.time()

@@ -187,8 +187,8 @@ class Workers:
 
     def _may_start_unread(self, line: list[Slot]) -> bool:
         """A first model alone has the machine to itself: its worker plans by what it finds, and no time is lost."""
-        is_alone = len(line) == 1 and not self.slots
-        return is_alone and line[0].needs is None and self._config.max_memory_bytes is None
+        is_alone = len(line) == 1 and not self.slots and line[0].needs is None
+        return is_alone and self._config.max_memory_bytes is None and self._life.engine.max_model_len is None
 
     def _residents(self) -> list[Resident[Slot]]:
         return [

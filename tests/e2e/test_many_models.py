@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -34,7 +35,7 @@ class Serving:
 
     def __init__(self, *arguments: str, folder: Path) -> None:
         command = [sys.executable, "-m", "corral", "serve", "--port", "0", *arguments]
-        env = {"PATH": "", "HOME": str(folder), "CORRAL_HOME": str(folder), "OLLAMA_MODELS": str(folder / "none")}
+        env = {**os.environ, "CORRAL_HOME": str(folder), "OLLAMA_MODELS": str(folder / "none")}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
         self.log: list[str] = []
         self._url = ""
@@ -65,6 +66,13 @@ class Serving:
     def finish_log(self) -> None:
         self._reader.join(30)
 
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.finish_log()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
     def count(self, word: str) -> int:
         return sum(line.startswith(word) for line in self.log)
 
@@ -75,8 +83,7 @@ def serving(*arguments: str, folder: Path) -> Iterator[Serving]:
     try:
         yield server
     finally:
-        server.process.kill()
-        server.process.wait()
+        server.close()
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,13 @@ class ServerConfig:
         no_auth: listen beyond loopback without a key.
         max_body_bytes: largest request body.
         drain_timeout_s: how long streams in flight may take to finish after SIGTERM.
+        keep_alive_s: seconds that a model stays loaded when nobody uses it; 0 is not at all, inf for ever.
+        max_memory_bytes: most that all models together take; None is what the machine has free, less a reserve.
+        max_loaded_models: most models that are loaded at once; None is as many as fit.
+        max_pending: requests that wait for a model to be loaded, beyond which new ones are refused.
+        load_timeout_s: how long a request waits for its model, and a load for its next bit of progress.
+        fair_wait_s: how long a load waits for busy models; from then on the one that was asked longest ago takes
+            nothing new until the load has its memory.
     """
 
     host: str = DEFAULT_HOST
@@ -91,6 +98,22 @@ class ServerConfig:
     no_auth: bool = False
     max_body_bytes: int = 32 << 20
     drain_timeout_s: float = 300.0
+    keep_alive_s: float = 300.0
+    max_memory_bytes: int | None = None
+    max_loaded_models: int | None = None
+    max_pending: int = 512
+    load_timeout_s: float = 300.0
+    fair_wait_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_pending", "load_timeout_s"):
+            _check_positive(name, getattr(self, name))
+        for name in ("max_memory_bytes", "max_loaded_models"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
+        for name in ("keep_alive_s", "fair_wait_s"):
+            if not getattr(self, name) >= 0:
+                raise InvalidConfig(f"{name} is {getattr(self, name)!r}; it must not be below 0")
 
 
 def _check_positive(name: str, value: float) -> None:
@@ -139,6 +162,30 @@ def cache_home() -> Path:
         return Path(home).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "corral"
+
+
+# Settings of Ollama's that this program reads, in `corral serve` or elsewhere.
+_OLLAMA_SETTINGS = frozenset(
+    f"OLLAMA_{name}"
+    for name in (
+        *("HOST", "MODELS", "KEEP_ALIVE", "MAX_LOADED_MODELS", "MAX_QUEUE", "LOAD_TIMEOUT", "CONTEXT_LENGTH"),
+        *("KV_CACHE_TYPE", "ORIGINS", "API_KEY", "NOHISTORY", "EDITOR"),
+    )
+)
+
+
+def unused_ollama_settings() -> list[str]:
+    """A line on OLLAMA_NUM_PARALLEL, and one on all other settings of Ollama's that are set and mean nothing here."""
+    given = sorted(name for name, value in os.environ.items() if name.startswith("OLLAMA_") and value)
+    unused = [name for name in given if name not in _OLLAMA_SETTINGS and name != "OLLAMA_NUM_PARALLEL"]
+    lines = []
+    if "OLLAMA_NUM_PARALLEL" in given:
+        lines.append(
+            "OLLAMA_NUM_PARALLEL is not needed: requests run side by side as memory allows; --max-num-seqs bounds it"
+        )
+    if unused:
+        lines.append(f"settings of Ollama's that mean nothing here: {', '.join(unused)}")
+    return lines
 
 
 def forced_isa() -> str | None:

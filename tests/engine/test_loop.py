@@ -330,6 +330,16 @@ def test_memory_without_cached_tokens_is_given_back_when_idle(make_loop: MakeLoo
     assert loop.stats().num_cached_blocks == 2
 
 
+def test_free_memory_goes_back_when_it_is_asked_for(make_loop: MakeLoop, runner: FakeRunner) -> None:
+    loop, stream = make_loop(kv_idle_release_s=3600), Stream()
+    loop.submit(make_spec("a", max_tokens=30), stream)
+    stream.read()
+    loop.release_free_blocks()
+    assert len(set(runner.released)) == 4  # of 50 tokens, cached prefixes among them
+    loop.close()
+    loop.release_free_blocks()  # a loop that is closed has nothing left
+
+
 @pytest.mark.parametrize("kv_idle_release_s", [0.0, 0.01])
 def test_all_memory_is_given_back_after_a_long_idle(
     make_loop: MakeLoop, runner: FakeRunner, kv_idle_release_s: float

@@ -27,6 +27,7 @@ from corral.worker.main import run
 COMMAND = (sys.executable, __file__)
 MAX_MODEL_LEN = 4096
 BLOCKS = 1000
+KV_BYTES = 16 << 20  # that each request touches, until they are released
 
 OnOutput = Callable[[RequestOutput | CorralError], None]
 
@@ -72,7 +73,9 @@ class Live:
 class ScriptedModel:
     def __init__(self, path: Path, config: EngineConfig) -> None:
         length = config.max_model_len or MAX_MODEL_LEN
-        self.info = ModelInfo(path.stem, "scripted", MAX_MODEL_LEN, length, 1000, "none", 1, 123, 0.0)
+        self.info = ModelInfo(
+            path.stem, "scripted", MAX_MODEL_LEN, length, 1000, "none", 1, 123, 0.0, config.kv_cache_bytes or 1 << 30
+        )
         self.plan_text = "scripted plan"
         self._changed = threading.Condition()
         self._adapter_has_loaded = threading.Event()
@@ -80,6 +83,7 @@ class ScriptedModel:
         self._held: dict[str, Live] = {}
         self._is_closing = False
         self._num_steps = 0
+        self._kv_bytes = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -106,6 +110,7 @@ class ScriptedModel:
             case _:
                 with self._changed:
                     self._live[live.request_id] = live
+                    self._kv_bytes += KV_BYTES
                     self._changed.notify_all()
                 if live.script == "adapters have loaded":
                     self._adapter_has_loaded.set()
@@ -145,7 +150,23 @@ class ScriptedModel:
     def stats(self) -> WorkerStats:
         with self._changed:
             used = len(self._live) + len(self._held)
-            return WorkerStats(num_requests=used, num_blocks=BLOCKS, num_used_blocks=used, num_steps=self._num_steps)
+            return WorkerStats(
+                num_requests=used,
+                num_blocks=BLOCKS,
+                num_used_blocks=used,
+                num_steps=self._num_steps,
+                kv_resident_bytes=self._kv_bytes,
+            )
+
+    def release_kv(self) -> None:
+        with self._changed:
+            self._kv_bytes = 0
+
+    def embed(self, request: EmbedRequest, on_result: Callable[[EmbedResult | CorralError], None]) -> int:
+        """One vector of one value each: the input's length."""
+        vectors = [struct.pack("<f", len(text)) for text in request.inputs]
+        on_result(EmbedResult(request.request_id, vectors, len(vectors)))
+        return len(vectors)
 
     def close(self) -> None:
         with self._changed:

@@ -37,6 +37,7 @@ def app() -> None:
 
 app.add_command(run.run)
 app.add_command(serve.serve)
+app.add_command(serve.serve, "start")
 app.add_command(plan.plan)
 app.add_command(cache.cache)
 app.add_command(store.store)

@@ -1,174 +1,140 @@
-"""`corral serve`: one model for many users, over HTTP."""
+"""`corral serve`: models for many users, over HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from corral.cli import options
-from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, engine_config, option, parse_size
-from corral.cli.terminal import download_progress
-from corral.config import KvCacheDtype, ServerConfig
+from corral.cli.options import engine_config
+from corral.cli.serve_options import Address, serve_options
+from corral.cli.terminal import download_progress, warn
+from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig, unused_ollama_settings
 
-_SERVER_DEFAULTS = ServerConfig()
-_NOT_NEGATIVE = click.FloatRange(min=0)
+if TYPE_CHECKING:
+    from corral.server.run import Serving
+    from corral.store.local_model import LocalModel
 
 
 @click.command("serve")
-@options.model
-@option(
-    "--host",
-    envvar="CORRAL_HOST",
-    default=_SERVER_DEFAULTS.host,
-    help="Address to bind; beyond loopback a key is required.",
-)
-@option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    envvar="CORRAL_PORT",
-    default=_SERVER_DEFAULTS.port,
-    help="0 takes a free one.",
-)
-@option(
-    "--api-key",
-    multiple=True,
-    envvar="CORRAL_API_KEY",
-    metavar="KEY",
-    help="Key that clients must send as a Bearer token; may be given again. Commas separate several in one.",
-)
-@option("--no-auth", is_flag=True, envvar="CORRAL_NO_AUTH", help="Bind beyond loopback without a key.")
-@option(
-    "--served-model-name",
-    envvar="CORRAL_SERVED_MODEL_NAME",
-    metavar="NAME",
-    help="Name for clients; by default MODEL.",
-)
-@options.max_model_len
-@options.max_num_seqs
-@option(
-    "--max-num-batched-tokens",
-    type=POSITIVE,
-    default=ENGINE_DEFAULTS.max_num_batched_tokens,
-    envvar="CORRAL_MAX_NUM_BATCHED_TOKENS",
-    metavar="N",
-    help="Most tokens that one step computes.",
-)
-@option(
-    "--max-step-ms",
-    type=float,
-    default=ENGINE_DEFAULTS.max_step_ms,
-    envvar="CORRAL_MAX_STEP_MS",
-    metavar="MS",
-    help="While somebody streams, steps aim below this, so that tokens keep coming; three times it if many wait.",
-)
-@option(
-    "--max-queue",
-    type=POSITIVE,
-    default=ENGINE_DEFAULTS.max_queue,
-    envvar="CORRAL_MAX_QUEUE",
-    metavar="N",
-    help="Waiting requests; beyond it clients get 503.",
-)
-@options.kv_cache_memory
-@options.kv_cache_dtype
-@option(
-    "--kv-idle-release",
-    type=_NOT_NEGATIVE,
-    default=ENGINE_DEFAULTS.kv_idle_release_s,
-    envvar="CORRAL_KV_IDLE_RELEASE",
-    metavar="SECONDS",
-    help="Idle time after which the memory of the KV cache is given back.",
-)
-@options.threads
-@options.no_cache
-@options.cache_max
-@option(
-    "--no-prefix-caching", is_flag=True, envvar="CORRAL_NO_PREFIX_CACHING", help="Share no KV cache among requests."
-)
-@option(
-    "--max-body-size",
-    type=parse_size,
-    default=_SERVER_DEFAULTS.max_body_bytes,
-    show_default="32M",
-    envvar="CORRAL_MAX_BODY_SIZE",
-    metavar="SIZE",
-    help="Largest request body.",
-)
-@option(
-    "--drain-timeout", type=_NOT_NEGATIVE, default=_SERVER_DEFAULTS.drain_timeout_s, envvar="CORRAL_DRAIN_TIMEOUT",
-    metavar="SECONDS", help="After SIGTERM, how long streams in flight may take to finish.",
-)  # fmt: skip
+@serve_options
+@click.pass_context
 def serve(
-    model: str,
+    context: click.Context,
+    /,
+    models: tuple[str, ...],
     *,
-    host: str,
-    port: int,
+    host: Address,
+    port: int | None,
     api_key: tuple[str, ...],
     no_auth: bool,
     served_model_name: str | None,
-    max_model_len: int | None,
-    max_num_seqs: int,
-    max_num_batched_tokens: int,
-    max_step_ms: float,
+    preload: tuple[str, ...],
+    pin: tuple[str, ...],
+    keep_alive: float,
+    max_memory: int | None,
+    max_loaded_models: int | None,
+    load_timeout: float,
+    fair_wait: float,
     max_queue: int,
-    kv_cache_memory: int | None,
-    kv_cache_dtype: KvCacheDtype,
-    kv_idle_release: float,
-    threads: int | None,
-    no_cache: bool,
-    cache_max: int | None,
-    no_prefix_caching: bool,
     max_body_size: int,
     drain_timeout: float,
+    max_model_len: int | None,
+    no_prefix_caching: bool,
+    kv_cache_dtype: KvCacheDtype,
+    kv_idle_release: float,
+    **others: Any,
 ) -> None:
-    """Serve a model over OpenAI's protocol until SIGTERM or Ctrl-C; it is downloaded first if need be.
+    """Serve models over OpenAI's protocol and Ollama's until SIGTERM or Ctrl-C.
 
-    MODEL is a name of the catalog (smollm2) or the path of a .gguf file. Every flag can be set by its environment
-    variable too.
+    With MODEL, those models are loaded and kept, and no others are served; what is not here is downloaded first.
+    Without, every model in the store is served, loaded when somebody asks for it, and unloaded when nobody does for a
+    while.
+
+    MODEL is a name (smollm2) or the path of a .gguf file. Every flag can be set by its environment variable too.
     """
+    if served_model_name is not None and len(models) != 1:
+        raise click.UsageError("--served-model-name names one model; give exactly one MODEL with it")
+    if models and (preload or pin):
+        raise click.UsageError("--preload and --pin are for a server without MODEL; with MODEL, those are kept loaded")
     engine = engine_config(
-        max_model_len=max_model_len,
-        kv_cache_memory=kv_cache_memory,
+        max_model_len=max_model_len or None,
         kv_cache_dtype=kv_cache_dtype,
-        threads=threads,
-        no_cache=no_cache,
-        cache_max=cache_max,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        max_step_ms=max_step_ms,
         max_queue=max_queue,
         kv_idle_release_s=kv_idle_release,
         enable_prefix_caching=not no_prefix_caching,
+        **others,
     )
     server = ServerConfig(
-        host=host,
-        port=port,
+        host=host.host,
+        port=_port(context, host, port),
         api_keys=split_keys(api_key),
         no_auth=no_auth,
         max_body_bytes=max_body_size,
         drain_timeout_s=drain_timeout,
+        keep_alive_s=keep_alive,
+        max_memory_bytes=max_memory,
+        max_loaded_models=max_loaded_models or None,
+        max_pending=max_queue,
+        load_timeout_s=load_timeout,
+        fair_wait_s=fair_wait,
     )
     from corral.server.listen import check_exposure, resolve_host
-    from corral.store import resolve
 
-    check_exposure(server, resolve_host(host))  # before a download, not after it
-    with download_progress() as on_status:
-        path = resolve(model, on_status).path
+    check_exposure(server, resolve_host(server.host))  # before a download, not after it
+    for line in unused_ollama_settings():
+        warn(line)
+    serving = _named(models, served_model_name) if models else _on_demand(preload, pin)
     from corral.server.run import serve as run_server
 
-    raise click.exceptions.Exit(run_server(path, served_model_name or default_name(model), engine, server))
+    raise click.exceptions.Exit(run_server(serving, engine, server))
+
+
+def _named(models: Sequence[str], served_model_name: str | None) -> Serving:
+    """These models and no others."""
+    from corral.server.model_names import NamedModels
+    from corral.server.run import Serving
+
+    found = _resolve(models)
+    aliases = dict(zip(models, found, strict=True))
+    if served_model_name is not None:
+        found, aliases = [replace(found[0], name=served_model_name)], {}
+    return Serving(NamedModels(found, aliases), tuple(found))
+
+
+def _on_demand(preload: Sequence[str], pin: Sequence[str]) -> Serving:
+    """Everything in the store, and files that were named."""
+    from corral.server.model_names import StoredModels
+    from corral.server.run import Serving
+    from corral.store.library import Library
+
+    pinned, preloaded = _resolve(pin), _resolve(preload)
+    files = [local for local in (*pinned, *preloaded) if not local.digest]
+    return Serving(StoredModels(Library.open(), files), tuple(pinned), tuple(preloaded))
+
+
+def _resolve(names: Sequence[str]) -> list[LocalModel]:
+    """The models, downloaded if need be."""
+    from corral.store import resolve
+
+    with download_progress() as on_status:
+        return [resolve(name, on_status) for name in names]
+
+
+def _port(context: click.Context, host: Address, port: int | None) -> int:
+    """--port, else what --host says, else the environment's, which is CORRAL_PORT before CORRAL_HOST or OLLAMA_HOST."""
+    is_flag = {name: context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("host", "port")}
+    if host.port is not None and is_flag["host"] and not is_flag["port"]:
+        return host.port
+    if port is not None:
+        return port
+    return DEFAULT_PORT if host.port is None else host.port
 
 
 def split_keys(values: Iterable[str]) -> tuple[str, ...]:
     """The keys out of repeated flags or the environment, in order, each once; empty ones are no keys."""
     keys = (key.strip() for value in values for key in value.split(","))
     return tuple(dict.fromkeys(key for key in keys if key))
-
-
-def default_name(model: str) -> str:
-    """What clients call the model: the name as given, or the file's name without folder and suffix."""
-    from corral.store.names import as_path
-
-    path = as_path(model)
-    return model if path is None else path.name.removesuffix(".gguf")

@@ -1,6 +1,6 @@
 """Frames between the front process and a worker: msgpack behind a 4-byte big-endian length. Pure.
 
-The front sends Load, Submit, SubmitEmbed, Abort, Drain, Ping and GetStats; the worker sends the rest.
+The front sends Load, Submit, SubmitEmbed, Abort, Drain, Ping, ReleaseKV and GetStats; the worker sends the rest.
 Decoding builds only the types named here, so a frame can do no more than its fields say.
 """
 
@@ -48,6 +48,12 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ping(msgspec.Struct, tag=True, frozen=True):
+    call_id: int
+
+
+class ReleaseKV(msgspec.Struct, tag=True, frozen=True):
+    """Give the memory of KV blocks that no request holds back; answered by Pong when that is done."""
+
     call_id: int
 
 
@@ -103,7 +109,7 @@ class Stats(msgspec.Struct, tag=True, frozen=True):
     stats: WorkerStats
 
 
-ToWorker = Load | Submit | SubmitEmbed | Abort | Drain | Ping | GetStats
+ToWorker = Load | Submit | SubmitEmbed | Abort | Drain | Ping | ReleaseKV | GetStats
 FromWorker = Planned | Progress | Ready | Outputs | Embedded | Failure | Drained | Pong | Stats
 
 _encoder = msgspec.msgpack.Encoder()

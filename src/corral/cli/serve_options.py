@@ -1,0 +1,206 @@
+"""The flags of `corral serve` and their twins in the environment: a flag wins over CORRAL_*, that over OLLAMA_*."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import click
+
+from corral.cli import options
+from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, Decorator, option, parse_size
+from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig
+
+SERVER_DEFAULTS = ServerConfig()
+NOT_NEGATIVE = click.FloatRange(min=0)
+COUNT = click.IntRange(min=0)
+KV_TYPES = {"f16": "f16", "fp16": "f16", "q8_0": "int8"}  # Ollama's words for what we have
+NOTHING_SMALLER = "int8"  # what q4_0 and the like become: the smallest we have
+
+_HTTP_PORT = 80  # of a URL without a port, as Ollama reads it
+_ADDRESS = re.compile(
+    r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
+    r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^\s:/\[\]]*))(?::(?P<port>\d{1,5}))?/?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; `port` is None where none was said."""
+
+    host: str
+    port: int | None = None
+
+
+def parse_address(text: str) -> Address:
+    """`host`, `host:port`, `:port`, `[v6]:port`, a bare IPv6 address, each with or without http:// before it.
+
+    Raises:
+        click.BadParameter: anything else; https, too, as we speak no TLS.
+    """
+    text = text.strip().strip("\"'")
+    if text.count(":") > 1 and "[" not in text and "/" not in text:
+        return Address(text)
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match["port"] or 0) > 65535:
+        raise click.BadParameter(f"{text!r} is no address; write host, host:port, :port or [v6]:port")
+    if match["scheme"] is not None and match["scheme"].lower() != "http":
+        raise click.BadParameter(
+            f"{text!r}: Corral itself speaks http only; let a proxy do {match['scheme']}, and give host:port"
+        )
+    port = int(match["port"]) if match["port"] else _HTTP_PORT if match["scheme"] else None
+    return Address(match["v6"] or match["host"] or SERVER_DEFAULTS.host, port)
+
+
+def parse_keep_alive(text: str | float) -> float:
+    """Seconds of "5m", "1h30m" or a number of seconds; below 0 is for ever.
+
+    Raises:
+        click.BadParameter: anything else.
+    """
+    seconds = _seconds(text)
+    return math.inf if seconds < 0 else seconds
+
+
+def parse_timeout(text: str | float) -> float:
+    """As parse_keep_alive; 0 is for ever too, as in Ollama.
+
+    Raises:
+        click.BadParameter: anything else.
+    """
+    seconds = _seconds(text)
+    return seconds if seconds > 0 else math.inf
+
+
+def _seconds(text: str | float) -> float:
+    from corral.errors import InvalidRequest
+    from corral.server.durations import parse_seconds
+
+    try:
+        return parse_seconds(str(text).strip())
+    except InvalidRequest:
+        raise click.BadParameter(
+            f"{text!r} is no length of time; write seconds, or for instance 5m or 1h30m; -1 is for ever"
+        ) from None
+
+
+class _KvType(click.Choice):  # type: ignore[type-arg,unused-ignore]
+    """Our types, and Ollama's names."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        lowered = str(value).lower()
+        if re.fullmatch(r"q[45]_[01]|iq4_nl", lowered):
+            click.echo(f"keys and values as {lowered} are not known here; {NOTHING_SMALLER} is taken", err=True)
+            return NOTHING_SMALLER
+        return super().convert(KV_TYPES.get(lowered, value), param, ctx)
+
+
+def _twins(*names: str) -> list[str]:
+    return [f"{prefix}_{name}" for name in names for prefix in ("CORRAL", "OLLAMA")]
+
+
+_FLAGS: list[Decorator] = [
+    click.argument("models", metavar="[MODEL]...", nargs=-1),
+    option(
+        "--host", type=parse_address, envvar=_twins("HOST"), default=SERVER_DEFAULTS.host, metavar="ADDRESS",
+        help="Address to bind, with or without a port; beyond loopback a key is required.",
+    ),
+    option(
+        "--port", type=click.IntRange(0, 65535), envvar="CORRAL_PORT", show_default=str(DEFAULT_PORT),
+        help="0 takes a free one.",
+    ),
+    option(
+        "--api-key", multiple=True, envvar="CORRAL_API_KEY", metavar="KEY",
+        help="Key that clients must send as a Bearer token; may be given again. Commas separate several in one.",
+    ),
+    option("--no-auth", is_flag=True, envvar="CORRAL_NO_AUTH", help="Bind beyond loopback without a key."),
+    option(
+        "--served-model-name", envvar="CORRAL_SERVED_MODEL_NAME", metavar="NAME",
+        help="Name for clients, where one MODEL is served; by default its own.",
+    ),
+    option(
+        "--preload", multiple=True, envvar="CORRAL_PRELOAD", metavar="NAME",
+        help="Load this model at the start, of a server without MODEL; may be given again.",
+    ),
+    option(
+        "--pin", multiple=True, envvar="CORRAL_PIN", metavar="NAME",
+        help="Load this model at the start and keep it, of a server without MODEL; may be given again.",
+    ),
+    option(
+        "--keep-alive", type=parse_keep_alive, envvar=_twins("KEEP_ALIVE"), default="5m", metavar="TIME",
+        help="How long a model that nobody uses stays loaded: 5m, 1h30m, seconds; 0 is not at all, -1 for ever.",
+    ),
+    option(
+        "--max-memory", type=parse_size, envvar="CORRAL_MAX_MEMORY", metavar="SIZE",
+        help="Most memory that all models together take; by default what the machine has free, less a reserve.",
+    ),
+    option(
+        "--max-loaded-models", type=COUNT, envvar=_twins("MAX_LOADED_MODELS"), metavar="N",
+        help="Most models that are loaded at once; by default, and with 0, as many as fit.",
+    ),
+    option(
+        "--load-timeout", type=parse_timeout, envvar=_twins("LOAD_TIMEOUT"), default="5m", metavar="TIME",
+        help="How long a request waits for its model to be loaded; then it gets 503.",
+    ),
+    option(
+        "--fair-wait", type=NOT_NEGATIVE, envvar="CORRAL_FAIR_WAIT", default=SERVER_DEFAULTS.fair_wait_s,
+        metavar="SECONDS",
+        help="How long a load waits for busy models; then one of them takes nothing new until the load has its memory.",
+    ),
+    option(
+        "--max-model-len", "--ctx-size", type=COUNT, envvar=["CORRAL_MAX_MODEL_LEN", "OLLAMA_CONTEXT_LENGTH"],
+        metavar="TOKENS",
+        help="Longest context; by default, and with 0, the model's own limit, or what fits into memory.",
+    ),
+    options.max_num_seqs,
+    option(
+        "--max-num-batched-tokens", type=POSITIVE, default=ENGINE_DEFAULTS.max_num_batched_tokens,
+        envvar="CORRAL_MAX_NUM_BATCHED_TOKENS", metavar="N",
+        help="Most tokens that one step computes.",
+    ),
+    option(
+        "--max-step-ms", type=float, default=ENGINE_DEFAULTS.max_step_ms, envvar="CORRAL_MAX_STEP_MS", metavar="MS",
+        help="While somebody streams, steps aim below this, so that tokens keep coming; three times it if many wait.",
+    ),
+    option(
+        "--max-queue", type=POSITIVE, default=ENGINE_DEFAULTS.max_queue, envvar=_twins("MAX_QUEUE"), metavar="N",
+        help="Waiting requests, of each model and of all that wait for one to be loaded; beyond it clients get 503.",
+    ),
+    options.kv_cache_memory,
+    option(
+        "--kv-cache-dtype", type=_KvType(get_args(KvCacheDtype)), default=ENGINE_DEFAULTS.kv_cache_dtype,
+        envvar=["CORRAL_KV_CACHE_DTYPE", "OLLAMA_KV_CACHE_TYPE"],
+        help="What keys and values are kept as: f16 (auto), or int8 (q8_0), which holds about twice the tokens "
+        "and reads long contexts faster, at some loss.",
+    ),
+    option(
+        "--kv-idle-release", type=NOT_NEGATIVE, default=ENGINE_DEFAULTS.kv_idle_release_s,
+        envvar="CORRAL_KV_IDLE_RELEASE", metavar="SECONDS",
+        help="Idle time after which the memory of the KV cache is given back.",
+    ),
+    options.threads,
+    options.no_cache,
+    options.cache_max,
+    option(
+        "--no-prefix-caching", is_flag=True, envvar="CORRAL_NO_PREFIX_CACHING", help="Share no KV cache among requests."
+    ),
+    option(
+        "--max-body-size", type=parse_size, default=SERVER_DEFAULTS.max_body_bytes, show_default="32M",
+        envvar="CORRAL_MAX_BODY_SIZE", metavar="SIZE",
+        help="Largest request body.",
+    ),
+    option(
+        "--drain-timeout", type=NOT_NEGATIVE, default=SERVER_DEFAULTS.drain_timeout_s, envvar="CORRAL_DRAIN_TIMEOUT",
+        metavar="SECONDS",
+        help="After SIGTERM, how long streams in flight may take to finish.",
+    ),
+]  # fmt: skip
+
+
+def serve_options(function: Any) -> Any:
+    """All flags, in the order in which help shows them."""
+    for flag in reversed(_FLAGS):
+        function = flag(function)
+    return function

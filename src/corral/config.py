@@ -125,6 +125,11 @@ def without_blas_threads() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def has_https_proxy() -> bool:
+    """HTTPS_PROXY or ALL_PROXY, in either case: connections to HTTPS addresses go through a proxy."""
+    return any(os.environ.get(name) for base in ("HTTPS_PROXY", "ALL_PROXY") for name in (base, base.lower()))
+
+
 def ca_bundle() -> str | None:
     """REQUESTS_CA_BUNDLE, else CURL_CA_BUNDLE: file of certificate authorities to trust, as requests and curl do."""
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None

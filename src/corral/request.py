@@ -60,10 +60,24 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer with its log-probability, and the likeliest tokens in its place: (bytes, logprob) each.
+
+    Natural logarithms, of the model's own distribution: before penalties, temperature and cuts.
+    """
+
+    token_id: int
+    text_bytes: bytes  # may be part of a character
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What one answer (`index` in [0, n)) gained: whole characters only, stop strings held back.
 
-    `thinking` is what the model wrote before its answer, for itself.
+    `thinking` is what the model wrote before its answer, for itself. `logprobs`, where they were asked for, has one
+    entry for each of `token_ids`; text that is held back comes later than its tokens.
     """
 
     index: int
@@ -72,6 +86,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None  # the stop string or stop token that ended it
     thinking: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

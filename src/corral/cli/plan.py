@@ -46,8 +46,8 @@ def plan(
         kv_cache_dtype=kv_cache_dtype,
         max_num_seqs=max_num_seqs,
     )
-    with download_progress() as on_progress:
-        path = resolve(model, on_progress)
+    with download_progress() as on_status:
+        path = resolve(model, on_status).path
     gguf = open_gguf(path)
     try:
         found = estimate(gguf, read_config(gguf), config)

@@ -144,8 +144,8 @@ def load(model: str, config: EngineConfig) -> Pipeline:
     """The model in this process, with progress on stderr for a person."""
     from corral.store import resolve
 
-    with download_progress() as on_download:
-        path = resolve(model, on_download)
+    with download_progress() as on_status:
+        path = resolve(model, on_status).path
     from corral.worker.loading import load_pipeline
 
     with load_progress() as on_load:

@@ -153,8 +153,8 @@ def serve(
     from corral.store import resolve
 
     check_exposure(server, resolve_host(host))  # before a download, not after it
-    with download_progress() as on_progress:
-        path = resolve(model, on_progress)
+    with download_progress() as on_status:
+        path = resolve(model, on_status).path
     from corral.server.run import serve as run_server
 
     raise click.exceptions.Exit(run_server(path, served_model_name or default_name(model), engine, server))

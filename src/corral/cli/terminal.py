@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from corral.store.download import Progress
+    from corral.store.status import OnStatus, Status
 
 # Everything that steers a terminal, but for line feed and tab: what a model writes is text.
 _CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
@@ -56,10 +56,10 @@ class AnswerPrinter:
 
 
 @contextlib.contextmanager
-def download_progress() -> Iterator[Progress]:
-    """A bar with size, speed and time left for a person; for a pipe, one line a file."""
+def download_progress() -> Iterator[OnStatus]:
+    """A bar with size, speed and time left for a person; for a pipe, each line once."""
     if not is_terminal(sys.stderr):
-        yield lambda _done, total, label: warn(label) if total is None else None
+        yield _Lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -69,20 +69,32 @@ def download_progress() -> Iterator[Progress]:
         yield _DownloadBars(bars)
 
 
+class _Lines:
+    """Each status once: a bar's many steps are one line."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def __call__(self, told: Status, /) -> None:
+        if told.status not in self._seen:
+            self._seen.add(told.status)
+            warn(told.status)
+
+
 class _DownloadBars:
-    """One bar a file; mere notices are printed above them."""
+    """One bar a blob; mere notices are printed above them."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, done: int, total: int | None, label: str, /) -> None:
-        if done == 0 and total is None:
-            self._bars.console.print(label, markup=False, highlight=False)
+    def __call__(self, told: Status, /) -> None:
+        if not told.digest:
+            self._bars.console.print(told.status, markup=False, highlight=False)
             return
-        if label not in self._tasks:
-            self._tasks[label] = self._bars.add_task(label, total=total)
-        self._bars.update(self._tasks[label], completed=done, total=total)
+        if told.digest not in self._tasks:
+            self._tasks[told.digest] = self._bars.add_task(told.status, total=told.total or None)
+        self._bars.update(self._tasks[told.digest], completed=told.completed, total=told.total or None)
 
 
 @contextlib.contextmanager

@@ -28,8 +28,8 @@ class Request:
     """One request, parsed and checked, in no protocol's own words.
 
     Exactly one of `prompt` (raw text, or token ids) and `messages` (chat, rendered by the model's
-    template) is set. `messages` entries are {"role": str, "content": str, ...}. `context` are ids of an earlier exchange
-    that stand before the rendered messages; `with_prompt_ids` asks for the ids of the whole prompt.
+    template) is set. `messages` entries are {"role": str, "content": str, ...}. `context` are ids of an
+    earlier exchange that stand before the rendered messages; `with_prompt_ids` asks for the prompt's ids.
     """
 
     request_id: str

@@ -10,6 +10,7 @@ from corral.errors import (
     ContextLengthExceeded,
     CorralError,
     EngineDead,
+    InvalidModelName,
     InvalidRequest,
     ModelNotFound,
     QueueFull,
@@ -52,6 +53,8 @@ def ollama_error(error: Exception) -> OllamaError:
     match error:
         case InvalidRequest():
             return OllamaError(400, error.message)
+        case InvalidModelName():
+            return OllamaError(400, str(error))
         case ModelNotFound():
             return OllamaError(404, str(error))
         case QueueFull():

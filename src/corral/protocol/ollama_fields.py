@@ -1,4 +1,4 @@
-"""Reading a body as Ollama does: unknown fields pass, null is the default, a wrong type is refused in Go's own words."""
+"""Reading a body as Ollama does: unknown fields pass, null is the default, a wrong type is refused in Go's words."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class Fields:
 
     def _refuse(self, name: str, value: object, wanted: str) -> NoReturn:
         path = self._join(name)
-        message = f"json: cannot unmarshal {_kind_of(value)} into Go struct field {self._struct}.{path} of type {wanted}"
+        message = (
+            f"json: cannot unmarshal {_kind_of(value)} into Go struct field {self._struct}.{path} of type {wanted}"
+        )
         raise InvalidRequest(message, param=path)
 
 

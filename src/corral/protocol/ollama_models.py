@@ -73,7 +73,7 @@ class ListedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A line of /api/ps. Bytes are measured; `expires_at` None is never. From `state` on the fields are Corral's own."""
+    """A line of /api/ps. Bytes are measured; `expires_at` None is never. The fields from `state` on are Corral's."""
 
     name: str
     digest: str

@@ -39,7 +39,7 @@ class CopyCall:
 
 @dataclass(frozen=True, slots=True)
 class CreateCall:
-    """/api/create. `files` and `adapters` are names -> "sha256:<hex>" of blobs sent before; never paths of this machine."""
+    """/api/create. `files`, `adapters`: name -> "sha256:<hex>" of a blob sent before, never a path of this machine."""
 
     model: str
     from_: str
@@ -127,7 +127,7 @@ def parse_create(body: Mapping[str, Any]) -> CreateCall:
 
 
 def parse_digest(text: str) -> str:
-    """"sha256:<hex>" in lower case; "-" may stand for ":"."""
+    """ "sha256:<hex>" in lower case; "-" may stand for ":"."""
     found = _DIGEST.fullmatch(text)
     if found is None:
         raise InvalidRequest("invalid digest format", param="digest")

@@ -1,4 +1,4 @@
-"""What a model's Modelfile adds to a request of any protocol: the client's own words come first, then the Modelfile's."""
+"""What a Modelfile adds to a request of any protocol: the client's own words come first, then the Modelfile's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sampling_defaults(local: LocalModel) -> Mapping[str, Any]:
 
 
 def with_sampling_defaults(local: LocalModel, body: Mapping[str, Any]) -> dict[str, Any]:
-    """A body of OpenAI's protocol with the PARAMETERs laid under the client's own fields; null is no value."""
+    """A body of OpenAI's protocol with the PARAMETERs laid under the client's own; null is no value."""
     given = {name: value for name, value in body.items() if value is not None}
     defaults = {name: value for name, value in sampling_defaults(local).items() if name in _OPENAI_NAMES}
     if "max_completion_tokens" in given:

@@ -30,7 +30,9 @@ def origin_pattern(origins: Iterable[str]) -> str:
     allowed = [*DEFAULT_ORIGINS, *origins]
     for origin in allowed:
         if not _ORIGIN.fullmatch(origin):
-            raise InvalidConfig(f"{origin!r} is no origin; give scheme://host[:port], where * may stand for a part, or *")
+            raise InvalidConfig(
+                f"{origin!r} is no origin; give scheme://host[:port], where * may stand for a part, or *"
+            )
     return "|".join(re.escape(origin.lower()).replace(r"\*", ".*") for origin in allowed)
 
 

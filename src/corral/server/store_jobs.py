@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Generic, TypeVar
@@ -15,7 +16,7 @@ MAX_JOBS = 32  # at once; each has a thread
 _T = TypeVar("_T")
 
 
-class Abandoned(Exception):  # noqa: N818 - not an error: nobody wants the work any more
+class Abandoned(Exception):
     """Raised in the job's thread at its next word; what has arrived stays for the next try."""
 
 
@@ -92,10 +93,8 @@ class StoreJob(Generic[_T]):
             outcome: _T | BaseException = self._work(self._on_status)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever reads the job
             outcome = error
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody who could care
             self._loop.call_soon_threadsafe(self._end, outcome)
-        except RuntimeError:
-            pass  # the loop has ended, and with it everybody who could care
 
     def _on_status(self, status: Status) -> None:
         if self._is_abandoned.is_set():

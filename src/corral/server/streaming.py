@@ -61,7 +61,9 @@ class EventStream(Response):
         self._sent_at = asyncio.get_running_loop().time()
         sending = asyncio.ensure_future(self._send_events(send))
         watching = asyncio.ensure_future(_wait_for_disconnect(receive))
-        ticking = [] if self._keep_alive_s is None else [asyncio.ensure_future(self._keep_alive(send, self._keep_alive_s))]
+        ticking = (
+            [] if self._keep_alive_s is None else [asyncio.ensure_future(self._keep_alive(send, self._keep_alive_s))]
+        )
         try:
             await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():

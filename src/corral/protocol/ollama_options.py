@@ -108,11 +108,7 @@ def sampling_of(options: Mapping[str, Any], *, logprobs: int | None = None) -> S
     Raises:
         InvalidRequest: a value that no sampler can obey.
     """
-    fields = sampling_fields({**DEFAULTS, **options})
-    if logprobs is not None:
-        fields["logprobs"] = logprobs
-    known = SamplingParams.__dataclass_fields__
-    return SamplingParams(**{name: value for name, value in fields.items() if name in known})
+    return SamplingParams(**sampling_fields({**DEFAULTS, **options}), logprobs=logprobs)
 
 
 def sampling_fields(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +133,7 @@ _SAMPLING: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "frequency_penalty": ("frequency_penalty", float),
     "min_p": ("min_p", lambda value: min(1.0, max(0.0, value))),
     "presence_penalty": ("presence_penalty", float),
-    "repeat_last_n": ("penalty_window", int),
+    "repeat_last_n": ("penalty_window", lambda value: None if value < 0 else value),
     "repeat_penalty": ("repetition_penalty", float),
     "seed": ("seed", lambda value: None if value == -1 else value),
     "stop": ("stop", tuple),

@@ -33,7 +33,8 @@ def origin_pattern(origins: Iterable[str]) -> str:
             raise InvalidConfig(
                 f"{origin!r} is no origin; give scheme://host[:port], where * may stand for a part, or *"
             )
-    return "|".join(re.escape(origin.lower()).replace(r"\*", ".*") for origin in allowed)
+    patterns = "|".join(re.escape(origin).replace(r"\*", ".*") for origin in allowed)
+    return f"(?i:{patterns})"
 
 
 class OriginGuard:

@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from corral.server import limits
 from corral.server.served_model import RunningModel
 from corral.store.library import Library
 from corral.store.local_model import LocalModel
-from corral.store.manifest import MODEL, Layer, Manifest, CONFIG
+from corral.store.manifest import CONFIG, MODEL, Manifest
 from corral.store.names import parse_name
 from corral.worker.info import ModelInfo, WorkerStats
 from tests.support.gguf_writer import write_tiny_gguf
@@ -102,9 +101,19 @@ def test_ps(server: NativeServer) -> None:
     details = first.pop("details")
     assert set(details) == {"parent_model", "format", "family", "families", "parameter_size", "quantization_level"}
     assert first == {
-        **{"name": "tiny:latest", "model": "tiny:latest", "size": 1000, "digest": local.digest, "size_vram": 0},
-        **{"expires_at": "2040-01-02T03:04:05.678Z", "context_length": 4096, "state": "ready"},
-        **{"weights_bytes": 600, "kv_used_bytes": 300, "kv_limit_bytes": 400, "num_running": 2, "num_waiting": 1},
+        "name": "tiny:latest",
+        "model": "tiny:latest",
+        "size": 1000,
+        "digest": local.digest,
+        "size_vram": 0,
+        "expires_at": "2040-01-02T03:04:05.678Z",
+        "context_length": 4096,
+        "state": "ready",
+        "weights_bytes": 600,
+        "kv_used_bytes": 300,
+        "kv_limit_bytes": 400,
+        "num_running": 2,
+        "num_waiting": 1,
     }
     assert (second["name"], second["expires_at"], second["state"]) == ("bare:latest", "9999-12-31T23:59:59Z", "loading")
 
@@ -148,9 +157,16 @@ def test_a_client_that_leaves_ends_its_pull(server: NativeServer, stream: bool) 
 
 def test_create(server: NativeServer) -> None:
     body = {
-        **{"model": "mine", "from": "tiny", "system": "Hi.", "template": "{{ .Prompt }}", "license": "MIT"},
-        **{"parameters": {"temperature": 1}, "messages": [{"role": "user", "content": "x"}], "quantize": "q4_K_M"},
-        **{"adapters": {"lora.gguf": BLOB_DIGEST}, "files": {"a/model.gguf": BLOB_DIGEST.replace(":", "-")}},
+        "model": "mine",
+        "from": "tiny",
+        "system": "Hi.",
+        "template": "{{ .Prompt }}",
+        "license": "MIT",
+        "parameters": {"temperature": 1},
+        "messages": [{"role": "user", "content": "x"}],
+        "quantize": "q4_K_M",
+        "adapters": {"lora.gguf": BLOB_DIGEST},
+        "files": {"a/model.gguf": BLOB_DIGEST.replace(":", "-")},
     }
     assert server.lines("/api/create", body)[-1] == {"status": "success"}
     [(_, name, spec)] = server.store.calls

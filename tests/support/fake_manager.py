@@ -1,7 +1,7 @@
 """A model manager without workers: names are real, models say their script. For tests of routes.
 
 The last user text (or the prompt) is the script: "too long", "full", "dies", "crash" are refused as they say; "dies
-later" breaks off after a word; "forever" says "on " without end; "think" thinks first; anything else is echoed word by word.
+later" breaks off after a word; "forever" says "on " without end; "think" thinks first; all else is echoed by words.
 """
 
 from __future__ import annotations

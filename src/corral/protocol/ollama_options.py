@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from corral.sampling_params import SamplingParams
 NUM_PREDICT_CONTEXTS = 10  # an endless answer ends after this many contexts
 MIN_CONTEXT = 4
 MAX_IGNORED = 32  # names told in one response header
+_MAX_FLOAT = 3.4e38  # of float32
 
 DEFAULTS: dict[str, Any] = {
     "frequency_penalty": 0.0,
@@ -68,9 +68,9 @@ def _check(name: str, value: Any) -> Any:
             _refuse(name, "integer")
         return int(value)
     if name in _FLOATS or name in _IGNORED_TYPES["float32"]:
-        if not is_number or not math.isfinite(value):
+        if not is_number or not abs(value) <= _MAX_FLOAT:
             _refuse(name, "float32")
-        return value if isinstance(value, float) else _to_float(name, value)
+        return float(value)
     if name in _IGNORED_TYPES["boolean"] and not isinstance(value, bool):
         _refuse(name, "boolean")
     if name == "stop":
@@ -79,14 +79,6 @@ def _check(name: str, value: Any) -> Any:
         if not all(isinstance(item, str) for item in value):
             raise InvalidRequest('option "stop" must be of an array of strings', param="options.stop")
     return value
-
-
-def _to_float(name: str, value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        _refuse(name, "float32")
-        raise
 
 
 def _refuse(name: str, wanted: str) -> None:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from corral.cli.terminal import AnswerPrinter, download_progress, load_progress
+from corral.store.status import Status
 
 
 class Terminal(io.StringIO):
@@ -34,29 +35,29 @@ def test_a_model_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert written(io.StringIO(), monkeypatch, text) == text + "\n"
 
 
-def test_a_pipe_gets_one_line_a_file_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_gets_each_line_once_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
-    with download_progress() as on_progress:
-        on_progress(0, None, "pulling a file")
-        on_progress(0, 100, "file")
-        on_progress(100, 100, "file")
+    with download_progress() as on_status:
+        on_status(Status("pulling manifest"))
+        on_status(Status("pulling 0123456789ab", "sha256:0123456789ab", 100, 0))
+        on_status(Status("pulling 0123456789ab", "sha256:0123456789ab", 100, 100))
     with load_progress() as on_load:
         on_load(1, 2)
         on_load.show_plan("the plan")
-    assert stderr.getvalue() == "pulling a file\n"
+    assert stderr.getvalue() == "pulling manifest\npulling 0123456789ab\n"
 
 
 def test_a_person_sees_bars_and_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     stderr = Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
-    with download_progress() as on_progress:
-        on_progress(0, None, "pulling a [bold] file")
-        on_progress(50_000_000, 100_000_000, "model.gguf")
-        on_progress(100_000_000, 100_000_000, "model.gguf")
+    with download_progress() as on_status:
+        on_status(Status("pulling a [bold] file"))
+        on_status(Status("pulling 0123456789ab", "sha256:0123456789ab", 100_000_000, 50_000_000))
+        on_status(Status("pulling 0123456789ab", "sha256:0123456789ab", 100_000_000, 100_000_000))
     with load_progress() as on_load:
         on_load.show_plan("the plan")
         on_load(1, 2)
     shown = stderr.getvalue()
-    for text in ("pulling a [bold] file", "model.gguf", "100.0", "the plan", "loading"):
+    for text in ("pulling a [bold] file", "pulling 0123456789ab", "100.0", "the plan", "loading"):
         assert text in shown

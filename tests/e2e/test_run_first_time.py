@@ -61,11 +61,12 @@ def test_from_a_hub_that_breaks_off_on_the_way(model_bytes: bytes, tmp_path: Pat
     assert hub_file is not None
     with fake_hub() as hub:
         route = hub.add(hub_file.repo, hub_file.filename, model_bytes, hub_file.revision)
-        route.break_after = deque([10_000_000, 40_000_000])
+        route.break_after = deque([10_000_000, 5_000_000])
         done = run(tmp_path, hub.hub.url, refused_url(), *QUESTION)
         assert done.returncode == 0, done.stderr
         assert "Red" in done.stdout
-        assert [s.headers.get("range") for s in hub.cdn.seen] == [None, "bytes=10000000-", "bytes=50000000-"]
+        # A large file comes in ranges; the first request is alone until the server has shown that it knows them.
+        assert "bytes=10000000-16777215" in [s.headers.get("range") for s in hub.cdn.seen]
 
 
 def test_a_hub_that_never_answers_is_passed_over(index: FakeIndex, tmp_path: Path) -> None:

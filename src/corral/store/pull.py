@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corral.errors import CorralError, DownloadError, ModelNotFound
+from corral.errors import CorralError, DigestMismatch, DiskFull, DownloadError, ModelNotFound
 from corral.store import catalog
 from corral.store.status import OnStatus, Status
 from corral.store.wanted import HubRepo, LocalPath, Named, Wanted, WebFile, read_wanted
@@ -59,7 +59,7 @@ def _manifest(wanted: Wanted, puller: Puller) -> Manifest:
 
     if isinstance(wanted, Named):
         entry = catalog.lookup(wanted.name)
-        if entry is None:
+        if entry is None or wanted.name.digest:
             return _from_registry(wanted, puller)
         return manifest_of(wanted.name, (_artifact_layer(entry.artifact, puller),), puller.library)
     return manifest_of(wanted.name, _layers(wanted, puller), puller.library)
@@ -101,6 +101,9 @@ def _from_registry(wanted: Named, puller: Puller) -> Manifest:
 
     try:
         return ollama.pull(wanted.name, puller)
+    except (DigestMismatch, DiskFull):
+        raise
     except (DownloadError, ModelNotFound) as error:
-        hint = catalog.hint(wanted.name)
-        raise type(error)(f"{error}. {hint}") if hint else error from error.__cause__
+        if hint := catalog.hint(wanted.name):
+            raise type(error)(f"{error}. {hint}") from error
+        raise

@@ -82,9 +82,9 @@ def test_generate_and_its_context(client: ollama.Client) -> None:
     second = client.generate(NAME, "What is my name?", context=list(first.context), options=GREEDY)
     assert second.prompt_eval_count is not None
     assert second.prompt_eval_count > len(first.context)
-    assert "Bartholomew" in second.response
+    assert "Bartholomew" in (second.response or "")
     parts = list(client.generate(NAME, "Count: 1, 2, 3,", raw=True, stream=True, options=GREEDY))
-    assert "4" in "".join(part.response for part in parts)
+    assert "4" in "".join(part.response or "" for part in parts)
     assert parts[-1].context is None
 
 
@@ -197,7 +197,7 @@ def test_many_clients_over_two_models(client: ollama.Client) -> None:
     def ask(number: int) -> str:
         if number % 2:
             reply = client.generate("tiny", f"{number}", raw=True, options={"num_predict": 4, "seed": number})
-            return reply.response
+            return reply.response or ""
         text = f"Write one sentence about the number {number}."
         return client.chat(NAME, [{"role": "user", "content": text}], options=GREEDY).message.content or ""
 

@@ -248,12 +248,13 @@ def test_bodies_that_are_no_objects(server: NativeServer, body: bytes) -> None:
 
 
 def test_structured_output_is_refused_until_it_is_there(server: NativeServer) -> None:
-    for form in ("json", {"type": "object"}):
+    asked: list[Any] = ["json", {"type": "object"}]
+    for form in asked:
         response = server.post(CHAT, body_of(CHAT, "a", format=form))
         assert response.status_code == 400
         assert "format" in response.json()["error"]
-    for form in ("", None):
-        assert server.post(CHAT, body_of(CHAT, "a", format=form)).status_code == 200
+    for nothing in ("", None):
+        assert server.post(CHAT, body_of(CHAT, "a", format=nothing)).status_code == 200
 
 
 @pytest.mark.parametrize("path", [GENERATE, CHAT])

@@ -325,7 +325,8 @@ def test_embed(server: NativeServer) -> None:
     two = server.post("/api/embed", {"model": "tiny", "input": ["a", "b"], "dimensions": 2}).json()
     assert two["embeddings"] == [[1, 0], [1, 0]]
     assert server.manager.leases == [("tiny:latest", 5.0, 2048), ("tiny:latest", None, 2048)]
-    for nothing in ({}, {"input": ""}, {"input": []}):
+    empty: list[dict[str, Any]] = [{}, {"input": ""}, {"input": []}]
+    for nothing in empty:
         assert server.post("/api/embed", {"model": "tiny", **nothing}).json()["embeddings"] == []
     assert server.post("/api/embeddings", {"model": "tiny", "prompt": "a"}).json() == {"embedding": [1, 0, 0, 0]}
     assert server.post("/api/embeddings", {"model": "tiny"}).json() == {"embedding": []}

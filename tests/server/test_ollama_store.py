@@ -59,7 +59,9 @@ def test_tags(server: NativeServer, gguf: Path) -> None:
         "context_length": 2048,
         "embedding_length": 256,
     }
-    assert (models["file:latest"]["size"], models["file:latest"]["digest"]) == (gguf.stat().st_size, "")
+    assert models["file:latest"]["size"] == gguf.stat().st_size
+    assert re.fullmatch("[0-9a-f]{64}", models["file:latest"]["digest"])
+    assert models["file:latest"]["digest"] != tiny["digest"]
     assert server.call("HEAD", "/api/tags").status_code == 200
 
 

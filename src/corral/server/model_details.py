@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -41,8 +42,17 @@ def list_models(served: Iterable[LocalModel], store: StoreAccess) -> list[Listed
     for local in served:
         stored = by_digest.get((local.name, local.digest))
         size, modified_at = (stored.size, stored.modified_at) if stored else _file_facts(local.path)
-        listed.append(ListedModel(tagged(local.name), modified_at, size, local.digest, details_of(stored or local)))
+        details = details_of(stored or local)
+        listed.append(ListedModel(tagged(local.name), modified_at, size, digest_of(local), details))
     return sorted(listed, key=lambda model: model.modified_at, reverse=True)
+
+
+def digest_of(local: LocalModel) -> str:
+    """Of the manifest. A mere file has none, but clients take models of one digest for one: so what tells files apart."""
+    if local.digest:
+        return local.digest
+    size, modified_at = _file_facts(local.path)
+    return hashlib.sha256(f"{local.path}\0{size}\0{modified_at.timestamp()}".encode("utf-8", "replace")).hexdigest()
 
 
 def tagged(name: str) -> str:

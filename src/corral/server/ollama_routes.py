@@ -20,7 +20,7 @@ from corral.protocol.ollama_generate import GenerateCall, parse_generate
 from corral.protocol.ollama_models import LoadedModel, encode_list, encode_version
 from corral.request import EmbedResult
 from corral.server.limits import read_any_json
-from corral.server.model_details import details_of, tagged
+from corral.server.model_details import details_of, digest_of, tagged
 from corral.server.ollama_answering import Answering, Stopwatch, ignored_headers
 from corral.server.streaming import LineStream, unless_disconnected
 from corral.store.local_model import LocalModel
@@ -146,7 +146,7 @@ async def _embed(manager: ModelManager, call: EmbedCall, watch: Stopwatch) -> Em
 def _loaded(model: RunningModel) -> LoadedModel:
     return LoadedModel(
         name=tagged(model.local.name),
-        digest=model.local.digest,
+        digest=digest_of(model.local),
         details=details_of(model.local),
         size=model.memory_bytes,
         context_length=model.info.max_model_len,

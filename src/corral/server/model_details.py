@@ -48,7 +48,7 @@ def list_models(served: Iterable[LocalModel], store: StoreAccess) -> list[Listed
 
 
 def digest_of(local: LocalModel) -> str:
-    """Of the manifest. A mere file has none, but clients take models of one digest for one: so what tells files apart."""
+    """Of the manifest. A mere file has none, but clients take models of one digest for one: so what tells it apart."""
     if local.digest:
         return local.digest
     size, modified_at = _file_facts(local.path)

@@ -12,18 +12,18 @@ from corral.engine.core import EngineCore
 from corral.engine.loop import EngineLoop, StepResult
 from corral.engine.model_runner import ModelRunner
 from corral.engine.sequence import SequenceGroupSpec
-from corral.errors import ContextLengthExceeded, InvalidRequest
 from corral.model.architectures import read_config
 from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.packed_cache import PackedCache
 from corral.model.plan import Plan, make_plan
 from corral.model.weights import load_model
 from corral.request import Request
-from corral.text.chat_template import ChatTemplate
+from corral.text.templates import PromptTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.answering import Answering, OnOutput
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
+from corral.worker.prompting import Prompting
 
 logger = logging.getLogger("corral.worker")
 
@@ -36,7 +36,7 @@ class Pipeline:
         info: ModelInfo,
         plan: Plan,
         tokenizer: Tokenizer,
-        template: ChatTemplate,
+        template: PromptTemplate,
         runner: ModelRunner,
         core: EngineCore,
         config: EngineConfig,
@@ -44,7 +44,7 @@ class Pipeline:
         self.info = info
         self.plan = plan
         self.tokenizer = tokenizer
-        self._template = template
+        self._prompting = Prompting(tokenizer, template, info.max_model_len, info.name)
         self._runner = runner
         self._engine = EngineLoop(core, config)
         self._open: dict[str, Answering] = {}  # requests without their last output
@@ -116,15 +116,9 @@ class Pipeline:
             QueueFull, ServerDraining, EngineDead: it cannot be answered now; as above.
         """
         request_id = request.request_id
-        prompt_ids = self._encode(request)
-        self._check_length(request, len(prompt_ids))
+        prompt = self._prompting.prepare(request)
         answering = Answering(
-            request,
-            len(prompt_ids),
-            self.tokenizer,
-            on_output,
-            lambda index: self._engine.finish(request_id, index),
-            self._template.stop_texts if request.messages is not None else (),
+            request, prompt, self.tokenizer, on_output, lambda index: self._engine.finish(request_id, index)
         )
 
         def on_step(result: StepResult) -> None:
@@ -136,8 +130,8 @@ class Pipeline:
 
         spec = SequenceGroupSpec(
             request_id=request_id,
-            prompt_ids=prompt_ids,
-            sampling=request.sampling,
+            prompt_ids=prompt.ids,
+            sampling=prompt.sampling,
             eog_ids=self.tokenizer.eog_ids,
             cache_salt=request.cache_salt,
         )
@@ -145,7 +139,7 @@ class Pipeline:
         self._open[request_id] = answering
         if answering.is_finished:  # the engine was faster than the line above
             self._open.pop(request_id, None)
-        return len(prompt_ids)
+        return len(prompt.ids)
 
     def abort(self, request_id: str) -> None:
         """Ends a request before the next step; unknown and finished ids are ignored."""
@@ -176,45 +170,3 @@ class Pipeline:
     def close(self) -> None:
         """Aborts what runs and stops the engine. Idempotent."""
         self._engine.close()
-
-    def _encode(self, request: Request) -> list[int]:
-        if request.messages is not None:
-            contents = (message.get("content") for message in request.messages if isinstance(message, dict))
-            self._check_text("messages", "".join(content for content in contents if isinstance(content, str)))
-            rendered = self._template.render(request.messages)
-            self._check_text("messages", rendered.text.replace(rendered.guard, ""))
-            return self.tokenizer.encode_chat(rendered.text, rendered.guard)
-        if not request.prompt:
-            raise InvalidRequest("the prompt is empty; it needs at least one character or token", param="prompt")
-        if isinstance(request.prompt, str):
-            self._check_text("prompt", request.prompt)
-            return self.tokenizer.encode(request.prompt, add_special=True, parse_special=False)
-        return request.prompt
-
-    def _check_text(self, param: str, text: str) -> None:
-        """Refuses a hopelessly long text before it costs seconds in template and tokenizer."""
-        limit = self.info.max_model_len
-        if (least := self.tokenizer.min_num_tokens(text)) >= limit:
-            raise ContextLengthExceeded(
-                f"the context holds {limit} tokens; the {param} of {len(text)} characters would be {least} at least",
-                param=param,
-            )
-
-    def _check_length(self, request: Request, num_prompt_tokens: int) -> None:
-        limit = self.info.max_model_len
-        param = "messages" if request.messages is not None else "prompt"
-        if num_prompt_tokens == 0:
-            raise InvalidRequest(f"the {param} came to no token at all; at least one is needed", param=param)
-        if num_prompt_tokens >= limit:
-            raise ContextLengthExceeded(
-                f"the context holds {limit} tokens; the {param} came to {num_prompt_tokens}, and an answer needs "
-                "at least one more",
-                param=param,
-            )
-        max_tokens = request.sampling.max_tokens
-        if max_tokens is not None and num_prompt_tokens + max_tokens > limit:
-            raise ContextLengthExceeded(
-                f"the context holds {limit} tokens; {num_prompt_tokens + max_tokens} were asked for: "
-                f"{num_prompt_tokens} in the {param} and {max_tokens} by max_tokens",
-                param="max_tokens",
-            )

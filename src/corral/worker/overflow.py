@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from corral.errors import InvalidRequest
 from corral.text.tokenizer import Tokenizer
 
 _KEPT = 4  # tokens at the beginning of a prompt that is cut: BOS and what follows it (Ollama's num_keep)
 
+_T = TypeVar("_T")
 Message = dict[str, Any]
 Encode = Callable[[list[Message]], list[int]]
 
@@ -89,7 +90,7 @@ def _fewest(encode: Callable[[int], list[int]], low: int, high: int, limit: int)
     return low, encode(low) if best is None else best
 
 
-def _encoded[T](encode: Callable[[T], list[int]], argument: T) -> list[int] | None:
+def _encoded(encode: Callable[[_T], list[int]], argument: _T) -> list[int] | None:
     """The ids; None where the template refuses the messages, as some want a user's first."""
     try:
         return encode(argument)

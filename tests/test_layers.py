@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"_native", "model"},
     "worker": {"_native", "model", "text", "engine"},
     "llm": {"worker", "store", "engine", "model"},
-    "store": {"model.gguf"},
+    "store": {"model.gguf", "model.convert", "model.quantize", "text.templates"},  # the last three to create models
     "protocol": set(),
     "server": {"protocol", "worker", "engine", "model", "store"},
     "compare": set(),  # talks HTTP only

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Template
 
 from corral.errors import InvalidRequest, UnsupportedModel
+from corral.text.messages import checked_messages
+from corral.text.rendered import Rendered
 from corral.text.template_guard import TemplateGuard
 from corral.text.template_limits import CURRENT_BUDGET, Budget, TemplateLimitError, TemplateLimits
 from corral.text.template_sandbox import ChatTemplateEnvironment, TemplateRefusalError
@@ -22,13 +24,8 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A prompt, and the character that breaks up control tokens in what users wrote; for Tokenizer.encode_chat."""
-
-    text: str
-    guard: str
+_THINKING_SWITCHES = ("enable_thinking", "thinking")  # true or false, by whoever wrote the template
+_THINKING_MARKS = ("<think>", "</think>", "[THINK]", "<thinking>", "reasoning_content")
 
 
 class ChatTemplate:
@@ -43,6 +40,9 @@ class ChatTemplate:
     Attributes:
         is_fallback: the file had no template. The model may well not know ChatML.
         stop_texts: what ends an answer though it is no token of the model: ChatML's mark in the fallback.
+        knows_thinking: it treats thinking in some way.
+        knows_tools: it writes the tools that a request offers.
+        knows_suffix: never; Jinja's templates have no such variable.
 
     Raises:
         UnsupportedModel: the template does not compile, or is too long.
@@ -62,10 +62,16 @@ class ChatTemplate:
         if source is None:
             logger.warning("the model's file has no chat template; taking ChatML, which the model may not know")
             source = CHATML
+        self.source = source
+        self._thinking_switches = [name for name in _THINKING_SWITCHES if re.search(rf"\b{name}\b", source)]
+        self.knows_thinking = bool(self._thinking_switches) or any(mark in source for mark in _THINKING_MARKS)
+        self.knows_tools = re.search(r"\btools\b", source) is not None
         self._limits = limits or TemplateLimits()
         self._tokens = {"bos_token": bos_token or "", "eos_token": eos_token or ""}
         self._guard = TemplateGuard(control_texts, source)
         self._template = self._compile(source)
+
+    knows_suffix = False
 
     def _compile(self, source: str) -> Template:
         if len(source) > self._limits.max_source_chars:
@@ -79,6 +85,20 @@ class ChatTemplate:
         except Exception as error:
             raise UnsupportedModel(f"the chat template does not compile: {_told(error)}") from error
 
+    def render_chat(
+        self, messages: list[dict[str, Any]], *, think: bool | str | None = None, tools: list[Any] | None = None
+    ) -> Rendered:
+        """As GoTemplate.render_chat: what `think` means is told by the variables that the template looks at."""
+        kwargs: dict[str, Any] = dict.fromkeys(self._thinking_switches, think is not False)
+        if isinstance(think, str):
+            kwargs["reasoning_effort"] = think
+        if tools is not None:
+            kwargs["tools"] = tools
+        return self.render(messages, **kwargs)
+
+    def render_suffix(self, prompt: str, suffix: str) -> Rendered:
+        raise InvalidRequest("the chat template has no place for a suffix", param="suffix")
+
     def render(self, messages: list[dict[str, Any]], *, add_generation_prompt: bool = True, **kwargs: Any) -> Rendered:
         """The prompt for `messages`: {"role": str, "content": str, list of text parts, or None, ...} each.
 
@@ -87,7 +107,7 @@ class ChatTemplate:
         Raises:
             InvalidRequest: the messages are malformed, the template refuses them, or rendering takes too much.
         """
-        plain = [_with_plain_content(index, message) for index, message in enumerate(_checked_list(messages))]
+        plain = checked_messages(messages)
         guard = self._guard.choose(plain, kwargs)
         variables = {
             "tools": None,
@@ -128,33 +148,6 @@ def _joined(template: Template, variables: dict[str, Any], budget: Budget) -> st
         num_chars += len(part)
         budget.check_chars(num_chars)
     return "".join(parts)
-
-
-def _checked_list(messages: object) -> list[Any]:
-    if not isinstance(messages, list) or not messages:
-        raise InvalidRequest("messages must be a list with at least one message", param="messages")
-    return messages
-
-
-def _with_plain_content(index: int, message: Any) -> dict[str, Any]:
-    """The message with its text parts joined by line breaks, as templates expect one text."""
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise InvalidRequest(f"messages[{index}] must be an object with a role", param="messages")
-    content = message.get("content")
-    if not isinstance(content, list):
-        if content is not None and not isinstance(content, str):
-            raise InvalidRequest(f"messages[{index}].content must be a text or a list of parts", param="messages")
-        return message
-    texts = []
-    for part in content:
-        text = part if isinstance(part, str) else part.get("text") if isinstance(part, dict) else None
-        kind = part.get("type", "text") if isinstance(part, dict) else "text"
-        if kind != "text" or not isinstance(text, str):
-            raise InvalidRequest(
-                f"messages[{index}].content has a {kind!r:.40} part; only text is known", param="messages"
-            )
-        texts.append(text)
-    return {**message, "content": "\n".join(texts)}
 
 
 def _told(error: Exception) -> str:

@@ -163,7 +163,7 @@ def test_blobs_and_create(client: ollama.Client, tmp_path: Path) -> None:
     assert statuses[-1] == "success"
     assert client.generate("made", "a", raw=True).eval_count == 2
     assert client.create("made2", from_=NAME, system="You are terse.").status == "success"
-    assert client.show("made2").model_dump()["system"] == "You are terse."
+    assert "You are terse." in (client.show("made2").modelfile or "")
 
 
 def test_pull(client: ollama.Client, tmp_path: Path) -> None:

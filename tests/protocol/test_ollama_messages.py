@@ -9,6 +9,7 @@ import pytest
 from corral.errors import InvalidRequest
 from corral.protocol.ollama_answer import AnswerEncoder, Timings, rfc3339
 from corral.protocol.ollama_chat import parse_chat
+from corral.protocol.ollama_embed import parse_embed
 from corral.protocol.ollama_generate import parse_generate
 from corral.protocol.ollama_models import encode_time, format_parameters
 from corral.request import Delta, FinishReason, RequestOutput, TokenLogprob, Usage
@@ -132,3 +133,10 @@ def test_parameters_as_text() -> None:
         ["stop", '"é"'],
         ["num_ctx", "8"],
     ]
+
+
+def test_a_modelfiles_context_of_the_wrong_type_is_told() -> None:
+    for call in (parse_chat({"model": "m"}), parse_embed({"model": "m"})):
+        assert call.num_ctx({"num_ctx": 8}) == 8
+        with pytest.raises(InvalidRequest, match='option "num_ctx" must be of type integer'):
+            call.num_ctx({"num_ctx": "many"})

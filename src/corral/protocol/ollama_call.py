@@ -49,7 +49,7 @@ class Call:
 
     def num_ctx(self, parameters: Mapping[str, Any]) -> int | None:
         """The context asked for: the client's, else the Modelfile's."""
-        return context_of({**parameters, **self.options})
+        return context_of({**check_options(parameters), **self.options})
 
     def _request(self, parameters: Mapping[str, Any], prefix: str, **fields: Any) -> Request:
         if self.refusal:

@@ -32,7 +32,7 @@ class EmbedCall:
         return ignored_options(self.options)
 
     def num_ctx(self, parameters: Mapping[str, Any]) -> int | None:
-        return context_of({**parameters, **self.options})
+        return context_of({**check_options(parameters), **self.options})
 
     def request(self) -> EmbedRequest:
         return EmbedRequest(

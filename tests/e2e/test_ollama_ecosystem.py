@@ -41,7 +41,8 @@ const { models } = await client.list()
 const running = await client.ps()
 let error = ''
 try { await client.show({ model: 'nope' }) } catch (caught) { error = caught.message }
-const aborted = await client.chat({ model, messages, stream: true })
+const endless = { temperature: 1, num_predict: 1500 }
+const aborted = await client.generate({ model, prompt: 'Once', raw: true, options: endless, stream: true })
 let abortName = ''
 try { for await (const part of aborted) { aborted.abort() } } catch (caught) { abortName = caught.name }
 await client.copy({ source: model, destination: 'js-copy' })

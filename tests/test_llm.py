@@ -144,6 +144,8 @@ def test_embeddings_that_cannot_be(llm: LLM, tiny: Path) -> None:
     closed.close()
     with pytest.raises(EngineDead, match="has been closed"):
         closed.embed("x")
+
+
 def test_adapters_for_all_or_for_each(llm: LLM, tmp_path: Path) -> None:
     path = write_tiny_adapter(tmp_path / "a.gguf", TinyAdapter(base=TinyModel(), gain=1.0))
     [base] = texts(llm.generate("The horses", GREEDY))

@@ -81,6 +81,7 @@ class ServerConfig:
         port: 0 takes a free one.
         api_keys: any of them opens every route.
         no_auth: listen beyond loopback without a key.
+        origins: web pages that may call, besides those of this machine: scheme://host[:port], where * is any text.
         max_body_bytes: largest request body.
         drain_timeout_s: how long streams in flight may take to finish after SIGTERM.
         keep_alive_s: seconds that a model stays loaded when nobody uses it; 0 is not at all, inf for ever.
@@ -96,6 +97,7 @@ class ServerConfig:
     port: int = DEFAULT_PORT
     api_keys: tuple[str, ...] = ()
     no_auth: bool = False
+    origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 << 20
     drain_timeout_s: float = 300.0
     keep_alive_s: float = 300.0

@@ -28,7 +28,8 @@ class Request:
     """One request, parsed and checked, in no protocol's own words.
 
     Exactly one of `prompt` (raw text, or token ids) and `messages` (chat, rendered by the model's
-    template) is set. `messages` entries are {"role": str, "content": str, ...}.
+    template) is set. `messages` entries are {"role": str, "content": str, ...}. `context` are ids of an
+    earlier exchange that stand before the rendered messages; `with_prompt_ids` asks for the prompt's ids.
     """
 
     request_id: str
@@ -43,6 +44,8 @@ class Request:
     max_context: int | None = None
     overflow: Overflow = Overflow.REFUSE
     cache_salt: str = ""
+    context: tuple[int, ...] = ()
+    with_prompt_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """One step's gain of a request. The last one has `is_finished`; its usage is final."""
+    """One step's gain of a request. The last one has `is_finished`; its usage is final.
+
+    `prompt_ids` come once, with the first tokens, where the request wants them.
+    """
 
     request_id: str
     deltas: tuple[Delta, ...] = ()
     usage: Usage = Usage()
     is_finished: bool = False
+    prompt_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tokenizers
 
 from corral.store.catalog import Artifact, WheelParts
-from corral.store.store import obtain
+from corral.store.artifact import obtain
 from tests.support.models import model_folder
 
 ARCHIVE = Artifact(

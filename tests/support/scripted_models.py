@@ -1,6 +1,7 @@
 """Models that scripted workers load: what the front process knows of them without a file, a machine or a clock."""
 
-from __future__ import annotations
+from __future__ import math
+import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -103,8 +104,11 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Runs all timers that are due on the way, in order."""
         end = self._now + seconds
-        while due := [timer for timer in self._timers if not timer.is_cancelled and timer.at <= end]:
-            timer = min(due, key=lambda timer: timer.at)
+        while (
+            timer := min((t for t in self._timers if not t.is_cancelled), key=lambda t: t.at, default=None)
+        ) is not None:
+            if timer.at > end or math.isinf(timer.at):
+                break
             self._timers.remove(timer)
             self._now = max(self._now, timer.at)
             timer.callback()

@@ -162,12 +162,6 @@ class ScriptedModel:
         with self._changed:
             self._kv_bytes = 0
 
-    def embed(self, request: EmbedRequest, on_result: Callable[[EmbedResult | CorralError], None]) -> int:
-        """One vector of one value each: the input's length."""
-        vectors = [struct.pack("<f", len(text)) for text in request.inputs]
-        on_result(EmbedResult(request.request_id, vectors, len(vectors)))
-        return len(vectors)
-
     def close(self) -> None:
         with self._changed:
             self._is_closing = True

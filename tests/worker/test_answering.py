@@ -13,8 +13,10 @@ from corral.sampling_params import SamplingParams
 from corral.text.chat_template import ChatTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.answering import Answering
+from corral.worker.prompting import Prompt
 from tests.support.tiny_vocab import bpe_metadata
 
+PROMPT = Prompt([1, 2, 3, 4, 5], SamplingParams())
 NO_TOKENS: dict[str, Any] = {"bos_token": None, "eos_token": None, "control_texts": ()}
 
 
@@ -43,15 +45,14 @@ class Heard:
 def answering(n: int = 1, stop: tuple[str, ...] = ()) -> tuple[Answering, Heard]:
     heard = Heard()
     request = Request("r", prompt="p", sampling=SamplingParams(n=n, stop=stop))
-    return Answering(request, 5, tokenizer(), heard.outputs.append, heard.finished.append), heard
+    return Answering(request, PROMPT, tokenizer(), heard.outputs.append, heard.finished.append), heard
 
 
 def test_the_templates_own_stop_texts_end_an_answer_too() -> None:
     heard = Heard()
     request = Request("r", messages=[{"role": "user", "content": "p"}], sampling=SamplingParams(stop=("\n\n",)))
-    one = Answering(
-        request, 5, tokenizer(), heard.outputs.append, heard.finished.append, ChatTemplate(None, **NO_TOKENS).stop_texts
-    )
+    prompt = replace(PROMPT, stop_texts=ChatTemplate(None, **NO_TOKENS).stop_texts)
+    one = Answering(request, prompt, tokenizer(), heard.outputs.append, heard.finished.append)
     one.on_step((step(tuple(ids("Whoa.<|im_end|>more"))),))
     assert heard.text() == "Whoa."
     assert heard.last.deltas[0].stop_reason == "<|im_end|>"

@@ -312,6 +312,8 @@ async def test_draining_waits_for_embeddings_and_refuses_new_ones(client: Worker
     assert not draining.done()
     waiting.cancel()
     await draining
+
+
 async def test_an_adapter_that_loads_keeps_nobody_else_waiting(client: WorkerClient) -> None:
     slow = [asyncio.create_task(collect(client, replace(ask("slow one"), adapter="slow"))) for _ in range(6)]
     await client.ping()  # by then their frames are sent

@@ -31,3 +31,11 @@ def test_logprobs_stay_with_their_tokens() -> None:
     first = RequestOutput("r", (Delta(0, "", (1,), logprobs=(one,)),))
     second = RequestOutput("r", (Delta(0, "ab", (2,), logprobs=(two,)),))
     assert merge(first, second).deltas == (Delta(0, "ab", (1, 2), logprobs=(one, two)),)
+
+
+def test_thinking_and_the_prompts_ids_stay() -> None:
+    first = RequestOutput("r", (Delta(0, "", (1,), thinking="h"),), Usage(2, 1), prompt_ids=(7, 8))
+    second = RequestOutput("r", (Delta(0, "a", (2,), thinking="m"),), Usage(2, 2))
+    merged = merge(first, second)
+    assert merged.deltas == (Delta(0, "a", (1, 2), thinking="hm"),)
+    assert merged.prompt_ids == merge(RequestOutput("r", usage=Usage(2)), first).prompt_ids == (7, 8)

@@ -272,3 +272,23 @@ def test_loads_that_are_refused(tiny: Path, tmp_path: Path) -> None:
         Pipeline.load(tiny, replace(CONFIG, max_model_len=10**6))
     with pytest.raises(InsufficientMemory):
         Pipeline.load(tiny, replace(CONFIG, kv_cache_bytes=1 << 10))
+
+
+def test_an_exchange_goes_on_from_its_ids(pipeline: Pipeline) -> None:
+    chat = replace(of(None), messages=[{"role": "user", "content": "hi"}], with_prompt_ids=True)
+    first = ask(pipeline, chat)
+    told = [output.prompt_ids for output in first]
+    assert len(told[0]) == first[-1].usage.prompt_tokens
+    assert not any(told[1:])
+    assert not any(output.prompt_ids for output in ask(pipeline, of()))
+    context = (*told[0], *(token_id for output in first for delta in output.deltas for token_id in delta.token_ids))
+    [told_again, *_] = ask(pipeline, replace(chat, request_id=new_request_id("r"), context=context))
+    assert told_again.prompt_ids[: len(context)] == context
+    rest = told_again.prompt_ids[len(context) :]
+    bos_id = pipeline.tokenizer.bos_id
+    assert rest == (told[0][1:] if told[0][0] == bos_id else told[0])
+
+
+def test_a_context_of_ids_that_there_are_not_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(InvalidRequest, match="token id 999999"):
+        ask(pipeline, replace(of(None), messages=[{"role": "user", "content": "hi"}], context=(999_999,)))

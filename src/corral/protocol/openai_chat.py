@@ -171,6 +171,8 @@ class ChatStream:
         """The events of one output; b"" when no answer gained anything to show."""
         events = []
         for delta in output.deltas:
+            if delta.thinking:
+                events.append(self._event(delta.index, {"reasoning_content": delta.thinking}, None))
             if delta.text:
                 events.append(self._event(delta.index, {"content": delta.text}, None))
             if delta.finish_reason is not None:
@@ -196,7 +198,12 @@ def encode_chat_answer(call: ChatCall, answers: Answers, model: str, created: in
     choices = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": {
+                "role": "assistant",
+                "content": text,
+                "refusal": None,
+                **({"reasoning_content": answers.thinking[index]} if answers.thinking[index] else {}),
+            },
             "logprobs": None,
             "finish_reason": answers.finish_reasons[index],
         }

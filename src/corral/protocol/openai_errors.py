@@ -11,6 +11,7 @@ from corral.errors import (
     CorralError,
     EngineDead,
     InsufficientMemory,
+    InvalidModelName,
     InvalidRequest,
     ModelNotFound,
     QueueFull,
@@ -50,6 +51,8 @@ def reply_to(error: Exception) -> ErrorReply:
     match error:
         case InvalidRequest():
             return ErrorReply(400, error.message, param=error.param, code=error.code)
+        case InvalidModelName():
+            return ErrorReply(400, str(error), param="model", code="invalid_value")
         case ModelNotFound():
             return ErrorReply(404, str(error), param="model", code="model_not_found")
         case QueueFull():
@@ -80,6 +83,13 @@ def foreign_host() -> ErrorReply:
         "the Host header names another server; call this one by its address or as localhost, or give it an API key"
     )
     return ErrorReply(403, message, code="foreign_host")
+
+
+def foreign_origin() -> ErrorReply:
+    message = (
+        "the web page's origin is not allowed here; the operator can allow it with CORRAL_ORIGINS (or OLLAMA_ORIGINS)"
+    )
+    return ErrorReply(403, message, code="foreign_origin")
 
 
 def not_found(path: str) -> ErrorReply:

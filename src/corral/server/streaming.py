@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ class EventStream(Response):
 
     Args:
         held: what the events need; closed after them, whether or not one was sent.
+        keep_alive_s: None sends no comment lines.
     """
 
     media_type = "text/event-stream"
@@ -52,9 +53,10 @@ class EventStream(Response):
         events: AsyncGenerator[bytes, None],
         *,
         held: AsyncExitStack | None = None,
-        keep_alive_s: float = KEEP_ALIVE_S,
+        keep_alive_s: float | None = KEEP_ALIVE_S,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._events = events
         self._held = held or AsyncExitStack()
@@ -67,13 +69,14 @@ class EventStream(Response):
             self._sent_at = asyncio.get_running_loop().time()
             sending = asyncio.ensure_future(self._send_events(send))
             watching = asyncio.ensure_future(_wait_for_disconnect(receive))
-            ticking = asyncio.ensure_future(self._keep_alive(send))
+            period_s = self._keep_alive_s
+            ticking = [] if period_s is None else [asyncio.ensure_future(self._keep_alive(send, period_s))]
             try:
                 await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
                 if sending.done():
                     sending.result()
             finally:
-                await _cancel(sending, watching, ticking)
+                await _cancel(sending, watching, *ticking)
                 await self._events.aclose()
 
     async def _send_events(self, send: Send) -> None:
@@ -83,15 +86,30 @@ class EventStream(Response):
                 self._sent_at = asyncio.get_running_loop().time()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _keep_alive(self, send: Send) -> None:
+    async def _keep_alive(self, send: Send, period_s: float) -> None:
         loop = asyncio.get_running_loop()
         while True:
             quiet_s = loop.time() - self._sent_at
-            if quiet_s >= self._keep_alive_s:
+            if quiet_s >= period_s:
                 await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
                 self._sent_at = loop.time()
                 quiet_s = 0.0
-            await asyncio.sleep(self._keep_alive_s - quiet_s)
+            await asyncio.sleep(period_s - quiet_s)
+
+
+class LineStream(EventStream):
+    """Sends lines of JSON as they come. Each has to be an object for the clients, so none can keep the line open."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(
+        self,
+        lines: AsyncGenerator[bytes, None],
+        *,
+        held: AsyncExitStack | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(lines, held=held, keep_alive_s=None, headers=headers)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from corral.text.tokenizer import Tokenizer
 
@@ -19,17 +19,19 @@ class Detokenizer:
         tokenizer: the model's.
         is_continuation: the ids go on a text that is already there, as an answer to a raw prompt does. The space
             before a first word is then real; at the start of a text it is SentencePiece's own and taken away.
+        shown: special tokens that have their text all the same, for whoever looks for it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, is_continuation: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, is_continuation: bool = False, shown: Collection[int] = ()) -> None:
         self._tokenizer = tokenizer
+        self._shown = frozenset(shown)
         self._decoder = _UTF8("replace")
         self._drops_space = tokenizer.adds_space_prefix and not is_continuation
 
     def push(self, ids: Iterable[int]) -> str:
         """The characters that are complete with these ids; special tokens have no text."""
-        tokenizer = self._tokenizer
-        pieces = (tokenizer.token_bytes(token_id) for token_id in ids if not tokenizer.is_special(token_id))
+        tokenizer, shown = self._tokenizer, self._shown
+        pieces = (tokenizer.token_bytes(i) for i in ids if i in shown or not tokenizer.is_special(i))
         return self._without_first_space(self._decoder.decode(b"".join(pieces)))
 
     def finish(self) -> str:

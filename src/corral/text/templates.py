@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from corral.text.rendered import Rendered
     from corral.text.template_limits import TemplateLimits
+    from corral.text.tokenizer import Tokenizer
 
 # What begins an action of Go's that Jinja could not read: a field, a variable with a dollar, or a block's keyword.
 _GO_ACTION = re.compile(
@@ -65,3 +66,17 @@ def make_template(
     from corral.text.chat_template import ChatTemplate
 
     return ChatTemplate(source, bos_token=bos_token, eos_token=eos_token, control_texts=control_texts, limits=limits)
+
+
+def template_for(tokenizer: Tokenizer, source: str | None) -> PromptTemplate:
+    """make_template with what a model's own tokenizer says."""
+
+    def text_of(token_id: int | None) -> str:
+        return "" if token_id is None else tokenizer.token_bytes(token_id).decode(errors="replace")
+
+    return make_template(
+        source,
+        bos_token=text_of(tokenizer.bos_id),
+        eos_token=text_of(tokenizer.eos_id),
+        control_texts=tokenizer.control_texts,
+    )

@@ -109,6 +109,11 @@ class Tokenizer:
             return 0
         return -(-len(text) // self._pieces.longest)
 
+    @property
+    def longest_token(self) -> int:
+        """Characters that the longest token stands for: no text of n tokens has more than n times as many."""
+        return self._pieces.longest
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for; for a control token the text it is written as."""
         return self._pieces[token_id]

@@ -9,41 +9,47 @@ from corral.engine.output import SequenceOutput
 from corral.errors import CorralError
 from corral.request import Delta, FinishReason, Request, RequestOutput, Usage
 from corral.text.detokenizer import Detokenizer
+from corral.text.reasoning import ReasoningSplitter
 from corral.text.stop import StopMatcher
 from corral.text.tokenizer import Tokenizer
 from corral.worker.logprobs import describe
+from corral.worker.prompting import Prompt
 
 OnOutput = Callable[[RequestOutput | CorralError], None]
 Finish = Callable[[int], None]  # ends the answer of that index, because of its text
 
 
 class Answering:
-    """One request under way. All calls come from the engine's thread, and are short.
-
-    `stop_texts` end an answer besides the request's own stop strings.
-    """
+    """One request under way. All calls come from the engine's thread, and are short."""
 
     def __init__(
         self,
         request: Request,
-        num_prompt_tokens: int,
+        prompt: Prompt,
         tokenizer: Tokenizer,
         on_output: OnOutput,
         finish: Finish,
-        stop_texts: tuple[str, ...] = (),
     ) -> None:
         sampling = request.sampling
-        stops = sampling.stop + stop_texts
+        stops = sampling.stop + prompt.stop_texts
         self._request_id = request.request_id
         self._tokenizer = tokenizer
-        self._num_prompt_tokens = num_prompt_tokens
+        self._prompt = prompt
+        self._prompt_ids = tuple(prompt.ids) if request.with_prompt_ids else ()  # until they have been told
         self._num_cached_tokens = 0
         self._num_completion_tokens = 0
         self._on_output = on_output
         self._finish = finish
         is_continuation = request.messages is None  # an answer to a raw prompt goes on in its text
+        markers = prompt.markers
+        shown = markers.ids if markers is not None else ()
         self._answers = [
-            _Answer(Detokenizer(tokenizer, is_continuation=is_continuation), stops) for _ in range(sampling.n)
+            _Answer(
+                Detokenizer(tokenizer, is_continuation=is_continuation, shown=shown),
+                stops,
+                ReasoningSplitter(markers, is_open=prompt.is_thinking) if markers is not None else None,
+            )
+            for _ in range(sampling.n)
         ]
         self._num_unfinished = sampling.n
 
@@ -66,8 +72,15 @@ class Answering:
             if delta is not None:
                 deltas.append(delta)
         if deltas:
-            usage = Usage(self._num_prompt_tokens, self._num_completion_tokens, self._num_cached_tokens)
-            self._on_output(RequestOutput(self._request_id, tuple(deltas), usage, self.is_finished))
+            usage = Usage(
+                len(self._prompt.ids),
+                self._num_completion_tokens,
+                self._num_cached_tokens,
+                self._prompt.dropped_messages,
+                self._prompt.dropped_tokens,
+            )
+            prompt_ids, self._prompt_ids = self._prompt_ids, ()
+            self._on_output(RequestOutput(self._request_id, tuple(deltas), usage, self.is_finished, prompt_ids))
 
     def _advance(self, output: SequenceOutput) -> Delta | None:
         answer = self._answers[output.index]
@@ -85,12 +98,13 @@ class Answering:
 
 
 class _Answer:
-    """The text of one of the n answers."""
+    """The text of one of the n answers. Stop strings are looked for in the answer only, not in the thinking."""
 
-    __slots__ = ("_detokenizer", "_stop", "is_finished")
+    __slots__ = ("_detokenizer", "_splitter", "_stop", "is_finished")
 
-    def __init__(self, detokenizer: Detokenizer, stops: tuple[str, ...]) -> None:
+    def __init__(self, detokenizer: Detokenizer, stops: tuple[str, ...], splitter: ReasoningSplitter | None) -> None:
         self._detokenizer = detokenizer
+        self._splitter = splitter
         self._stop = StopMatcher(stops) if stops else None
         self.is_finished = False
 
@@ -100,6 +114,12 @@ class _Answer:
         text = self._detokenizer.push(output.new_token_ids)
         if reason is not None:
             text += self._detokenizer.finish()
+        thinking = ""
+        if self._splitter is not None:
+            thinking, text = self._splitter.push(text)
+            if reason is not None:
+                rest = self._splitter.finish()
+                thinking, text = thinking + rest[0], text + rest[1]
         if self._stop is not None:
             found = self._stop.push(text)
             text = found.text
@@ -108,4 +128,4 @@ class _Answer:
             elif reason is not None:
                 text += self._stop.finish()
         self.is_finished = reason is not None
-        return Delta(output.index, text, output.new_token_ids, reason, stop_reason)
+        return Delta(output.index, text, output.new_token_ids, reason, stop_reason, thinking)

@@ -9,13 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from corral.model.gguf import GGUFFile, open_gguf
+from corral.text.templates import PromptTemplate, template_for
 from corral.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from corral.text.chat_template import ChatTemplate
 
 OnProgress = Callable[[int, int], None]
 OnPlan = Callable[[str], None]
@@ -32,7 +30,7 @@ class OpenModel:
 
     gguf: GGUFFile
     opened_at: float
-    text: Future[tuple[Tokenizer, ChatTemplate]]
+    text: Future[tuple[Tokenizer, PromptTemplate]]
 
 
 @contextmanager
@@ -48,23 +46,12 @@ def open_model(path: Path) -> Iterator[OpenModel]:
         yield OpenModel(gguf, opened_at, pool.submit(_read_text, gguf.metadata))
 
 
-def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, ChatTemplate]:
+def _read_text(metadata: Mapping[str, Any]) -> tuple[Tokenizer, PromptTemplate]:
     tokenizer = Tokenizer.from_metadata(metadata)
-    from corral.text.chat_template import ChatTemplate  # imports Jinja, once the core has had its turn
-
-    def text_of(token_id: int | None) -> str:
-        return "" if token_id is None else tokenizer.token_bytes(token_id).decode(errors="replace")
-
     source = metadata.get("tokenizer.chat_template")
     if source is None and any(key.endswith(".pooling_type") for key in metadata):
         source = ""  # a model for embeddings never chats: nothing to warn of
-    template = ChatTemplate(
-        source if isinstance(source, str) else None,
-        bos_token=text_of(tokenizer.bos_id),
-        eos_token=text_of(tokenizer.eos_id),
-        control_texts=tokenizer.control_texts,
-    )
-    return tokenizer, template
+    return tokenizer, template_for(tokenizer, source if isinstance(source, str) else None)
 
 
 @contextmanager

@@ -14,20 +14,21 @@ from corral.engine.embedding_runner import EmbeddingRunner
 from corral.engine.loop import EngineLoop, StepResult
 from corral.engine.model_runner import ModelRunner
 from corral.engine.sequence import SequenceGroupSpec
-from corral.errors import ContextLengthExceeded, CorralError, InvalidRequest
+from corral.errors import CorralError, InvalidRequest
 from corral.model.architectures import read_config
 from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.packed_cache import PackedCache
 from corral.model.plan import EmbeddingShape, Plan, make_plan
 from corral.model.weights import load_model
 from corral.request import EmbedRequest, Request, RequestOutput
-from corral.text.chat_template import ChatTemplate
+from corral.text.templates import PromptTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.adapters import AdapterCache, AdapterLease
 from corral.worker.answering import Answering, OnOutput
 from corral.worker.embedding import OnResult, submit_embed
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
+from corral.worker.prompting import Prompting
 
 # Of a model that was made to generate: the state of the last token has seen all others. Ollama took it, too.
 DEFAULT_POOLING = "last"
@@ -43,7 +44,7 @@ class Pipeline:
         info: ModelInfo,
         plan: Plan,
         tokenizer: Tokenizer,
-        template: ChatTemplate,
+        template: PromptTemplate,
         runner: ModelRunner,
         core: EngineCore,
         embedder: Embedder,
@@ -53,7 +54,7 @@ class Pipeline:
         self.info = info
         self.plan = plan
         self.tokenizer = tokenizer
-        self._template = template
+        self._prompting = Prompting(tokenizer, template, info.max_model_len, info.name)
         self._runner = runner
         self._embedder = embedder
         self._adapters = adapters
@@ -143,16 +144,14 @@ class Pipeline:
         request_id = request.request_id
         if self.info.is_embedding:
             raise InvalidRequest(f'"{request.model or self.info.name}" does not support generate', param="model")
-        prompt_ids = self._encode(request)
-        self._check_length(request, len(prompt_ids))
+        prompt = self._prompting.prepare(request)
         lease = None if request.adapter is None else self._adapters.acquire(request.adapter)
         answering = Answering(
             request,
-            len(prompt_ids),
+            prompt,
             self.tokenizer,
             on_output if lease is None else _releasing(lease, on_output),
             lambda index: self._engine.finish(request_id, index),
-            self._template.stop_texts if request.messages is not None else (),
         )
 
         def on_step(result: StepResult) -> None:
@@ -164,8 +163,8 @@ class Pipeline:
 
         spec = SequenceGroupSpec(
             request_id=request_id,
-            prompt_ids=prompt_ids,
-            sampling=request.sampling,
+            prompt_ids=prompt.ids,
+            sampling=prompt.sampling,
             eog_ids=self.tokenizer.eog_ids,
             cache_salt=request.cache_salt,
             adapter=lease.adapter if lease else None,
@@ -179,7 +178,7 @@ class Pipeline:
         self._open[request_id] = answering
         if answering.is_finished:  # the engine was faster than the line above
             self._open.pop(request_id, None)
-        return len(prompt_ids)
+        return len(prompt.ids)
 
     def embed(self, request: EmbedRequest, on_result: OnResult) -> int:
         """Tokenises and queues texts to be embedded; returns their length in tokens, as far as they are computed.
@@ -228,48 +227,6 @@ class Pipeline:
     def close(self) -> None:
         """Aborts what runs and stops the engine. Idempotent."""
         self._engine.close()
-
-    def _encode(self, request: Request) -> list[int]:
-        if request.messages is not None:
-            contents = (message.get("content") for message in request.messages if isinstance(message, dict))
-            self._check_text("messages", "".join(content for content in contents if isinstance(content, str)))
-            rendered = self._template.render(request.messages)
-            self._check_text("messages", rendered.text.replace(rendered.guard, ""))
-            return self.tokenizer.encode_chat(rendered.text, rendered.guard)
-        if not request.prompt:
-            raise InvalidRequest("the prompt is empty; it needs at least one character or token", param="prompt")
-        if isinstance(request.prompt, str):
-            self._check_text("prompt", request.prompt)
-            return self.tokenizer.encode(request.prompt, add_special=True, parse_special=False)
-        return request.prompt
-
-    def _check_text(self, param: str, text: str) -> None:
-        """Refuses a hopelessly long text before it costs seconds in template and tokenizer."""
-        limit = self.info.max_model_len
-        if (least := self.tokenizer.min_num_tokens(text)) >= limit:
-            raise ContextLengthExceeded(
-                f"the context holds {limit} tokens; the {param} of {len(text)} characters would be {least} at least",
-                param=param,
-            )
-
-    def _check_length(self, request: Request, num_prompt_tokens: int) -> None:
-        limit = self.info.max_model_len
-        param = "messages" if request.messages is not None else "prompt"
-        if num_prompt_tokens == 0:
-            raise InvalidRequest(f"the {param} came to no token at all; at least one is needed", param=param)
-        if num_prompt_tokens >= limit:
-            raise ContextLengthExceeded(
-                f"the context holds {limit} tokens; the {param} came to {num_prompt_tokens}, and an answer needs "
-                "at least one more",
-                param=param,
-            )
-        max_tokens = request.sampling.max_tokens
-        if max_tokens is not None and num_prompt_tokens + max_tokens > limit:
-            raise ContextLengthExceeded(
-                f"the context holds {limit} tokens; {num_prompt_tokens + max_tokens} were asked for: "
-                f"{num_prompt_tokens} in the {param} and {max_tokens} by max_tokens",
-                param="max_tokens",
-            )
 
 
 def _releasing(lease: AdapterLease, on_output: OnOutput) -> OnOutput:

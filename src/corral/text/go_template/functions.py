@@ -35,7 +35,8 @@ def _equal(left: Any, right: Any) -> bool:
         raise ValueError(f"{type_name(left)} and {type_name(right)} cannot be compared")
     if kinds[0] != kinds[1] and "nil" not in kinds:
         raise ValueError(f"{kinds[0]} and {kinds[1]} cannot be compared")
-    return bool(kinds[0] == kinds[1] and left == right)
+    is_equal: bool = kinds[0] == kinds[1] and left == right
+    return is_equal
 
 
 def less(left: Any, right: Any) -> bool:
@@ -44,7 +45,8 @@ def less(left: Any, right: Any) -> bool:
         raise ValueError(f"{type_name(left)} and {type_name(right)} have no order")
     if isinstance(left, str):
         return left.encode("utf-8", "surrogatepass") < right.encode("utf-8", "surrogatepass")
-    return bool(left < right)
+    is_less: bool = left < right
+    return is_less
 
 
 def less_or_equal(left: Any, right: Any) -> bool:

@@ -1,0 +1,133 @@
+"""Takes what a model thinks apart from what it answers, while it comes."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+from corral.text.tokenizer import Tokenizer
+
+_PAIRS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+)
+# What a Go template writes around a message's thinking: the last mark before it, the first after it.
+_AROUND = re.compile(
+    r"([<\[][^<>\[\]{}\s]{1,40}[>\]])\s*\{\{-?\s*\$?\w*\.Thinking\s*-?\}\}\s*([<\[]/?[^<>\[\]{}\s]{1,40}[>\]])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """What a model writes before and after its thinking; `ids` are those tokens of them that are special."""
+
+    opening: str
+    closing: str
+    ids: frozenset[int] = frozenset()
+
+
+def markers_of(source: str, tokenizer: Tokenizer) -> Markers | None:
+    """The markers that a template knows; a pair whose end it mentions, as some open it in the prompt only.
+
+    Markers that are control tokens are looked up in the vocabulary, as their text is not shown otherwise.
+    """
+    around = _AROUND.search(source)
+    pair = (around[1], around[2]) if around else None
+    if pair is None:
+        pair = next((each for each in _PAIRS if each[1] in source or each[0] in source), None)
+    if pair is None and re.search(r"\benable_thinking\b|\breasoning_content\b|\.Think\b|\.Thinking\b", source):
+        pair = _PAIRS[0]
+    if pair is None:
+        return None
+    ids: set[int] = set()
+    for text in pair:
+        if text in tokenizer.control_texts:
+            ids.update(tokenizer.encode(text, add_special=False, parse_special=True))
+    return Markers(*pair, frozenset(ids))
+
+
+def opens_thinking(prompt: str, markers: Markers) -> bool:
+    """Whether the prompt ends within thinking: its template has opened it for the model."""
+    return prompt.rstrip().endswith(markers.opening)
+
+
+class _State(enum.Enum):
+    START = enum.auto()  # white space so far, and perhaps the beginning of the opening marker
+    THINKING_BEGINS = enum.auto()
+    THINKING = enum.auto()
+    ANSWER_BEGINS = enum.auto()
+    ANSWER = enum.auto()
+
+
+class ReasoningSplitter:
+    """One answer. Only what it begins with can be thinking; white space around the markers is left out.
+
+    Args:
+        markers: of the template.
+        is_open: the prompt has opened the thinking already.
+    """
+
+    def __init__(self, markers: Markers, *, is_open: bool) -> None:
+        self._markers = markers
+        self._state = _State.THINKING_BEGINS if is_open else _State.START
+        self._held = ""  # text whose side is not known yet
+
+    def push(self, text: str) -> tuple[str, str]:
+        """(thinking, answer) that are certain now."""
+        if self._state is _State.ANSWER:
+            return "", text
+        self._held += text
+        if self._state is _State.START:
+            self._start()
+        thinking = self._think() if self._state in (_State.THINKING_BEGINS, _State.THINKING) else ""
+        return thinking, self._answer()
+
+    def finish(self) -> tuple[str, str]:
+        """What was held back, at the end of the answer."""
+        held, self._held = self._held, ""
+        if self._state in (_State.THINKING_BEGINS, _State.THINKING):
+            return held.rstrip(), ""
+        return "", "" if self._state is _State.ANSWER_BEGINS else held
+
+    def _start(self) -> None:
+        opening = self._markers.opening
+        begun = self._held.lstrip()
+        if begun.startswith(opening):
+            self._state, self._held = _State.THINKING_BEGINS, begun[len(opening) :]
+        elif not opening.startswith(begun):
+            self._state = _State.ANSWER
+
+    def _think(self) -> str:
+        if self._state is _State.THINKING_BEGINS:
+            self._held = self._held.lstrip()
+            if not self._held:
+                return ""
+            self._state = _State.THINKING
+        closing = self._markers.closing
+        end = self._held.find(closing)
+        if end >= 0:
+            thinking, self._held = self._held[:end].rstrip(), self._held[end + len(closing) :]
+            self._state = _State.ANSWER_BEGINS
+            return thinking
+        # The longest end of the text that may still become the marker, and the white space before it.
+        length = next((n for n in range(len(closing) - 1, 0, -1) if self._held.endswith(closing[:n])), 0)
+        certain = self._held[: len(self._held) - length].rstrip()
+        self._held = self._held[len(certain) :]
+        return certain
+
+    def _answer(self) -> str:
+        if self._state is _State.ANSWER_BEGINS:
+            self._held = self._held.lstrip()
+            if self._held:
+                self._state = _State.ANSWER
+        if self._state is not _State.ANSWER:
+            return ""
+        answer, self._held = self._held, ""
+        return answer

@@ -31,19 +31,10 @@ OPTIONS: dict[str, type] = {
     "draft_num_predict": int,
 }
 DEPRECATED = frozenset(
-    [
-        "penalize_newline",
-        "low_vram",
-        "f16_kv",
-        "logits_all",
-        "vocab_only",
-        "use_mlock",
-        "mirostat",
-        "mirostat_tau",
-        "mirostat_eta",
-        "numa",
-        "tfs_z",
-    ]
+    (
+        *("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"),
+        *("mirostat", "mirostat_tau", "mirostat_eta", "numa", "tfs_z"),
+    )
 )
 _WORDS = {int: "integer", float: "number", bool: "boolean", list: "array of strings"}
 _BOOLS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}

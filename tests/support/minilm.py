@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from corral.store.catalog import Artifact, WheelParts
 from corral.store.artifact import obtain
+from corral.store.catalog import Artifact, WheelParts
 from tests.support.models import model_folder
 
 ARCHIVE = Artifact(

@@ -1,8 +1,8 @@
 """Models that scripted workers load: what the front process knows of them without a file, a machine or a clock."""
 
-from __future__ import math
-import annotations
+from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

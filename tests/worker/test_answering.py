@@ -11,6 +11,7 @@ from corral.errors import CorralError, EngineDead
 from corral.request import FinishReason, Request, RequestOutput, TokenLogprob
 from corral.sampling_params import SamplingParams
 from corral.text.chat_template import ChatTemplate
+from corral.text.reasoning import Markers
 from corral.text.tokenizer import Tokenizer
 from corral.worker.answering import Answering
 from corral.worker.prompting import Prompt
@@ -159,3 +160,17 @@ def test_logprobs_come_with_their_tokens_though_the_text_is_held_back() -> None:
     assert delta.logprobs == (TokenLogprob(first, piece, -0.5, ((piece, -0.5), (part, -2.0))),)
     one.on_step((step(tuple(rest)),))
     assert heard.last.deltas[0].logprobs == ()
+
+
+def test_thinking_is_a_part_of_its_own_and_stop_strings_leave_it_alone() -> None:
+    heard = Heard()
+    request = Request("r", messages=[{"role": "user", "content": "p"}], sampling=SamplingParams(stop=("gate",)))
+    prompt = replace(PROMPT, markers=Markers("<think>", "</think>"), is_thinking=True, dropped_messages=2)
+    one = Answering(request, prompt, tokenizer(), heard.outputs.append, heard.finished.append)
+    for token_id in ids("at the gate?\n</think>\n\nThe horses. The gate is shut."):
+        one.on_step((step((token_id,)),))
+    outputs = [output for output in heard.outputs if isinstance(output, RequestOutput)]
+    assert "".join(delta.thinking for output in outputs for delta in output.deltas) == "at the gate?"
+    assert heard.text() == "The horses. The "
+    assert heard.last.deltas[0].stop_reason == "gate"
+    assert heard.last.usage.dropped_messages == 2

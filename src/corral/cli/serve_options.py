@@ -118,7 +118,7 @@ _FLAGS: list[Decorator] = [
     option("--no-auth", is_flag=True, envvar="CORRAL_NO_AUTH", help="Bind beyond loopback without a key."),
     option(
         "--origins", envvar=["CORRAL_ORIGINS", "OLLAMA_ORIGINS"], metavar="ORIGINS",
-        help="Web pages that may call besides those of this machine: scheme://host[:port], * is any text, commas between.",
+        help="Web pages that may call besides those of this machine: scheme://host[:port], * is any text.",
     ),
     option(
         "--served-model-name", envvar="CORRAL_SERVED_MODEL_NAME", metavar="NAME",

@@ -44,7 +44,7 @@ def less(left: Any, right: Any) -> bool:
     if kinds[0] != kinds[1] or kinds[0] not in _COMPARABLE:
         raise ValueError(f"{type_name(left)} and {type_name(right)} have no order")
     if isinstance(left, str):
-        return left.encode("utf-8", "surrogatepass") < right.encode("utf-8", "surrogatepass")
+        return left.encode("utf-8", "surrogatepass") < str(right).encode("utf-8", "surrogatepass")
     is_less: bool = left < right
     return is_less
 

@@ -276,6 +276,8 @@ class _PipelineReader:
         if not arguments:
             found = "nothing" if token is None else _shown(token)
             raise GoTemplateError(self._line, f"{self._where} needs a value and has {found}")
+        if arguments == [Literal(None)]:
+            raise GoTemplateError(line, f"{self._where} has nil, which is no value of its own")
         if len(arguments) > 1 and not isinstance(arguments[0], Function):
             raise GoTemplateError(line, f"{self._where} gives an argument to what is no function")
         return Command(tuple(arguments), line)

@@ -132,8 +132,8 @@ def _float(value: float, form: str) -> str:
     point -= len(whole + fraction) - len(digits)
     digits = digits.rstrip("0")
     sign = "-" if value < 0 else ""
-    least = -5 if form == "json" else -3  # JSON: below 1e-6; fmt: below 1e-4
-    if least <= point <= 21:
+    least, most = (-5, 21) if form == "json" else (-3, 6)  # JSON: from 1e-6 to 1e21; fmt: from 1e-4 to 1e6
+    if least <= point <= most:
         if point <= 0:
             return f"{sign}0.{'0' * -point}{digits}"
         return sign + (digits.ljust(point, "0") if len(digits) <= point else f"{digits[:point]}.{digits[point:]}")

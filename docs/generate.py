@@ -56,7 +56,8 @@ def _option_row(option: Any) -> str:
 def config_page() -> str:
     """The settings as the code knows them, and the environment that is read."""
     parts = [MARK, "# Configuration\n", "## Environment\n", "| variable | meaning |\n|---|---|"]
-    for function in (config.data_home, config.cache_home, config.forced_isa, config.ca_bundle):
+    homes = (config.data_home, config.models_home, config.ollama_models, config.cache_home)
+    for function in (*homes, config.forced_isa, config.ca_bundle):
         doc = re.sub(r"\s+", " ", inspect.getdoc(function) or "")
         parts += [f"| `{name}` | {doc} |" for name in re.findall(r"[A-Z]+_[A-Z_]+", doc)]
     parts.append("\nEvery flag of `corral serve` has an environment twin too: see the [command line](cli.md).\n")

@@ -104,6 +104,33 @@ def data_home() -> Path:
     return Path(base).expanduser() / "corral"
 
 
+def models_home() -> Path:
+    """Folder of the model store: CORRAL_MODELS, else models in the folder above."""
+    if home := os.environ.get("CORRAL_MODELS"):
+        return Path(home).expanduser()
+    return data_home() / "models"
+
+
+def ollama_models() -> list[Path]:
+    """Ollama's model folders, which are read in place and never written: OLLAMA_MODELS, else those it uses by default.
+
+    Those that exist; never the one that is ours to write.
+    """
+    if home := os.environ.get("OLLAMA_MODELS"):
+        folders = [Path(home).expanduser()]
+    else:
+        folders = [Path("~/.ollama/models").expanduser(), Path("/usr/share/ollama/.ollama/models")]
+    ours = models_home().resolve()
+    return [folder for folder in folders if _is_folder(folder) and folder.resolve() != ours]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # not ours to look at
+        return False
+
+
 def cache_home() -> Path:
     """Folder of what can be made again: CORRAL_CACHE, else the platform's cache folder."""
     if home := os.environ.get("CORRAL_CACHE"):
@@ -161,6 +188,11 @@ def without_blas_threads() -> None:
     For our own processes only, before they import numpy; what the user has set stays.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def has_https_proxy() -> bool:
+    """HTTPS_PROXY or ALL_PROXY, in either case: connections to HTTPS addresses go through a proxy."""
+    return any(os.environ.get(name) for base in ("HTTPS_PROXY", "ALL_PROXY") for name in (base, base.lower()))
 
 
 def ca_bundle() -> str | None:

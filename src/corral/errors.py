@@ -5,8 +5,11 @@ CorralError
 │   └── InvalidVocabulary   its tokenizer metadata is: key, fault
 ├── UnsupportedModel        a sound file of a family or tensor type that Corral does not know
 ├── ModelNotFound           no catalog entry, local file or running model of that name
+├── InvalidModelName        what cannot be a model's name: part, rule
+├── InvalidManifest         a manifest of the store or of a registry is damaged or hostile: where, fault
 ├── DownloadError           a source could not be reached or broke off
-│   └── DigestMismatch      what arrived is not what was promised
+│   ├── DigestMismatch      what arrived is not what was promised
+│   └── DiskFull            no room for what arrives; no other source can help
 ├── InsufficientMemory      the plan does not fit this machine
 ├── InvalidConfig           a setting that cannot be obeyed
 ├── InvalidRequest          the client's mistake: 400, names the field
@@ -49,12 +52,29 @@ class ModelNotFound(CorralError):
     """No catalog entry, local file or running model has the given name."""
 
 
+class InvalidModelName(CorralError):
+    """What cannot be a model's name; the text begins with "invalid model name"."""
+
+
+class InvalidManifest(CorralError):
+    """A manifest that is damaged or hostile; `origin` is its path or address."""
+
+    def __init__(self, origin: object, fault: str) -> None:
+        super().__init__(f"{origin}: {fault}")
+        self.origin = str(origin)
+        self.fault = fault
+
+
 class DownloadError(CorralError):
     """A source could not be reached, refused, or broke off."""
 
 
 class DigestMismatch(DownloadError):
     """What arrived is not what was promised."""
+
+
+class DiskFull(DownloadError):
+    """The disk that a file goes to has no room: no source can help."""
 
 
 class InsufficientMemory(CorralError):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from corral.errors import DigestMismatch, DownloadError
-from corral.store.download import AccessRefused, DiskFull, Remote, download
+from corral.errors import DigestMismatch, DiskFull, DownloadError
+from corral.store.download import AccessRefused, Remote, download
 from corral.store.http_client import Patience, open_client
 from tests.support.fake_hub import FileRoute, Handler, LocalServer, black_hole, refused_url
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from corral.errors import CorralError, DigestMismatch, DownloadError, ModelNotFound
+from corral.errors import CorralError, DigestMismatch, DiskFull, DownloadError, ModelNotFound
 from corral.store import catalog, resolve, store
 from corral.store.catalog import Artifact, CatalogEntry, HubFile, WheelParts
-from corral.store.download import DiskFull
 from corral.store.http_client import Patience
 from corral.store.sources import huggingface
 from corral.store.store import obtain

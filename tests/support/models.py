@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from corral.store.catalog import CATALOG, Artifact, WheelParts
+from corral.store.catalog import Artifact, WheelParts, find
+from corral.store.names import parse_name
 from corral.store.store import obtain
 
 
@@ -17,7 +18,7 @@ def _parts(name: str, version: str, num_parts: int) -> tuple[str, ...]:
 
 MODELS = {
     # llama, tied head; Q4_1, Q8_0, F32; ChatML template
-    "smollm2-135m": CATALOG[0].artifact,
+    "smollm2-135m": find(parse_name("smollm2")).artifact,
     # gemma3, pre-trained, sliding window, q/k norm; Q5_0, Q4_K, Q6_K, Q8_0, F32; SentencePiece, no template
     "gemma3-270m": Artifact(
         filename="gemma-3-270m.Q4_K_M.gguf",

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from corral.cli import cache, plan, run, serve
+from corral.cli import cache, doctor, plan, run, serve
 from corral.config import without_blas_threads
 from corral.errors import CorralError
 
@@ -39,6 +39,7 @@ app.add_command(run.run)
 app.add_command(serve.serve)
 app.add_command(plan.plan)
 app.add_command(cache.cache)
+app.add_command(doctor.doctor)
 
 
 def main() -> None:

@@ -16,6 +16,11 @@ def active_isa() -> str:
     return str(_native.cpu_info()["isa"])
 
 
+def available_isas() -> list[str]:
+    """The instruction sets of this machine that there are kernels for, best last."""
+    return [str(isa) for isa in _native.cpu_info()["isas"]]
+
+
 def select_isa(name: str) -> None:
     """Takes the kernels of one instruction set for all models loaded from now on.
 

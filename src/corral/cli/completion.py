@@ -7,7 +7,7 @@ import click
 COMPLETE_VARIABLE = "_CORRAL_COMPLETE"
 
 
-@click.command("completion")
+@click.command("completion", short_help="Print the completion script of a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
@@ -19,8 +19,7 @@ def completion(context: click.Context, shell: str) -> None:
 
     For fish: corral completion fish > ~/.config/fish/completions/corral.fish
     """
-    from click.shell_completion import get_completion_class
+    from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
-    kind = get_completion_class(shell)
-    assert kind is not None, "click knows all shells of the choice"
+    kind = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
     click.echo(kind(context.find_root().command, {}, "corral", COMPLETE_VARIABLE).source())

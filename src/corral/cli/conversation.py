@@ -39,7 +39,9 @@ class Conversation:
             CorralError: what came in place of an answer.
         """
         answer = Answer()
-        printer = AnswerPrinter(is_formatted=self.is_formatted and self.format is None, hides_thinking=self.hides_thinking)
+        printer = AnswerPrinter(
+            is_formatted=self.is_formatted and self.format is None, hides_thinking=self.hides_thinking
+        )
         try:
             with closing(model.stream(self.question(text), answer)) as pieces:
                 for piece in pieces:

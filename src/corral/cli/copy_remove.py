@@ -10,7 +10,7 @@ from corral.cli import options
 from corral.errors import CorralError
 
 
-@click.command("cp")
+@click.command("cp", short_help="Give a model another name.")
 @options.model_name("source", metavar="SOURCE")
 @click.argument("target", metavar="TARGET")
 def copy(source: str, target: str) -> None:
@@ -21,7 +21,7 @@ def copy(source: str, target: str) -> None:
     click.echo(f"copied '{source}' to '{target}'")
 
 
-@click.command("rm")
+@click.command("rm", short_help="Remove models.")
 @options.model_name("models", metavar="MODEL...", nargs=-1, required=True)
 def remove(models: tuple[str, ...]) -> None:
     """Remove models, and the files that no other model needs."""

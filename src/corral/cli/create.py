@@ -14,7 +14,7 @@ from corral.errors import CorralError
 _DEFAULT_FILE = "Modelfile"
 
 
-@click.command("create")
+@click.command("create", short_help="Make a model from a Modelfile.")
 @options.model
 @option(
     "--file", "-f", "file", metavar="PATH",

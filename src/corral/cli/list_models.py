@@ -11,7 +11,7 @@ from corral.cli import human
 from corral.cli.options import option
 
 
-@click.command("list")
+@click.command("list", short_help="List the models that are here.")
 @click.argument("prefix", required=False)
 @option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
 def list_models(prefix: str | None, *, as_json: bool) -> None:
@@ -23,7 +23,9 @@ def list_models(prefix: str | None, *, as_json: bool) -> None:
 
     models = [model for model in open_backend().models() if model.name.lower().startswith((prefix or "").lower())]
     if as_json:
-        shown = [asdict(model) | {"modified_at": model.modified_at and model.modified_at.isoformat()} for model in models]
+        shown = [
+            asdict(model) | {"modified_at": model.modified_at and model.modified_at.isoformat()} for model in models
+        ]
         click.echo(json.dumps(shown, indent=2))
         return
     rows = [("NAME", "ID", "SIZE", "MODIFIED")]

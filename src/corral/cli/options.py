@@ -50,7 +50,8 @@ def complete_model(_context: click.Context, _parameter: click.Parameter, incompl
 
 def model_name(name: str, **settings: Any) -> Decorator:
     """An argument that names a model, and that a shell can complete."""
-    return click.argument(name, **{"metavar": "MODEL", "shell_complete": complete_model} | settings)
+    defaults: dict[str, Any] = {"metavar": "MODEL", "shell_complete": complete_model}
+    return click.argument(name, **defaults | settings)
 
 
 model = model_name("model")

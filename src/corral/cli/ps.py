@@ -11,7 +11,7 @@ from corral.cli import human
 from corral.cli.options import option
 
 
-@click.command("ps")
+@click.command("ps", short_help="List the models that are loaded.")
 @click.argument("prefix", required=False)
 @option("-v", "--verbose", is_flag=True, help="Tell memory of weights and KV cache, and the requests, too.")
 @option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")

@@ -10,7 +10,7 @@ from corral.cli.options import option
 _insecure = option("--insecure", is_flag=True, help="Accept a registry without TLS, or with a wrong certificate.")
 
 
-@click.command("pull")
+@click.command("pull", short_help="Fetch a model.")
 @options.model
 @_insecure
 def pull(model: str, *, insecure: bool) -> None:
@@ -27,7 +27,7 @@ def pull(model: str, *, insecure: bool) -> None:
         backend.pull(model, on_status, insecure=insecure)
 
 
-@click.command("push")
+@click.command("push", short_help="Send a model to its registry.")
 @options.model
 @_insecure
 def push(model: str, *, insecure: bool) -> None:

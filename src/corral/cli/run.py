@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_NUM_SEQS = 1  # one person types
 _LOADING_FLAGS = ("kv_cache_dtype", "threads", "no_cache", "cache_max")  # a server has set its own
-_THINK = {"true": True, "false": False, "high": "high", "medium": "medium", "low": "low", "max": "max"}
+_THINK: dict[str, bool | str] = {"true": True, "false": False, "high": "high", "medium": "medium", "low": "low", "max": "max"}
 
 
 class _Run(click.Command):
@@ -34,7 +34,7 @@ class _Run(click.Command):
         return super().parse_args(ctx, flags + args[end:])
 
 
-@click.command("run", cls=_Run)
+@click.command("run", short_help="Answer a prompt, or chat.", cls=_Run)
 @options.model
 @click.argument("prompt", metavar="[PROMPT]...", nargs=-1)
 @option("--system", metavar="TEXT", help="The system message.")
@@ -65,6 +65,7 @@ class _Run(click.Command):
 @click.pass_context
 def run(
     context: click.Context,
+    /,
     model: str,
     prompt: tuple[str, ...],
     *,

@@ -10,7 +10,7 @@ from corral.cli import human
 from corral.cli.options import option
 
 
-@click.command("search")
+@click.command("search", short_help="Look through the catalog.")
 @click.argument("words", nargs=-1)
 @option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
 def search(words: tuple[str, ...], *, as_json: bool) -> None:

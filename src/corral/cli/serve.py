@@ -8,7 +8,7 @@ import click
 
 from corral.cli import options
 from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, engine_config, option, parse_size
-from corral.cli.terminal import download_progress
+from corral.cli.progress import show_status
 from corral.config import KvCacheDtype, ServerConfig
 
 _SERVER_DEFAULTS = ServerConfig()
@@ -153,8 +153,8 @@ def serve(
     from corral.store import resolve
 
     check_exposure(server, resolve_host(host))  # before a download, not after it
-    with download_progress() as on_progress:
-        path = resolve(model, on_progress)
+    with show_status() as on_status:
+        path = resolve(model, on_status).path
     from corral.server.run import serve as run_server
 
     raise click.exceptions.Exit(run_server(path, served_model_name or default_name(model), engine, server))

@@ -12,7 +12,7 @@ from corral.cli.options import option
 _PARTS = ("license", "modelfile", "parameters", "system", "template")
 
 
-@click.command("show")
+@click.command("show", short_help="Tell what a model is.")
 @options.model
 @option("--license", is_flag=True, help="Print only the license.")
 @option("--modelfile", is_flag=True, help="Print only the Modelfile; `corral create` takes it.")

@@ -8,7 +8,7 @@ from corral.cli import options
 from corral.errors import CorralError, ModelNotFound
 
 
-@click.command("stop")
+@click.command("stop", short_help="Unload a model from the server.")
 @options.model
 def stop(model: str) -> None:
     """Unload a model from the server as soon as nobody uses it."""

@@ -25,6 +25,7 @@ from corral.cli import (
     serve,
     show,
     stop,
+    store,
 )
 from corral.cli.launch.verb import launch
 from corral.config import without_blas_threads
@@ -67,8 +68,8 @@ def app(context: click.Context) -> None:
 
 for verb in (
     *(run.run, serve.serve, pull.pull, pull.push, create.create, show.show, list_models.list_models, search.search),
-    *(ps.ps, stop.stop, copy_remove.copy, copy_remove.remove, launch, plan.plan, doctor.doctor, cache.cache),
-    completion.completion,
+    *(ps.ps, stop.stop, copy_remove.copy, copy_remove.remove, launch, plan.plan, doctor.doctor),
+    *(store.store, cache.cache, completion.completion),
 ):
     app.add_command(verb)
 

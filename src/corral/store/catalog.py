@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from corral.errors import ModelNotFound
 from corral.store.catalog_entries import ROWS
-from corral.store.names import DEFAULT_TAG, ModelName
+from corral.store.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,11 @@ def find(name: ModelName) -> CatalogEntry:
     Raises:
         ModelNotFound: lists near matches, the catalog's names and what else is accepted.
     """
-    for entry in CATALOG:
-        if name.model.lower() == entry.name and name.tag.lower() in entry.tags:
-            return entry
+    host, namespace, model, tag = (part.lower() for part in name.parts)
+    if (host, namespace) == (DEFAULT_HOST, DEFAULT_NAMESPACE):
+        for entry in CATALOG:
+            if model == entry.name and tag in entry.tags:
+                return entry
     raise ModelNotFound(_not_found(name))
 
 

@@ -203,7 +203,7 @@ class Library:
             CorralError: something that the manifest names is not in the store.
             DiskFull: no room.
         """
-        with self._store_lock():
+        with self.exclusive():
             return self._put(name, manifest, encode_manifest(manifest))
 
     def copy(self, source: ModelName, target: ModelName) -> None:
@@ -212,7 +212,7 @@ class Library:
         Raises:
             ModelNotFound: no model is called `source`.
         """
-        with self._store_lock():
+        with self.exclusive():
             model = self.find(source)
             path = manifest_tree.existing_path(model.root, source) if model else None
             if model is None or path is None:
@@ -226,7 +226,7 @@ class Library:
             ModelNotFound: no model is called so.
             CorralError: it is Ollama's.
         """
-        with self._store_lock():
+        with self.exclusive():
             path = manifest_tree.existing_path(self.root, name)
             manifest = self._readable(path) if path else None
             if path is None or not _digest_of(path).startswith(name.digest):
@@ -253,7 +253,8 @@ class Library:
         return self.root / LOCKS / f"name-{hashlib.sha256(digest_or_name.lower().encode()).hexdigest()}"
 
     @contextmanager
-    def _store_lock(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
+        """The store's lock: nobody else writes or removes meanwhile. A thread must not take it twice."""
         with contextlib.ExitStack() as stack:
             with storing(self.root / LOCKS):
                 make_folder(self.root / LOCKS)

@@ -149,8 +149,15 @@ class StoredModel:
     def _path(self, layer: Layer) -> Path:
         path = self.library.blob(layer.digest)
         if path is None:
-            fault = self.library.fault(layer.digest) or f"its {_kind(layer)}, blob {layer.digest}, is missing"
-            raise CorralError(f"model {str(self.name)!r} cannot be used: {fault}; {self._remedy()}")
+            remedy = self._remedy()
+            fault = self.library.fault(layer.digest)
+            if fault is None:
+                fault = f"its {_kind(layer)}, blob {layer.digest}, is missing"
+            else:
+                remedy = (
+                    "register it again with `corral create`, or, if its bytes are as before, run `corral store verify`"
+                )
+            raise CorralError(f"model {str(self.name)!r} cannot be used: {fault}; {remedy}")
         return path
 
     def _remedy(self) -> str:

@@ -195,6 +195,25 @@ def without_blas_threads() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def transfer_streams() -> int:
+    """CORRAL_MAX_TRANSFER_STREAMS, else OLLAMA_MAX_TRANSFER_STREAMS: requests at once for one large file.
+
+    Raises:
+        InvalidConfig: not a whole number from 1 to 64.
+    """
+    for name in ("CORRAL_MAX_TRANSFER_STREAMS", "OLLAMA_MAX_TRANSFER_STREAMS"):
+        if text := os.environ.get(name):
+            if not (text.isdecimal() and text.isascii() and 1 <= int(text) <= 64):
+                raise InvalidConfig(f"{name} is {text!r}; it must be a whole number from 1 to 64")
+            return int(text)
+    return 6
+
+
+def registry_mirror() -> str | None:
+    """CORRAL_REGISTRY: address to use in place of Ollama's own registry."""
+    return os.environ.get("CORRAL_REGISTRY") or None
+
+
 def has_https_proxy() -> bool:
     """HTTPS_PROXY or ALL_PROXY, in either case: connections to HTTPS addresses go through a proxy."""
     return any(os.environ.get(name) for base in ("HTTPS_PROXY", "ALL_PROXY") for name in (base, base.lower()))

@@ -71,7 +71,7 @@ class LLM:
             raise InvalidConfig(f"LLM has no option {unknown[0]!r}; there are {', '.join(known)}")
         self.config = EngineConfig(**engine_options)
         self._max_in_flight = self.config.max_num_seqs + self.config.max_queue
-        self._pipeline: Pipeline | None = Pipeline.load(resolve(model), self.config)
+        self._pipeline: Pipeline | None = Pipeline.load(resolve(model).path, self.config)
 
     def generate(
         self,

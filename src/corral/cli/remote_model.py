@@ -38,7 +38,12 @@ class RemoteModel:
         if self.is_embedding:
             self._client.call("POST", "/api/embed", _told({"model": self._name, "input": [], "keep_alive": keep_alive}))
             return
-        body: dict[str, Any] = {"model": self._name, "messages": [], "keep_alive": keep_alive, "options": dict(options) or None}
+        body: dict[str, Any] = {
+            "model": self._name,
+            "messages": [],
+            "keep_alive": keep_alive,
+            "options": dict(options) or None,
+        }
         for _ in self._client.stream("/api/chat", _told(body)):
             pass
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 MAX_NUM_SEQS = 1  # one person types
 _LOADING_FLAGS = ("kv_cache_dtype", "threads", "no_cache", "cache_max")  # a server has set its own
-_THINK: dict[str, bool | str] = {"true": True, "false": False, "high": "high", "medium": "medium", "low": "low", "max": "max"}
+_THINK: dict[str, bool | str] = {
+    "true": True,
+    "false": False,
+    "high": "high",
+    "medium": "medium",
+    "low": "low",
+    "max": "max",
+}
 
 
 class _Run(click.Command):

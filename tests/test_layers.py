@@ -31,8 +31,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 INTS_ONLY = {"engine/sequence.py", "engine/block_pool.py", "engine/scheduler.py", "engine/budget.py"}
 TOUCH_NATIVE = {
-    *("engine/model_runner.py", "engine/sampler.py"),
-    *("model/cpu.py", "model/weights.py", "model/plan.py"),
+    *("engine/logprobs.py", "engine/model_runner.py", "engine/sampler.py"),
+    *("model/adapter.py", "model/cpu.py", "model/weights.py", "model/plan.py"),
     *("model/gguf.py", "model/gguf_reader.py", "model/metadata.py"),
     *("text/byte_level.py", "text/vocabulary.py"),
 }

@@ -10,7 +10,8 @@ import corral
 from corral import LLM, Completion, SamplingParams
 from corral.errors import ContextLengthExceeded, EngineDead, InvalidConfig, InvalidRequest, ModelNotFound
 from corral.request import FinishReason
-from tests.support.gguf_writer import write_tiny_gguf
+from tests.support.gguf_writer import TinyModel, write_tiny_gguf
+from tests.support.random_adapters import TinyAdapter, write_tiny_adapter
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
 OPTIONS: dict[str, Any] = {"max_model_len": 256, "max_num_seqs": 4, "max_queue": 8, "num_threads": 1}
@@ -120,3 +121,27 @@ def test_the_package_offers_it() -> None:
     assert corral.LLM is LLM
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = corral.nothing
+
+
+def test_adapters_for_all_or_for_each(llm: LLM, tmp_path: Path) -> None:
+    path = write_tiny_adapter(tmp_path / "a.gguf", TinyAdapter(base=TinyModel(), gain=1.0))
+    [base] = texts(llm.generate("The horses", GREEDY))
+    [adapted] = texts(llm.generate("The horses", GREEDY, adapter=path))
+    assert adapted != base
+    assert texts(llm.generate(["The horses"] * 3, GREEDY, adapter=[path, None, str(path)])) == [adapted, base, adapted]
+    message = {"role": "user", "content": "Hello"}
+    assert texts(llm.chat([message], GREEDY, adapter=path)) != texts(llm.chat([message], GREEDY))
+    with pytest.raises(InvalidRequest, match="there are 1 prompts and 2 adapters"):
+        llm.generate("The horses", GREEDY, adapter=[None, path])
+    with pytest.raises(ModelNotFound, match=r"none\.gguf"):
+        llm.generate("The horses", GREEDY, adapter=tmp_path / "none.gguf")
+
+
+def test_logprobs_have_one_entry_for_each_token(llm: LLM) -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=2)
+    [output] = llm.generate("The horses", params)[0].outputs
+    assert [each.token_id for each in output.logprobs] == list(output.token_ids)
+    for each in output.logprobs:
+        assert each.top[0] == (each.text_bytes, each.logprob)
+        assert each.top[1][1] <= each.logprob <= 0
+    assert llm.generate("The horses", GREEDY)[0].outputs[0].logprobs == ()

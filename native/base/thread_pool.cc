@@ -148,12 +148,11 @@ void ThreadPool::worker_loop(int worker) {
 }
 
 StageList::StageList(int64_t num_stages, int num_workers)
-    : num_stages_(num_stages),
-      num_workers_(num_workers),
+    : num_workers_(num_workers),
       counters_(std::make_unique<Counter[]>(static_cast<size_t>(num_stages * (num_workers + 1)))) {}
 
-void StageList::reset() {
-  for (int64_t i = 0; i < num_stages_ * (num_workers_ + 1); ++i) {
+void StageList::reset(int64_t num_stages) {
+  for (int64_t i = 0; i < num_stages * (num_workers_ + 1); ++i) {
     counters_[static_cast<size_t>(i)].value.store(0, std::memory_order_relaxed);
   }
 }

@@ -90,8 +90,8 @@ class StageList {
  public:
   StageList(int64_t num_stages, int num_workers);
 
-  // Makes all stages open again; not while a region runs.
-  void reset();
+  // Makes the first `num_stages` open again, all that the next region runs; not while a region runs.
+  void reset(int64_t num_stages);
 
   // Calls body(begin, end) for pieces of [0, total), then waits until all of them are done, whoever did them. Each
   // worker begins with a contiguous part of its own and then helps with what others have left, in pieces that shrink
@@ -143,7 +143,6 @@ class StageList {
   void end_stage(std::atomic<int64_t>& done, int64_t value);
   void wait_for(const std::atomic<int64_t>& done, int64_t value);
 
-  const int64_t num_stages_;
   const int num_workers_;
   std::unique_ptr<Counter[]> counters_;  // of a stage: pieces done, then the taken part of each worker
   EventCount progress_;                  // advances when a stage ends

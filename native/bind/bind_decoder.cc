@@ -1,12 +1,16 @@
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "bind/arrays.h"
 #include "bind/bind.h"
 #include "model/decoder.h"
+#include "sampling/log_probs.h"
 #include "sampling/sampler.h"
 
 namespace corral::bind {
@@ -57,23 +61,39 @@ void check_sequences(const Batch& batch, int64_t num_blocks) {
   }
 }
 
+// The adapters of a step, each made for this model; the indices lie among them.
+std::vector<const Adapter*> take_adapters(const std::vector<BoundAdapter*>& adapters, const Array<int32_t, 1>& ids,
+                                          const DecoderConfig& config) {
+  need_values(ids, int64_t{-1}, static_cast<int64_t>(adapters.size()) - 1);
+  std::vector<const Adapter*> taken;
+  for (BoundAdapter* bound : adapters) {
+    if (bound == nullptr || !bound->adapter.fits(config)) {
+      refuse("adapters[" + std::to_string(taken.size()) + "] was made for a model of other sizes");
+    }
+    bound->use();
+    taken.push_back(&bound->adapter);
+  }
+  return taken;
+}
+
 void forward(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_offsets,
-             const AnyArray& start_positions, const AnyArray& block_tables, const AnyArray& logit_rows) {
+             const AnyArray& start_positions, const AnyArray& block_tables, const AnyArray& logit_rows,
+             const std::optional<AnyArray>& adapter_ids, const std::vector<BoundAdapter*>& adapters) {
   const ModelUse use(self.decoder.model());
   const auto tokens = take<int32_t>(token_ids, "token_ids");
   const auto offsets = take<int32_t>(seq_offsets, "seq_offsets");
   const auto starts = take<int32_t>(start_positions, "start_positions");
   const auto tables = take<int32_t, 2>(block_tables, "block_tables");
   const auto rows = take<int32_t>(logit_rows, "logit_rows");
-  const Batch batch{.num_tokens = tokens.size(),
-                    .num_seqs = starts.size(),
-                    .num_logit_rows = rows.size(),
-                    .table_stride = tables.shape[1],
-                    .token_ids = tokens.data,
-                    .seq_offsets = offsets.data,
-                    .start_positions = starts.data,
-                    .block_tables = tables.data,
-                    .logit_rows = rows.data};
+  Batch batch{.num_tokens = tokens.size(),
+              .num_seqs = starts.size(),
+              .num_logit_rows = rows.size(),
+              .table_stride = tables.shape[1],
+              .token_ids = tokens.data,
+              .seq_offsets = offsets.data,
+              .start_positions = starts.data,
+              .block_tables = tables.data,
+              .logit_rows = rows.data};
   need_between("the number of token_ids", tokens.size(), 1, self.decoder.max_tokens());
   need_between("the number of sequences", starts.size(), 1, self.max_seqs);
   need_between("the number of logit_rows", rows.size(), 0, self.decoder.max_tokens());
@@ -83,6 +103,14 @@ void forward(BoundDecoder& self, const AnyArray& token_ids, const AnyArray& seq_
   need_values(starts, int64_t{0}, int64_t{INT32_MAX} - kMaxTokens);
   need_values(rows, int64_t{0}, tokens.size() - 1);
   check_sequences(batch, self.cache.num_blocks());
+  std::vector<const Adapter*> taken;
+  if (adapter_ids) {
+    const auto ids = take<int32_t>(*adapter_ids, "adapter_ids");
+    need_size(ids, starts.size());
+    taken = take_adapters(adapters, ids, self.decoder.model().config());
+    batch.adapter_ids = ids.data;
+    batch.adapters = taken.data();
+  }
   const nb::gil_scoped_release released;
   self.decoder.forward(batch);
 }
@@ -176,6 +204,44 @@ nb::object sample(BoundDecoder& self, const AnyArray& temperature, const AnyArra
   return nb::cast(nb::ndarray<nb::numpy, int32_t, nb::ndim<1>>(ids, {static_cast<size_t>(num_rows)}, owner));
 }
 
+template <class T, class... Sizes>
+nb::object owned_array(T* values, Sizes... sizes) {
+  const nb::capsule owner(values, [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
+  return nb::cast(
+      nb::ndarray<nb::numpy, T, nb::ndim<sizeof...(Sizes)>>(values, {static_cast<size_t>(sizes)...}, owner));
+}
+
+nb::object log_probs_of(BoundDecoder& self, const AnyArray& rows, const AnyArray& token_ids, int64_t top) {
+  const ModelUse use(self.decoder.model());
+  const int64_t vocab_size = self.decoder.model().config().vocab_size;
+  const auto wanted = take<int32_t>(rows, "rows");
+  const auto tokens = take<int32_t>(token_ids, "token_ids");
+  need_size(tokens, wanted.size());
+  need_values(wanted, int64_t{0}, self.decoder.num_logit_rows() - 1);
+  need_values(tokens, int64_t{0}, vocab_size - 1);
+  need_between("top", top, 0, std::min(kMaxTopLogProbs, vocab_size));
+  const size_t count = static_cast<size_t>(wanted.size());
+  float* own = new float[count];
+  const nb::object own_array = owned_array(own, count);
+  int32_t* ids = new int32_t[count * static_cast<size_t>(top)];
+  const nb::object ids_array = owned_array(ids, count, top);
+  float* others = new float[count * static_cast<size_t>(top)];
+  const nb::object others_array = owned_array(others, count, top);
+  {
+    const nb::gil_scoped_release released;
+    WorkQueue queue;
+    self.decoder.model().pool().run([&](int) {
+      queue.take(wanted.size(), 1, [&](int64_t begin, int64_t) {
+        const float* logits = self.decoder.logits() + wanted.data[begin] * self.decoder.logits_stride();
+        LogProbs out{.top_ids = ids + begin * top, .top = others + begin * top};
+        log_probs(self.decoder.model().ops(), logits, vocab_size, tokens.data[begin], top, out);
+        own[begin] = out.token;
+      });
+    });
+  }
+  return nb::make_tuple(own_array, ids_array, others_array);
+}
+
 nb::object logits(BoundDecoder& self) {
   const ModelUse use(self.decoder.model());
   const int64_t num_rows = self.decoder.num_logit_rows();
@@ -199,6 +265,7 @@ void bind_decoder(nb::module_& module) {
            nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>())
       .def("forward", forward, arg("token_ids").noconvert(), arg("seq_offsets").noconvert(),
            arg("start_positions").noconvert(), arg("block_tables").noconvert(), arg("logit_rows").noconvert(),
+           arg("adapter_ids").noconvert().none() = nb::none(), arg("adapters") = std::vector<BoundAdapter*>(),
            "Computes one step; the logits of logit_rows stay native.")
       .def("sample", sample, arg("temperature").noconvert(), arg("top_k").noconvert(), arg("top_p").noconvert(),
            arg("min_p").noconvert(), arg("repetition_penalty").noconvert(), arg("presence_penalty").noconvert(),
@@ -206,6 +273,8 @@ void bind_decoder(nb::module_& module) {
            arg("history_offsets").noconvert(), arg("history_ids").noconvert(), arg("output_starts").noconvert(),
            arg("bias_offsets").noconvert(), arg("bias_ids").noconvert(), arg("bias_values").noconvert(),
            arg("mask").noconvert().none(), "Draws a token for each row of the last forward's logits.")
+      .def("log_probs", log_probs_of, arg("rows").noconvert(), arg("token_ids").noconvert(), arg("top"),
+           "Log-probabilities of tokens, and the likeliest, of some rows of the last forward's logits.")
       .def("logits", logits, "A copy of the last forward's logits.");
 }
 

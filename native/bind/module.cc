@@ -38,6 +38,7 @@ NB_MODULE(_native, module) {
   module.def("cpu_info", cpu_info, "The active ISA, those this machine has, and the CPUs this process may use.");
   module.def("select_isa", select_isa, nb::arg("name"), "Chooses the kernels of models made from now on.");
   corral::bind::bind_model(module);
+  corral::bind::bind_adapter(module);
   corral::bind::bind_decoder(module);
   corral::bind::bind_text(module);
 }

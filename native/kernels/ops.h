@@ -56,6 +56,39 @@ struct KvKernels {
   void (*attend_chunk)(const AttentionTile& tile, int64_t chunk, float* scores, const AttentionState& out);
 };
 
+// t[row][j] = scale * sum_k x[row][k] * A[j][k], for some rows and j in [rank_begin, rank_end). Column k of a row of x
+// stands at [k / unit_columns * unit_stride + row * row_stride + k % unit_columns]; unit_columns is a multiple of 16,
+// or all columns.
+struct LowRankDown {
+  const float* x = nullptr;
+  int64_t row_stride = 0;
+  int64_t unit_columns = 0;
+  int64_t unit_stride = 0;
+  const int32_t* rows = nullptr;  // [num_rows]
+  int64_t num_rows = 0;
+  const float* a = nullptr;  // [rank][cols]
+  int64_t cols = 0;
+  int64_t rank_begin = 0;
+  int64_t rank_end = 0;
+  float scale = 0.0F;
+  float* out = nullptr;  // t of row r and j at [r * out_stride + j]
+  int64_t out_stride = 0;
+};
+
+// y[row][n] += sum_j t[row][j] * B[j][n], j ascending, for some rows and n in [0, columns).
+struct LowRankUp {
+  const float* t = nullptr;
+  int64_t t_stride = 0;
+  const int32_t* rows = nullptr;  // [num_rows]
+  int64_t num_rows = 0;
+  const float* b = nullptr;  // [rank][b_stride]
+  int64_t b_stride = 0;
+  int64_t rank = 0;
+  int64_t columns = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+
 // Elementwise, row and attention kernels of one ISA. All ISAs give the same bits: 16 lanes, one order of operations.
 // No kernel allocates, throws or reads beyond the sizes given.
 struct OpsKernels {
@@ -84,6 +117,10 @@ struct OpsKernels {
 
   // Takes `part` into `state`. The order of merges is part of the result: always by ascending chunk.
   void (*merge)(const AttentionState& state, const AttentionState& part, int64_t num_rows, int64_t padded_dim);
+
+  // The halves of an adapter's product; what a row gets does not depend on the other rows.
+  void (*low_rank_down)(const LowRankDown& job);
+  void (*low_rank_up)(const LowRankUp& job);
 
   // Greatest value and the lowest index that has it; index -1 if any value is NaN.
   void (*argmax)(const float* x, int64_t n, float* value, int64_t* index);

@@ -5,6 +5,8 @@
 #include "kernels/ops_kv-inl.h"
 // Then attention, over the pages.
 #include "kernels/ops_attention-inl.h"
+// Last the adapters, which take its loops over rows.
+#include "kernels/ops_low_rank-inl.h"
 
 namespace corral {
 
@@ -18,6 +20,8 @@ const OpsKernels kOpsAvx2 = {
     .softcap = softcap,
     .kv = {{store_kv_half, attend_chunk<HalfCells>}, {store_kv_int8, attend_chunk<ByteCells>}},
     .merge = merge,
+    .low_rank_down = low_rank_down,
+    .low_rank_up = low_rank_up,
     .argmax = argmax,
     .exp_weights = exp_weights,
     .exp_sums = exp_sums,

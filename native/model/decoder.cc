@@ -7,8 +7,9 @@
 namespace corral {
 namespace {
 
-constexpr int64_t kStagesPerLayer = 9;  // of DecoderWorker, at most
-constexpr int64_t kOtherStages = 2;     // embedding and head
+constexpr int64_t kStagesPerLayer = 9;         // of DecoderWorker, at most
+constexpr int64_t kAdapterStagesPerLayer = 4;  // more of a step with adapters
+constexpr int64_t kOtherStages = 2;            // embedding and head
 
 Model& finished(Model& model) {
   if (!model.finished()) throw std::invalid_argument("the model is not finished; call finish() after the last tensor");
@@ -24,7 +25,8 @@ Decoder::Decoder(Model& model, const KVCache& kv_cache, int64_t max_tokens)
       global_plan_(model.config(), model.pool().num_threads(), max_tokens),
       local_plan_(model.config(), model.pool().num_threads(), max_tokens),
       scratch_(model, global_plan_, max_tokens, model.pool().num_threads()),
-      stages_(model.config().num_layers * kStagesPerLayer + kOtherStages, model.pool().num_threads()) {}
+      stages_(model.config().num_layers * (kStagesPerLayer + kAdapterStagesPerLayer) + kOtherStages,
+              model.pool().num_threads()) {}
 
 void Decoder::forward(const Batch& batch) {
   const DecoderConfig& config = model_.config();
@@ -41,9 +43,12 @@ void Decoder::forward(const Batch& batch) {
   for (const bool local : config.layer_is_local) (local ? any_local : any_global) = true;
   if (any_global) global_plan_.build(batch, 0);
   if (any_local) local_plan_.build(batch, config.sliding_window);
-  stages_.reset();
+  adapters_.all.build_all(batch);
+  adapters_.logit_rows.build_logit_rows(batch, scratch_.row_seq);
+  const int64_t adapter_stages = adapters_.all.empty() ? 0 : kAdapterStagesPerLayer;
+  stages_.reset(config.num_layers * (kStagesPerLayer + adapter_stages) + kOtherStages);
   model_.pool().run([&](int worker) {
-    DecoderWorker(model_, kv_cache_, batch, {&global_plan_, &local_plan_}, scratch_, stages_, worker).run();
+    DecoderWorker(model_, kv_cache_, batch, adapters_, {&global_plan_, &local_plan_}, scratch_, stages_, worker).run();
   });
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/thread_pool.h"
+#include "model/adapter.h"
 #include "model/attention_plan.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
@@ -19,7 +20,7 @@ class Decoder {
   Decoder(Model& model, const KVCache& kv_cache, int64_t max_tokens);
 
   // Computes all rows, writes their K and V, and leaves the logits of batch.logit_rows. The batch must be in range:
-  // tokens, positions, blocks and rows are not checked here. The caller holds a ModelUse.
+  // tokens, positions, blocks, rows and adapters are not checked here. The caller holds a ModelUse.
   void forward(const Batch& batch);
 
   Model& model() { return model_; }
@@ -33,6 +34,7 @@ class Decoder {
   const KVCache& kv_cache_;
   const int64_t max_tokens_;
   int64_t num_logit_rows_ = 0;
+  StepAdapters adapters_;
   AttentionPlan global_plan_;
   AttentionPlan local_plan_;
   Scratch scratch_;

@@ -11,13 +11,14 @@ const float* or_null(const Vector& vector) { return vector.empty() ? nullptr : v
 
 }  // namespace
 
-DecoderWorker::DecoderWorker(Model& model, const KVCache& kv_cache, const Batch& batch,
+DecoderWorker::DecoderWorker(Model& model, const KVCache& kv_cache, const Batch& batch, const StepAdapters& adapters,
                              std::array<AttentionPlan*, 2> plans, Scratch& scratch, StageList& stages, int worker)
     : model_(model),
       kv_cache_(kv_cache),
       config_(model.config()),
       ops_(model.ops()),
       batch_(batch),
+      adapters_(adapters),
       plans_(plans),
       scratch_(scratch),
       own_(scratch.workers[static_cast<size_t>(worker)]),
@@ -25,7 +26,8 @@ DecoderWorker::DecoderWorker(Model& model, const KVCache& kv_cache, const Batch&
       worker_(worker),
       num_workers_(model.pool().num_threads()),
       num_rows_(batch.num_tokens),
-      x_(scratch.x) {}
+      x_(scratch.x),
+      adapter_rows_(adapters.all.empty() ? nullptr : &adapters.all) {}
 
 void DecoderWorker::run() {
   embed();
@@ -59,6 +61,7 @@ void DecoderWorker::embed() {
 void DecoderWorker::keep_logit_rows() {
   num_rows_ = batch_.num_logit_rows;
   x_ = scratch_.selected;
+  if (adapter_rows_ != nullptr) adapter_rows_ = &adapters_.logit_rows;
 }
 
 // Angles in double: at position 100,000 an f32 angle would be off by 0.004.
@@ -122,8 +125,8 @@ void DecoderWorker::next_layer_input(int64_t layer, int64_t row_begin, int64_t r
   normalize(weights.attn_norm, {&weights.attn_q, &weights.attn_k, &weights.attn_v}, row_begin, row_end);
 }
 
-// x += matrix * act + bias for the outputs of the groups, by tiles that stay in this core's cache.
-void DecoderWorker::add_product(const Matrix& matrix, const Activations& act, const Vector& bias, int64_t group_begin,
+// x += target * act + bias for the outputs of the groups, by tiles that stay in this core's cache.
+void DecoderWorker::add_product(const Target& target, const Activations& act, const Vector& bias, int64_t group_begin,
                                 int64_t group_end) {
   const int64_t tile_groups = scratch_.tile_floats / (kTileColumns * num_rows_);
   for (int64_t group = group_begin; group < group_end; group += tile_groups) {
@@ -132,7 +135,8 @@ void DecoderWorker::add_product(const Matrix& matrix, const Activations& act, co
     const int64_t column = group * kTileColumns;
     const int64_t columns = std::min(stride, config_.hidden_size - column);
     // The kernels place output n at y[n]: begin the tile `column` floats earlier.
-    model_.matmul().matmul(matrix.packed, act, own_.tile - column, stride, group, stop);
+    model_.matmul().matmul(target.matrix.packed, act, own_.tile - column, stride, group, stop);
+    add_adapters(target.layer, target.role, column, columns, own_.tile, stride);
     for (int64_t row = 0; row < num_rows_; ++row) {
       float* product = own_.tile + row * stride;
       if (!bias.empty()) ops_.add(product, bias.data() + column, columns);
@@ -156,15 +160,16 @@ void DecoderWorker::add_projected(const Vector& bias, const Vector& norm, int64_
 void DecoderWorker::project_qkv(int64_t layer) {
   struct Part {
     const Matrix* matrix;
+    AdapterRole role;
     int64_t offset;  // of the output in a row of qkv
     int64_t first_group;
   };
   const LayerWeights& weights = model_.layer(layer);
   const int64_t q_groups = weights.attn_q.packed.num_groups();
   const int64_t k_groups = weights.attn_k.packed.num_groups();
-  const std::array<Part, 3> parts = {{{&weights.attn_q, 0, 0},
-                                      {&weights.attn_k, scratch_.k_offset, q_groups},
-                                      {&weights.attn_v, scratch_.v_offset, q_groups + k_groups}}};
+  const std::array<Part, 3> parts = {{{&weights.attn_q, AdapterRole::kAttnQ, 0, 0},
+                                      {&weights.attn_k, AdapterRole::kAttnK, scratch_.k_offset, q_groups},
+                                      {&weights.attn_v, AdapterRole::kAttnV, scratch_.v_offset, q_groups + k_groups}}};
   const int64_t total = q_groups + k_groups + weights.attn_v.packed.num_groups();
   const auto project = [&](int64_t begin, int64_t end) {
     for (const Part& part : parts) {
@@ -174,6 +179,9 @@ void DecoderWorker::project_qkv(int64_t layer) {
       if (first >= stop) continue;
       model_.matmul().matmul(packed, activations(*part.matrix, scratch_.input), scratch_.qkv + part.offset,
                              scratch_.qkv_stride, first, stop);
+      const int64_t column = first * kTileColumns;
+      add_adapters(layer, part.role, column, std::min(stop * kTileColumns, packed.rows) - column,
+                   scratch_.qkv + part.offset + column, scratch_.qkv_stride);
     }
   };
   const auto rotate = [&](int64_t begin, int64_t end) {
@@ -181,6 +189,8 @@ void DecoderWorker::project_qkv(int64_t layer) {
       rotate_heads(item / config_.num_kv_heads, item % config_.num_kv_heads, weights, layer);
     }
   };
+  adapters_down(layer, {AdapterRole::kAttnQ, AdapterRole::kAttnK, AdapterRole::kAttnV},
+                plain_rows(scratch_.input, config_.hidden_size));
   share_then(total, kMaxGroups, project, num_rows_ * config_.num_kv_heads, rotate);
 }
 
@@ -231,23 +241,29 @@ void DecoderWorker::quantize_attention(int64_t layer, int64_t row_begin, int64_t
 void DecoderWorker::attention_output(int64_t layer) {
   const LayerWeights& weights = model_.layer(layer);
   const bool last = layer == config_.num_layers - 1;
-  const Activations act = activations(weights.attn_output, last ? scratch_.input : scratch_.attention);
-  add_to_residual(weights.attn_output, act, weights.attn_output_bias, weights.attn_post_norm,
-                  [&](int64_t begin, int64_t end) {
-                    normalize(weights.ffn_norm, {&weights.ffn_gate, &weights.ffn_up}, begin, end);
-                  });
+  const float* input = last ? scratch_.input : scratch_.attention;
+  const Activations act = activations(weights.attn_output, input);
+  const Target target{weights.attn_output, layer, AdapterRole::kAttnOutput};
+  adapters_down(layer, {target.role}, plain_rows(input, config_.q_size()));
+  add_to_residual(target, act, weights.attn_output_bias, weights.attn_post_norm, [&](int64_t begin, int64_t end) {
+    normalize(weights.ffn_norm, {&weights.ffn_gate, &weights.ffn_up}, begin, end);
+  });
 }
 
 void DecoderWorker::feed_forward(int64_t layer) {
   const LayerWeights& weights = model_.layer(layer);
   const int64_t num_groups = weights.ffn_gate.packed.num_groups();
-  share(num_groups, kMaxGroups, [&](int64_t begin, int64_t end) { gate_and_up(weights, begin, end); });
-  add_to_residual(weights.ffn_down, inner_activations(weights.ffn_down), {}, weights.ffn_post_norm,
+  adapters_down(layer, {AdapterRole::kFfnGate, AdapterRole::kFfnUp}, plain_rows(scratch_.input, config_.hidden_size));
+  share(num_groups, kMaxGroups, [&](int64_t begin, int64_t end) { gate_and_up(layer, begin, end); });
+  const Target target{weights.ffn_down, layer, AdapterRole::kFfnDown};
+  adapters_down(layer, {target.role}, inner_rows(weights.ffn_down));
+  add_to_residual(target, inner_activations(weights.ffn_down), {}, weights.ffn_post_norm,
                   [&](int64_t begin, int64_t end) { next_layer_input(layer + 1, begin, end); });
 }
 
 // inner = activation(gate) * up for the outputs of the groups, by tiles that stay in this core's cache.
-void DecoderWorker::gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end) {
+void DecoderWorker::gate_and_up(int64_t layer, int64_t group_begin, int64_t group_end) {
+  const LayerWeights& weights = model_.layer(layer);
   const Activations gate_act = activations(weights.ffn_gate, scratch_.input);
   const Activations up_act = activations(weights.ffn_up, scratch_.input);
   const bool quantized = act_form(weights.ffn_down.packed.type) != ActForm::kF32;
@@ -262,6 +278,8 @@ void DecoderWorker::gate_and_up(const LayerWeights& weights, int64_t group_begin
     // The kernels place output n at y[n]: begin the tile `column` floats earlier.
     model_.matmul().matmul(weights.ffn_gate.packed, gate_act, own_.tile - column, stride, group, stop);
     model_.matmul().matmul(weights.ffn_up.packed, up_act, own_.up - column, stride, group, stop);
+    add_adapters(layer, AdapterRole::kFfnGate, column, columns, own_.tile, stride);
+    add_adapters(layer, AdapterRole::kFfnUp, column, columns, own_.up, stride);
     float* inner = scratch_.inner + column;
     if (quantized) inner += unit * kUnitColumns * (num_rows_ - 1);
     for (int64_t row = 0; row < num_rows_; ++row) {

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
 
+#include "model/adapter.h"
 #include "model/attention_plan.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
@@ -17,8 +19,8 @@ namespace corral {
 // nothing of one stage may live in a worker until another.
 class DecoderWorker {
  public:
-  DecoderWorker(Model& model, const KVCache& kv_cache, const Batch& batch, std::array<AttentionPlan*, 2> plans,
-                Scratch& scratch, StageList& stages, int worker);
+  DecoderWorker(Model& model, const KVCache& kv_cache, const Batch& batch, const StepAdapters& adapters,
+                std::array<AttentionPlan*, 2> plans, Scratch& scratch, StageList& stages, int worker);
 
   void run();
 
@@ -26,7 +28,22 @@ class DecoderWorker {
   static constexpr int64_t kFewRows = 2;     // up to it a stage of rows is the tail of the one before
   static constexpr int64_t kMaxGroups = 16;  // of a matmul that are taken at once
 
-  // --- stages of a step, in order; with few rows five a layer, with many nine
+  // A matrix of a layer, and what adapters know it as.
+  struct Target {
+    const Matrix& matrix;
+    int64_t layer;
+    AdapterRole role;
+  };
+  // Rows of columns in units, as LowRankDown has them.
+  struct UnitRows {
+    const float* x;
+    int64_t row_stride;
+    int64_t unit_columns;
+    int64_t unit_stride;
+    int64_t columns;
+  };
+
+  // --- stages of a step, in order; with few rows five a layer, with many nine; if some row has an adapter four more
   void embed();
   void project_qkv(int64_t layer);
   void attend(int64_t layer);
@@ -46,13 +63,19 @@ class DecoderWorker {
   void merge_chunks(const AttentionRows& rows, const AttentionPlan& plan, int64_t layer, int32_t kv_head);
   void finish_rows(const AttentionRows& rows, int32_t kv_head);
   void quantize_attention(int64_t layer, int64_t row_begin, int64_t row_end);
-  void gate_and_up(const LayerWeights& weights, int64_t group_begin, int64_t group_end);
+  void gate_and_up(int64_t layer, int64_t group_begin, int64_t group_end);
   void finish_groups(const Matrix& ffn_down, int64_t unit, int64_t groups);
-  void add_product(const Matrix& matrix, const Activations& act, const Vector& bias, int64_t group_begin,
+  void add_product(const Target& target, const Activations& act, const Vector& bias, int64_t group_begin,
                    int64_t group_end);
   void add_projected(const Vector& bias, const Vector& norm, int64_t row_begin, int64_t row_end);
   void quantize(const float* input, int64_t k, int64_t row_begin, int64_t row_end,
                 std::initializer_list<const Matrix*> for_matrices);
+  void adapters_down(int64_t layer, std::initializer_list<AdapterRole> roles, const UnitRows& input);
+  void adapters_down_items(int64_t layer, std::initializer_list<AdapterRole> roles, const UnitRows& input,
+                           int64_t begin, int64_t end);
+  void add_adapters(int64_t layer, AdapterRole role, int64_t column, int64_t columns, float* y, int64_t y_stride);
+  static UnitRows plain_rows(const float* x, int64_t columns) { return {x, columns, columns, columns, columns}; }
+  UnitRows inner_rows(const Matrix& ffn_down) const;
   Activations activations(const Matrix& matrix, const float* input) const;
   Activations inner_activations(const Matrix& ffn_down) const;
 
@@ -80,18 +103,22 @@ class DecoderWorker {
   void share_then_rows(int64_t total, int64_t max_step, Body&& body, Next&& next) {
     share_then(total, max_step, body, num_rows_, next);
   }
-  // x += matrix * act, by way of norm if there is one, and then next(begin, end) for pieces of the rows.
+  // x += target * act, by way of norm if there is one, and then next(begin, end) for pieces of the rows.
   template <class Next>
-  void add_to_residual(const Matrix& matrix, const Activations& act, const Vector& bias, const Vector& norm,
+  void add_to_residual(const Target& target, const Activations& act, const Vector& bias, const Vector& norm,
                        Next&& next) {
-    const int64_t num_groups = matrix.packed.num_groups();
+    const PackedMatrix& packed = target.matrix.packed;
+    const int64_t num_groups = packed.num_groups();
     if (norm.empty()) {
-      const auto add_groups = [&](int64_t begin, int64_t end) { add_product(matrix, act, bias, begin, end); };
+      const auto add_groups = [&](int64_t begin, int64_t end) { add_product(target, act, bias, begin, end); };
       share_then_rows(num_groups, kMaxGroups, add_groups, next);
       return;
     }
     const auto project = [&](int64_t begin, int64_t end) {
-      model_.matmul().matmul(matrix.packed, act, scratch_.projected, scratch_.hidden_stride, begin, end);
+      model_.matmul().matmul(packed, act, scratch_.projected, scratch_.hidden_stride, begin, end);
+      const int64_t column = begin * kTileColumns;
+      add_adapters(target.layer, target.role, column, std::min(end * kTileColumns, packed.rows) - column,
+                   scratch_.projected + column, scratch_.hidden_stride);
     };
     share_then_rows(num_groups, kMaxGroups, project, [&](int64_t begin, int64_t end) {
       add_projected(bias, norm, begin, end);
@@ -104,6 +131,7 @@ class DecoderWorker {
   const DecoderConfig& config_;
   const OpsKernels& ops_;
   const Batch& batch_;
+  const StepAdapters& adapters_;
   const std::array<AttentionPlan*, 2> plans_;  // of global and of local layers
   Scratch& scratch_;
   WorkerScratch& own_;
@@ -113,6 +141,7 @@ class DecoderWorker {
   const int num_workers_;
   int64_t num_rows_;  // all tokens; after the last layer's keys and values the rows whose logits are wanted
   float* x_;          // residual stream of these rows
+  const AdapterRows* adapter_rows_;  // which of these rows have one; null if none of the step has
 };
 
 }  // namespace corral

@@ -79,6 +79,7 @@ Scratch::Scratch(const Model& model, const AttentionPlan& plan, int64_t max_toke
     inner_activations = layout.bytes(largest_inner(model, max_tokens));
     qkv = layout.floats(max_tokens * qkv_stride);
     attention = layout.floats(max_tokens * config.q_size());
+    low_rank = layout.floats(max_tokens * kMaxSharedInput * kMaxAdapterRank);
     projected = layout.floats(max_tokens * hidden_stride);
     inner = layout.floats(max_tokens * num_units * kUnitColumns);
     logits = layout.floats(max_tokens * logits_stride);

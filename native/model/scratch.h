@@ -10,6 +10,7 @@
 #include "base/virtual_memory.h"
 #include "kernels/matmul.h"
 #include "kernels/ops.h"
+#include "model/adapter.h"
 #include "model/attention_plan.h"
 #include "model/weights.h"
 
@@ -45,6 +46,7 @@ struct Scratch {
   std::array<uint8_t*, kNumActForms> activations{};  // the input in the quantised forms
   float* qkv = nullptr;                              // [rows][qkv_stride] q, k, v, each begins at a multiple of 16
   float* attention = nullptr;                        // [rows][q size]
+  float* low_rank = nullptr;                         // [rows][kMaxSharedInput][rank] A x of the rows with an adapter
   float* projected = nullptr;                        // [rows][hidden_stride] what a post-norm still has to go over
   float* inner = nullptr;  // input of ffn_down: [rows][intermediate], or [unit][rows][kUnitColumns] if it is quantised
   uint8_t* inner_activations = nullptr;                 // the same quantised, while `activations` are still read

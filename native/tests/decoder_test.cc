@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "model/adapter.h"
 #include "model/kv_cache.h"
 #include "model/weights.h"
 #include "sampling/sampler.h"
@@ -27,6 +28,7 @@ struct Variant {
   TensorType ffn_down;
   int64_t intermediate_size;
   bool post_norm;
+  bool adapter = false;  // of the second sequence
 };
 
 DecoderConfig make_config(const Variant& variant) {
@@ -93,6 +95,34 @@ void fill(Model& model, const Variant& variant) {
   model.finish();
 }
 
+// Of rank 5, for every matrix of every layer.
+void fill(Adapter& adapter, const DecoderConfig& config) {
+  constexpr int64_t kRank = 5;
+  struct Role {
+    const char* name;
+    int64_t rows, cols;
+  };
+  const int64_t inner = config.intermediate_size;
+  const Role roles[] = {{"attn_q", 96, 64},      {"attn_k", 32, 64},    {"attn_v", 32, 64},     {"attn_output", 64, 96},
+                        {"ffn_gate", inner, 64}, {"ffn_up", inner, 64}, {"ffn_down", 64, inner}};
+  std::mt19937 random(77);
+  std::normal_distribution<float> normal(0.0F, 0.2F);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    for (const Role& role : roles) {
+      std::vector<float> values(static_cast<size_t>(kRank * (role.rows + role.cols)));
+      for (float& value : values) value = normal(random);
+      const uint8_t* data = reinterpret_cast<const uint8_t*>(values.data());
+      const size_t size_a = static_cast<size_t>(kRank * role.cols) * sizeof(float);
+      const size_t size_b = static_cast<size_t>(kRank * role.rows) * sizeof(float);
+      adapter.add(
+          role.name, layer,
+          {.type = TensorType::kF32, .rows = kRank, .cols = role.cols, .data = data, .num_bytes = size_a},
+          {.type = TensorType::kF32, .rows = role.rows, .cols = kRank, .data = data + size_a, .num_bytes = size_b},
+          0.5F);
+    }
+  }
+}
+
 // Draws a token for each row of logits, with penalties, on the model's threads.
 std::vector<int32_t> draw(Sampler& sampler, Model& model, const Decoder& decoder, int64_t num_rows) {
   const size_t rows = static_cast<size_t>(num_rows);
@@ -131,6 +161,10 @@ std::vector<float> run(const Variant& variant, int num_threads) {
   fill(model, variant);
   const KVCache cache(model.config(), kBlocks, KvType::kF16);
   Decoder decoder(model, cache, kTokens);
+  Adapter adapter(model.config());
+  fill(adapter, model.config());
+  const Adapter* const adapters[] = {&adapter};
+  const int32_t adapter_ids[] = {-1, 0};
   Sampler sampler(model.ops(), kVocab, num_threads);
   std::vector<int32_t> tables;
   for (int32_t block = 0; block < kBlocks; ++block) tables.push_back(kBlocks - 1 - block);
@@ -154,7 +188,9 @@ std::vector<float> run(const Variant& variant, int num_threads) {
                       .seq_offsets = offsets,
                       .start_positions = starts,
                       .block_tables = tables.data(),
-                      .logit_rows = rows.data()};
+                      .logit_rows = rows.data(),
+                      .adapter_ids = variant.adapter ? adapter_ids : nullptr,
+                      .adapters = adapters};
     decoder.forward(batch);
     for (int64_t row = 0; row < batch.num_logit_rows; ++row) {
       const float* logits = decoder.logits() + row * decoder.logits_stride();
@@ -187,10 +223,9 @@ void test_cache_blocks() {
 
 int main() {
   using namespace corral;
-  constexpr Variant kVariants[] = {{TensorType::kF32, 96, true},
-                                   {TensorType::kQ8_0, 544, true},
-                                   {TensorType::kQ4_1, 544, false},
-                                   {TensorType::kQ4_K, 768, false}};
+  constexpr Variant kVariants[] = {{TensorType::kF32, 96, true},        {TensorType::kQ8_0, 544, true},
+                                   {TensorType::kQ4_1, 544, false},     {TensorType::kQ4_K, 768, false},
+                                   {TensorType::kF32, 96, false, true}, {TensorType::kQ8_0, 544, true, true}};
   for (const Variant& variant : kVariants) {
     const std::vector<float> want = run(variant, 1);
     for (const float value : want) CHECK(std::isfinite(value), "%s", testing::type_name(variant.ffn_down));

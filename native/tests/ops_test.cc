@@ -82,6 +82,83 @@ Floats row_ops(const OpsKernels& ops, int64_t n) {
   return all;
 }
 
+// Both halves of an adapter's product over rows of n columns, from plain rows and from units of 32 columns.
+Floats low_rank_ops(const OpsKernels& ops, int64_t n) {
+  constexpr int64_t kRows = 9;
+  constexpr int64_t kRank = 7;
+  const std::vector<int32_t> rows = {0, 2, 3, 4, 5, 6, 8};
+  const Floats a = random_floats(kRank * n, 11);
+  const Floats x = random_floats(kRows * n, 12);
+  const int64_t units = (n + 31) / 32;
+  Floats by_unit(static_cast<size_t>(units * kRows * 32));
+  for (int64_t row = 0; row < kRows; ++row) {
+    for (int64_t k = 0; k < n; ++k) {
+      by_unit[static_cast<size_t>((k / 32 * kRows + row) * 32 + k % 32)] = x[static_cast<size_t>(row * n + k)];
+    }
+  }
+  Floats t(static_cast<size_t>(kRows * 2 * kRank));
+  LowRankDown down{.x = x.data(), .row_stride = n, .unit_columns = n, .unit_stride = n};
+  down.rows = rows.data();
+  down.num_rows = static_cast<int64_t>(rows.size());
+  down.a = a.data();
+  down.cols = n;
+  down.rank_end = kRank;
+  down.scale = 0.3F;
+  down.out = t.data();
+  down.out_stride = 2 * kRank;
+  ops.low_rank_down(down);
+  down.x = by_unit.data();
+  down.row_stride = 32;
+  down.unit_columns = 32;
+  down.unit_stride = kRows * 32;
+  down.out = t.data() + kRank;
+  for (down.rank_begin = 0; down.rank_begin < kRank; ++down.rank_begin) {  // one by one: the same bits
+    down.rank_end = down.rank_begin + 1;
+    ops.low_rank_down(down);
+  }
+  for (int64_t row = 0; row < kRows; ++row) {
+    const float* first = t.data() + row * 2 * kRank;
+    CHECK(std::memcmp(first, first + kRank, kRank * sizeof(float)) == 0, "%s n=%ld row %ld", ops.name,
+          static_cast<long>(n), static_cast<long>(row));
+  }
+  Floats y = random_floats(kRows * n, 13);
+  ops.low_rank_up({.t = t.data(),
+                   .t_stride = 2 * kRank,
+                   .rows = rows.data(),
+                   .num_rows = static_cast<int64_t>(rows.size()),
+                   .b = a.data(),
+                   .b_stride = n,
+                   .rank = kRank,
+                   .columns = n,
+                   .y = y.data(),
+                   .y_stride = n});
+  t.insert(t.end(), y.begin(), y.end());
+  return t;
+}
+
+void test_low_rank_oracle() {
+  const int64_t n = 77;
+  const Floats a = random_floats(7 * n, 11);
+  const Floats x = random_floats(9 * n, 12);
+  const Floats before = random_floats(9 * n, 13);
+  const Floats got = low_rank_ops(kOpsScalar, n);
+  const Floats y(got.begin() + 9 * 14, got.end());
+  std::vector<double> want(before.begin(), before.end());
+  for (const int64_t row : {0, 2, 3, 4, 5, 6, 8}) {
+    for (int64_t j = 0; j < 7; ++j) {
+      double sum = 0.0;
+      for (int64_t k = 0; k < n; ++k) {
+        sum += static_cast<double>(x[static_cast<size_t>(row * n + k)]) *
+               static_cast<double>(a[static_cast<size_t>(j * n + k)]);
+      }
+      for (int64_t k = 0; k < n; ++k) {
+        want[static_cast<size_t>(row * n + k)] += 0.3 * sum * static_cast<double>(a[static_cast<size_t>(j * n + k)]);
+      }
+    }
+  }
+  check_near(y, want, 1e-5, "low rank");
+}
+
 void test_oracle() {
   const int64_t n = 301;
   const Floats x = random_floats(n, 4, 5.0F);
@@ -152,6 +229,7 @@ int main() {
   using namespace corral;
   test_oracle();
   test_exp_over_its_range();
+  test_low_rank_oracle();
   for (const Isa isa : available_isas()) {
     CHECK(select_isa(isa), "select");
     const OpsKernels& ops = ops_kernels();
@@ -161,6 +239,7 @@ int main() {
     CHECK(isa_name(unit) == ops.name, "%s", ops.name);
     for (const int64_t n : {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 96, 127, 128, 130, 256, 1000}) {
       check_same(row_ops(ops, n), row_ops(kOpsScalar, n), ops.name, "row ops", n);
+      check_same(low_rank_ops(ops, n), low_rank_ops(kOpsScalar, n), ops.name, "low rank", n);
     }
     test_argmax_edges(ops);
   }

@@ -52,7 +52,7 @@ void test_stages_follow_each_other(int num_threads) {
     for (const int64_t step : {0, 1, 3, 2000}) {
       std::vector<int64_t> values(static_cast<size_t>(total));
       std::vector<int64_t> next(values);
-      stages.reset();
+      stages.reset(kStages);
       pool.run([&](int worker) {
         for (int64_t stage = 0; stage < kStages; ++stage) {
           const bool even = stage % 2 == 0;
@@ -78,7 +78,7 @@ void test_tail_ends_a_stage(int num_threads) {
   for (const int64_t total : {1, 2, 5, 300}) {
     std::vector<int64_t> values(static_cast<size_t>(total));
     std::vector<int64_t> sums;
-    stages.reset();
+    stages.reset(kStages);
     pool.run([&](int worker) {
       for (int64_t stage = 0; stage < kStages; ++stage) {
         const auto body = [&](int64_t begin, int64_t end) {

@@ -2,9 +2,9 @@
 
 Arrays are C-contiguous numpy arrays of exactly the dtype named; nothing is converted. A wrong dtype, dimension, size or
 value raises ValueError with the numbers and changes nothing; an argument that is no array at all raises TypeError.
-`add_tensor`, `map_tensor`, `forward`, `sample`, `copy_blocks` and `release_blocks` release the GIL. They share the
-threads of one Model: a call while another is running on the same Model raises RuntimeError. Tables of strings are read,
-indexed and encoded with without the GIL too.
+`add_tensor`, `map_tensor`, `forward`, `sample`, `log_probs`, `copy_blocks` and `release_blocks` release the GIL. They
+share the threads of one Model: a call while another is running on the same Model raises RuntimeError. Adapters are
+filled, and tables of strings are read, indexed and encoded with, without the GIL too.
 
 Sizes in the signatures: T tokens of a step, S sequences, B blocks in a table row, R rows of logits, V vocabulary.
 """
@@ -178,6 +178,44 @@ class KVCache:
     def resident_bytes(self) -> int:
         """Bytes of the cache that are in memory now."""
 
+class Adapter:
+    """A LoRA adapter for models of one config: what is added to the products of some matrices, as float32.
+
+    It cannot be changed any more once a forward has used it.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None: ...
+    def add(
+        self,
+        role: str,
+        layer: int,
+        rank: int,
+        rows: int,
+        cols: int,
+        type_a: int,
+        a: Buffer,
+        type_b: int,
+        b: Buffer,
+        scale: float,
+    ) -> None:
+        """Makes W x into W x + scale * B (A x) for a matrix W of `rows` outputs and `cols` inputs. A pair added again
+        replaces the first.
+
+        Args:
+            role: attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up or ffn_down.
+            rank: 1 to 1024.
+            type_a, type_b: ggml types of the data.
+            a: [rank, cols]; b: [rows, rank]. Both may be given up afterwards.
+
+        Raises:
+            ValueError: names what does not fit the config.
+            RuntimeError: the adapter has been used.
+        """
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory in bytes."""
+
 class Decoder:
     """Forward pass and sampling over one model and one KV cache.
 
@@ -199,6 +237,8 @@ class Decoder:
         start_positions: npt.NDArray[np.int32],
         block_tables: npt.NDArray[np.int32],
         logit_rows: npt.NDArray[np.int32],
+        adapter_ids: npt.NDArray[np.int32] | None = None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         """Computes one step: writes K and V of all rows and keeps the logits of some.
 
@@ -208,6 +248,7 @@ class Decoder:
             start_positions: [S] row t of sequence s has position start_positions[s] + t - seq_offsets[s].
             block_tables: [S, B] block of each 16 positions, up to the last position of the step.
             logit_rows: [R] rows whose logits are kept, in this order; at most max_tokens.
+            adapter_ids: [S] the sequence's adapter as an index into `adapters`, -1 for none; None: nobody has one.
         """
 
     def sample(
@@ -255,6 +296,20 @@ class Decoder:
 
         Returns:
             [R] token ids; -1 for a row whose logits hold NaN or that allows nothing.
+        """
+
+    def log_probs(
+        self, rows: npt.NDArray[np.int32], token_ids: npt.NDArray[np.int32], top: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The log-softmax of some rows of the last forward's logits, as they are: in nats, NaN for a row with NaN.
+
+        Args:
+            rows: [Q] in [0, R).
+            token_ids: [Q] tokens to look up, one for each of `rows`.
+            top: how many of the likeliest tokens to give, 0 to 64 (and the vocabulary size).
+
+        Returns:
+            [Q] of the tokens; [Q, top] ids of the likeliest, the lower id first among equals; [Q, top] of those.
         """
 
     def logits(self) -> npt.NDArray[np.float32]:

@@ -33,6 +33,7 @@ class EngineConfig:
         num_threads: worker threads of the core; None is the number of usable CPUs.
         cache_weights: keep the packed weights on disk, and map them at the next load.
         cache_max_bytes: most that all packed weights take there; None is 32 GiB, or half of the free disk if less.
+        adapter_max_bytes: most memory that LoRA adapters take; those that no request uses make room for others.
         isa: forces "scalar", "neon", "avx2", "avx2_vnni", "avx512" or "amx"; None takes the best the CPU has.
     """
 
@@ -48,10 +49,11 @@ class EngineConfig:
     num_threads: int | None = None
     cache_weights: bool = True
     cache_max_bytes: int | None = None
+    adapter_max_bytes: int = 2 << 30
     isa: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens", "max_queue"):
+        for name in ("max_num_seqs", "max_num_batched_tokens", "max_queue", "adapter_max_bytes"):
             _check_positive(name, getattr(self, name))
         for name in ("max_model_len", "kv_cache_bytes", "num_threads"):
             if getattr(self, name) is not None:
@@ -79,6 +81,7 @@ class ServerConfig:
         port: 0 takes a free one.
         api_keys: any of them opens every route.
         no_auth: listen beyond loopback without a key.
+        origins: web pages that may call, besides those of this machine: scheme://host[:port], where * is any text.
         max_body_bytes: largest request body.
         drain_timeout_s: how long streams in flight may take to finish after SIGTERM.
     """
@@ -87,6 +90,7 @@ class ServerConfig:
     port: int = DEFAULT_PORT
     api_keys: tuple[str, ...] = ()
     no_auth: bool = False
+    origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 << 20
     drain_timeout_s: float = 300.0
 

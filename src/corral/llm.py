@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from corral.config import EngineConfig
 from corral.errors import CorralError, EngineDead, InvalidConfig, InvalidRequest, QueueFull
-from corral.request import FinishReason, Request, RequestOutput, Usage, new_request_id
+from corral.request import FinishReason, Request, RequestOutput, TokenLogprob, Usage, new_request_id
 from corral.sampling_params import SamplingParams
 from corral.store import resolve
 from corral.worker.pipeline import Pipeline
@@ -23,17 +23,23 @@ RETRY_S = 0.01
 
 Prompt = str | list[int]
 Message = dict[str, Any]
+AdapterPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionOutput:
-    """One of the n answers to a prompt; `stop_reason` is the stop string or token that ended it, if one did."""
+    """One of the n answers to a prompt.
+
+    `stop_reason` is the stop string or token that ended it, if one did; `logprobs` has one entry for each token, where
+    SamplingParams.logprobs asks for them.
+    """
 
     index: int
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     stop_reason: str | int | None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +84,28 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        adapter: AdapterPath | Sequence[AdapterPath | None] | None = None,
         progress: bool = False,
     ) -> list[Completion]:
         """Continues each prompt: a text, or token ids; one result per prompt, in order.
 
         Args:
             sampling: one for all prompts, or one for each.
+            adapter: the GGUF file of a LoRA adapter for all prompts, or one (or None) for each.
             progress: show a bar on stderr.
 
         Raises:
             InvalidRequest: a prompt that can never be answered; nothing is left running.
+            ModelNotFound, InvalidModelFile, UnsupportedModel: an adapter that is not there, damaged, or not for this
+                model.
             EngineDead: the model has been closed, or has died.
         """
         batch: list[Prompt] = [prompts] if _is_one_prompt(prompts) else list(prompts)  # type: ignore[arg-type, list-item]
         samplings = _one_each(sampling, len(batch))
+        adapters = _adapters_each(adapter, len(batch))
         requests = [
-            Request(new_request_id("llm"), prompt=prompt, sampling=each)
-            for prompt, each in zip(batch, samplings, strict=True)
+            Request(new_request_id("llm"), prompt=prompt, sampling=each, adapter=its_adapter)
+            for prompt, each, its_adapter in zip(batch, samplings, adapters, strict=True)
         ]
         return self._run(requests, progress)
 
@@ -103,15 +114,17 @@ class LLM:
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        adapter: AdapterPath | Sequence[AdapterPath | None] | None = None,
         progress: bool = False,
     ) -> list[Completion]:
         """Answers one conversation, or each of several; otherwise as `generate`."""
         is_one = bool(messages) and isinstance(messages[0], dict)
         batch: list[list[Message]] = [list(messages)] if is_one else [list(each) for each in messages]  # type: ignore[arg-type]
         samplings = _one_each(sampling, len(batch))
+        adapters = _adapters_each(adapter, len(batch))
         requests = [
-            Request(new_request_id("llm"), messages=conversation, sampling=each)
-            for conversation, each in zip(batch, samplings, strict=True)
+            Request(new_request_id("llm"), messages=conversation, sampling=each, adapter=its_adapter)
+            for conversation, each, its_adapter in zip(batch, samplings, adapters, strict=True)
         ]
         return self._run(requests, progress)
 
@@ -195,6 +208,7 @@ class _Collector:
         self._request = request
         self._texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
         self._token_ids: list[list[int]] = [[] for _ in range(request.sampling.n)]
+        self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(request.sampling.n)]
         self._ends: list[tuple[FinishReason, str | int | None]] = [(FinishReason.ABORT, None)] * request.sampling.n
         self._usage = Usage()
 
@@ -202,6 +216,7 @@ class _Collector:
         for delta in output.deltas:
             self._texts[delta.index].append(delta.text)
             self._token_ids[delta.index].extend(delta.token_ids)
+            self._logprobs[delta.index].extend(delta.logprobs)
             if delta.finish_reason is not None:
                 self._ends[delta.index] = (delta.finish_reason, delta.stop_reason)
         self._usage = output.usage
@@ -209,8 +224,10 @@ class _Collector:
     def completion(self) -> Completion:
         request = self._request
         outputs = [
-            CompletionOutput(index, "".join(texts), tuple(token_ids), *end)
-            for index, (texts, token_ids, end) in enumerate(zip(self._texts, self._token_ids, self._ends, strict=True))
+            CompletionOutput(index, "".join(texts), tuple(token_ids), *end, tuple(logprobs))
+            for index, (texts, token_ids, end, logprobs) in enumerate(
+                zip(self._texts, self._token_ids, self._ends, self._logprobs, strict=True)
+            )
         ]
         prompt = request.messages if request.prompt is None else request.prompt
         return Completion(prompt or [], outputs, self._usage)
@@ -228,6 +245,14 @@ def _one_each(sampling: SamplingParams | Sequence[SamplingParams] | None, count:
             f"there are {count} prompts and {len(sampling)} sampling params; give one, or one for each"
         )
     return sampling
+
+
+def _adapters_each(adapter: AdapterPath | Sequence[AdapterPath | None] | None, count: int) -> Sequence[str | None]:
+    if adapter is None or isinstance(adapter, str | os.PathLike):
+        return [None if adapter is None else os.fspath(adapter)] * count
+    if len(adapter) != count:
+        raise InvalidRequest(f"there are {count} prompts and {len(adapter)} adapters; give one, or one for each")
+    return [None if each is None else os.fspath(each) for each in adapter]
 
 
 @contextmanager

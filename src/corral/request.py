@@ -28,7 +28,8 @@ class Request:
     """One request, parsed and checked, in no protocol's own words.
 
     Exactly one of `prompt` (raw text, or token ids) and `messages` (chat, rendered by the model's
-    template) is set. `messages` entries are {"role": str, "content": str, ...}.
+    template) is set. `messages` entries are {"role": str, "content": str, ...}. `context` are ids of an
+    earlier exchange that stand before the rendered messages; `with_prompt_ids` asks for the prompt's ids.
     """
 
     request_id: str
@@ -43,6 +44,8 @@ class Request:
     max_context: int | None = None
     overflow: Overflow = Overflow.REFUSE
     cache_salt: str = ""
+    context: tuple[int, ...] = ()
+    with_prompt_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,24 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer with its log-probability, and the likeliest tokens in its place: (bytes, logprob) each.
+
+    Natural logarithms, of the model's own distribution: before penalties, temperature and cuts.
+    """
+
+    token_id: int
+    text_bytes: bytes  # may be part of a character
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What one answer (`index` in [0, n)) gained: whole characters only, stop strings held back.
 
-    `thinking` is what the model wrote before its answer, for itself.
+    `thinking` is what the model wrote before its answer, for itself. `logprobs`, where they were asked for, has one
+    entry for each of `token_ids`; text that is held back comes later than its tokens.
     """
 
     index: int
@@ -69,18 +86,43 @@ class Delta:
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None  # the stop string or stop token that ended it
     thinking: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """One step's gain of a request. The last one has `is_finished`; its usage is final."""
+    """One step's gain of a request. The last one has `is_finished`; its usage is final.
+
+    `prompt_ids` come once, with the output that says "accepted", where the request wants them.
+    """
 
     request_id: str
     deltas: tuple[Delta, ...] = ()
     usage: Usage = Usage()
     is_finished: bool = False
+    prompt_ids: tuple[int, ...] = ()
 
 
 def new_request_id(prefix: str) -> str:
     """`prefix` and 128 random bits, as OpenAI's ids look: chatcmpl-..., cmpl-..."""
     return f"{prefix}-{uuid.uuid4().hex}"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Texts (or token ids) to be turned into vectors; those too long are cut if `truncate`, else refused."""
+
+    request_id: str
+    model: str
+    inputs: list[str | list[int]]
+    truncate: bool = True
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """One vector an input, f32 little-endian, of length 1."""
+
+    request_id: str
+    embeddings: list[bytes]
+    prompt_tokens: int

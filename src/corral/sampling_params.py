@@ -12,6 +12,8 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 1024  # characters in each
 MAX_STOP_TOKEN_IDS = 1024
 MAX_LOGIT_BIAS = 1024
+MAX_TEMPERATURE = 100.0  # protocols may allow less
+MAX_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class SamplingParams:
 
     Args:
         n: answers to the same prompt.
-        temperature: 0 is greedy.
+        temperature: 0 is greedy; up to 100.
         top_k: keep the k likeliest tokens; 0 or -1 keeps all.
         top_p: keep the smallest set of tokens whose probability reaches top_p.
         min_p: drop tokens less likely than min_p times the likeliest.
@@ -34,6 +36,8 @@ class SamplingParams:
         min_tokens: end-of-text tokens are not sampled before this many.
         logit_bias: token id -> value added to its logit.
         ignore_eos: the model's end-of-text tokens do not end the answer.
+        logprobs: tell each token's log-probability, and those of this many of the likeliest tokens; None tells none.
+        penalty_window: the penalties look at this many of the last tokens only; 0 turns them off, None is no limit.
 
     Raises:
         InvalidRequest: names the field, the value given and what is allowed.
@@ -54,10 +58,12 @@ class SamplingParams:
     min_tokens: int = 0
     logit_bias: dict[int, float] = field(default_factory=dict)
     ignore_eos: bool = False
+    logprobs: int | None = None
+    penalty_window: int | None = None
 
     def __post_init__(self) -> None:
         _check_int("n", self.n, 1, MAX_N)
-        _check_float("temperature", self.temperature, 0.0, 2.0)
+        _check_float("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
         _check_int("top_k", self.top_k, -1, 1 << 20)
         _check_float("top_p", self.top_p, 0.0, 1.0, exclusive_low=True)
         _check_float("min_p", self.min_p, 0.0, 1.0)
@@ -66,6 +72,10 @@ class SamplingParams:
         _check_float("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         if self.seed is not None:
             _check_int("seed", self.seed, -(1 << 63), (1 << 64) - 1)
+        if self.logprobs is not None:
+            _check_int("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if self.penalty_window is not None:
+            _check_int("penalty_window", self.penalty_window, 0, 1 << 31)
         if self.max_tokens is not None:
             _check_int("max_tokens", self.max_tokens, 1, 1 << 31)
         _check_int("min_tokens", self.min_tokens, 0, 1 << 31)

@@ -1,4 +1,4 @@
-"""Every family, rope scaling and tensor type, on tiny random models, against llama.cpp's goldens.
+"""Every family, rope scaling, tensor type and LoRA adapter, on tiny random models, against llama.cpp's goldens.
 
 The models are written from seeds; the goldens come from tests/support/regenerate_golden.py. In f32 nothing is left to
 rounding, so a window that is one token too long, or a rope with the wrong base, shows at once.
@@ -13,6 +13,7 @@ import pytest
 from tests.support.agreement import Agreement, compare_with_golden
 from tests.support.golden import GOLDEN_FOLDER, Golden
 from tests.support.native_runner import NativeRunner
+from tests.support.random_adapters import ADAPTERS, write_zoo_adapter
 from tests.support.random_models import FAMILY_MODELS, TYPE_MODELS, file_digest, write_zoo_model
 
 MIN_TOP1_SHARE = 0.99
@@ -46,4 +47,18 @@ def test_tensor_type_agrees_with_llama_cpp(name: str, tmp_path: Path) -> None:
     assert agreement.num_clear > 1000
     assert agreement.top1_share >= MIN_TOP1_SHARE
     assert agreement.to_llama.kl < MAX_KL
+    assert agreement.is_as_exact_as_llama, agreement
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapter_agrees_with_llama_cpp(name: str, tmp_path: Path) -> None:
+    golden = Golden.load(GOLDEN_FOLDER / f"{name}.npz")
+    base, adapter = write_zoo_model(ADAPTERS[name][0], tmp_path), write_zoo_adapter(name, tmp_path)
+    assert file_digest(base) == golden.info["sha256"]
+    assert file_digest(adapter) == golden.info["adapter_sha256"]
+    agreement = compare_with_golden(golden, NativeRunner(base, adapter=adapter).logits)
+    print(agreement)
+    assert agreement.num_clear > 1000
+    assert agreement.top1_share >= MIN_TOP1_SHARE
+    assert agreement.to_llama.kl < (MAX_KL if "type" in name else MAX_FLOAT_KL)
     assert agreement.is_as_exact_as_llama, agreement

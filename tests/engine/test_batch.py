@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from array import array
 
+from corral._native import Adapter
 from corral.engine.batch import build_batch
 from corral.engine.scheduler import ScheduledRow
 from corral.engine.sequence import Sequence, SequenceGroup, SequenceGroupSpec
+from corral.model.adapter import LoadedAdapter
 from corral.sampling_params import SamplingParams
+from tests.native.tiny_model import Shape
 
 
-def make_sequence(num_tokens: int, first: int, blocks: list[int]) -> Sequence:
-    spec = SequenceGroupSpec("r", list(range(first, first + num_tokens)), SamplingParams())
+def make_sequence(num_tokens: int, first: int, blocks: list[int], *, adapter: LoadedAdapter | None = None) -> Sequence:
+    spec = SequenceGroupSpec("r", list(range(first, first + num_tokens)), SamplingParams(), adapter=adapter)
     sequence = SequenceGroup(spec, first_seq_id=0, max_model_len=64, vocab_size=1000).sequences[0]
     sequence.block_table = array("i", blocks)
     return sequence
@@ -29,9 +32,24 @@ def test_rows_become_flat_arrays() -> None:
     assert batch.start_positions.tolist() == [19, 16, 0]
     assert batch.block_tables.tolist() == [[5, 6, 0], [1, 2, 3], [9, 0, 0]]
     assert batch.logit_rows.tolist() == [0, 7]
-    for name in batch.__slots__:
+    assert batch.adapter_ids is None
+    assert batch.adapters == ()
+    for name in ("token_ids", "seq_offsets", "start_positions", "block_tables", "logit_rows"):
         assert getattr(batch, name).dtype == "int32"
         assert getattr(batch, name).flags.c_contiguous
+
+
+def test_each_sequence_has_the_index_of_its_adapter() -> None:
+    first, other, again = (LoadedAdapter(digest, Adapter(Shape().config())) for digest in ("a", "b", "a"))
+    rows = []
+    for adapter in (None, first, other, again, None):
+        sequence = make_sequence(3, 0, [1], adapter=adapter)
+        rows.append(ScheduledRow(sequence, start=0, num_tokens=3, is_last=True))
+    batch = build_batch(rows)
+    assert batch.adapter_ids is not None
+    assert batch.adapter_ids.dtype == "int32"
+    assert batch.adapter_ids.tolist() == [-1, 0, 1, 0, -1]
+    assert batch.adapters == (first, other)
 
 
 def test_sequences_can_grow_after_their_batch_was_built() -> None:

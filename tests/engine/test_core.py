@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from corral.engine.output import TokenLogprobs
 from corral.engine.sequence import SequenceGroupSpec
 from corral.errors import ContextLengthExceeded, InvalidConfig, InvalidRequest
 from corral.sampling_params import SamplingParams
@@ -95,3 +96,34 @@ def test_slow_steps_shrink_the_prompts_part_beside_a_stream() -> None:
     beside_stream = [prefill for prefill, rows in runner.batches if rows and prefill]
     assert 20 <= max(beside_stream) <= 28  # 0.9 * 150 ms at 5 ms a token and 10 ms a step
     assert sum(beside_stream) == 120
+
+
+def test_logprobs_are_looked_up_for_those_who_ask() -> None:
+    runner = FakeRunner()
+    core = make_core(runner)
+    for name, logprobs in (("none", None), ("own", 0), ("three", 3)):
+        core.add(SequenceGroupSpec(name, [1, 2], SamplingParams(temperature=0.0, max_tokens=4, logprobs=logprobs)))
+    found: dict[str, list[TokenLogprobs]] = {"none": [], "own": [], "three": []}
+    tokens: dict[str, list[int]] = {"none": [], "own": [], "three": []}
+    while core.has_work:
+        for output in core.step().outputs:
+            found[output.request_id] += output.logprobs
+            tokens[output.request_id] += output.new_token_ids
+    assert found["none"] == []
+    assert runner.num_logprobs == 8
+    for name, num_top in (("own", 0), ("three", 3)):
+        assert [each.token_id for each in found[name]] == tokens[name]
+        assert [each.logprob for each in found[name]] == [-token_id / 100 for token_id in tokens[name]]
+        assert {each.top_ids for each in found[name]} == {tuple(range(num_top))}
+
+
+def test_a_stop_token_and_a_failed_row_have_no_logprobs() -> None:
+    runner = FakeRunner(broken_requests={"bad"})
+    core = make_core(runner)
+    params = SamplingParams(temperature=0.0, max_tokens=4, logprobs=1)
+    core.add(SequenceGroupSpec("bad", [1, 2], params))
+    core.add(SequenceGroupSpec("stops", [1, 2], params, eog_ids=frozenset(range(50))))
+    result = core.step()
+    assert list(result.failures) == ["bad"]
+    (output,) = result.outputs
+    assert (output.new_token_ids, output.logprobs, runner.num_logprobs) == ((), (), 1)

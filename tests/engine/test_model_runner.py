@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from corral._native import DecoderConfig, Model
 from corral.config import EngineConfig
 from corral.engine.core import EngineCore
 from corral.engine.model_runner import ModelRunner
-from corral.engine.output import SequenceOutput
+from corral.engine.output import SequenceOutput, TokenLogprobs
 from corral.engine.sequence import SequenceGroupSpec
 from corral.sampling_params import SamplingParams
 
@@ -227,3 +228,27 @@ def test_memory_given_back_does_not_change_answers(model: Model, alone: dict[tup
     assert run(core, make_specs(8)) == alone
     core.release_all_free()
     assert run(core, make_specs(8)) == alone
+
+
+def test_logprobs_are_those_of_the_model_whatever_the_settings_and_the_company(model: Model) -> None:
+    def ask(*others: SequenceGroupSpec, **params: Any) -> list[TokenLogprobs]:
+        core = make_core(model)
+        core.add(SequenceGroupSpec("asks", [1, 2, 3], SamplingParams(max_tokens=12, logprobs=5, **params)))
+        for other in others:
+            core.add(other)
+        found: list[TokenLogprobs] = []
+        while core.has_work:
+            found += [each for output in core.step().outputs for each in output.logprobs if output.request_id == "asks"]
+        return found
+
+    greedy = ask(temperature=0.0)
+    assert len(greedy) == 12
+    for each in greedy:
+        assert (each.token_id, each.logprob) == (each.top_ids[0], each.top_logprobs[0])
+        assert list(each.top_logprobs) == sorted(each.top_logprobs, reverse=True)
+        assert sum(math.exp(logprob) for logprob in each.top_logprobs) < 1
+    assert ask(*make_specs(6), temperature=0.0) == greedy
+    forced = ask(temperature=1.5, logit_bias={7: 100.0})
+    assert {each.token_id for each in forced} == {7}
+    assert (forced[0].top_ids, forced[0].top_logprobs) == (greedy[0].top_ids, greedy[0].top_logprobs)
+    assert forced[0].logprob < greedy[0].logprob

@@ -77,3 +77,17 @@ def test_a_sequence_can_grow_after_its_arrays_were_built() -> None:
     arrays = build_sampling_arrays([sequence])
     sequence.token_ids.append(4)
     assert arrays.history_ids.tolist() == [1, 2, 3]
+
+
+def test_a_penalty_window_cuts_the_history() -> None:
+    def history(window: int | None, **penalty: float) -> tuple[list[int], int]:
+        penalties = penalty or {"repetition_penalty": 1.1}
+        arrays = build_sampling_arrays([make_sequence([1, 2, 3], [4, 5], penalty_window=window, **penalties)])
+        return arrays.history_ids.tolist(), int(arrays.output_starts[0])
+
+    assert history(None) == history(5) == history(64) == ([1, 2, 3, 4, 5], 3)
+    assert history(4) == ([2, 3, 4, 5], 2)
+    assert history(2) == ([4, 5], 0)
+    assert history(1) == ([5], 0)
+    assert history(0) == ([], 0)
+    assert history(3, repetition_penalty=1.0) == ([], 0)

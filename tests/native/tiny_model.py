@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -145,7 +146,9 @@ class Runner:
         self._tables: dict[str, list[int]] = {}
         self._lengths: dict[str, int] = {}
 
-    def step(self, parts: dict[str, list[int]]) -> dict[str, F32]:
+    def step(
+        self, parts: dict[str, list[int]], adapters: Mapping[str, _native.Adapter | None] | None = None
+    ) -> dict[str, F32]:
         """Feeds tokens to the named sequences; returns the logits of all of them, [tokens, vocab] each."""
         starts, tokens, offsets = [], [], [0]
         for name, ids in parts.items():
@@ -166,13 +169,25 @@ class Runner:
             np.array(starts, np.int32),
             tables,
             np.arange(len(tokens), dtype=np.int32),
+            *_adapter_arguments(list(parts), adapters),
         )
         logits = self.decoder.logits()
         return {name: logits[offsets[i] : offsets[i + 1]] for i, name in enumerate(parts)}
 
-    def logits(self, name: str, ids: list[int], *, chunk: int = 64) -> F32:
+    def logits(self, name: str, ids: list[int], *, chunk: int = 64, adapter: _native.Adapter | None = None) -> F32:
         """Logits of all tokens of a fresh sequence, fed `chunk` at a time."""
-        return np.concatenate([self.step({name: ids[i : i + chunk]})[name] for i in range(0, len(ids), chunk)])
+        steps = (self.step({name: ids[i : i + chunk]}, {name: adapter}) for i in range(0, len(ids), chunk))
+        return np.concatenate([step[name] for step in steps])
+
+
+def _adapter_arguments(names: list[str], adapters: Mapping[str, _native.Adapter | None] | None) -> tuple[Any, ...]:
+    """adapter_ids and adapters of Decoder.forward; none at all where no sequence has one."""
+    used = [adapter for name in names if (adapter := (adapters or {}).get(name)) is not None]
+    if not used:
+        return ()
+    distinct = list(dict.fromkeys(used))
+    ids = [-1 if (adapter := (adapters or {}).get(name)) is None else distinct.index(adapter) for name in names]
+    return np.array(ids, np.int32), distinct
 
 
 def reference_logits(shape: Shape, weights: Weights, ids: list[int]) -> npt.NDArray[np.float64]:

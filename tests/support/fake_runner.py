@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from corral.config import BLOCK_SIZE, EngineConfig
 from corral.engine.core import EngineCore
+from corral.engine.logprobs import LogprobQuery
+from corral.engine.output import TokenLogprobs
 from corral.engine.scheduler import ScheduledBatch, ScheduledRow
 from corral.engine.sequence import Sequence, SequenceGroupSpec
 from corral.request import FinishReason
@@ -74,6 +76,7 @@ class FakeRunner:
     released: list[int] = field(default_factory=list)
     num_computed: int = 0
     num_copied: int = 0
+    num_logprobs: int = 0
     batches: list[tuple[int, int]] = field(default_factory=list)  # (prefill tokens, decode rows)
     max_tokens: int | None = None
     on_execute: Callable[[ScheduledBatch], None] | None = None
@@ -100,6 +103,19 @@ class FakeRunner:
         self.num_computed += num_tokens
         self.batches.append((scheduled.num_prefill_tokens, scheduled.num_decode_rows))
         return [self._sample(row.sequence) for row in scheduled.rows if row.is_last]
+
+    def logprobs(self, queries: list[LogprobQuery]) -> dict[int, TokenLogprobs]:
+        """Made-up figures that tell whose they are: -token_id / 100, and ids counted from 0."""
+        self.num_logprobs += len(queries)
+        return {
+            query.index: TokenLogprobs(
+                query.token_id,
+                -query.token_id / 100,
+                tuple(range(query.num_top)),
+                tuple(-i / 10 for i in range(query.num_top)),
+            )
+            for query in queries
+        }
 
     def release_blocks(self, block_ids: list[int]) -> None:
         for block_id in block_ids:

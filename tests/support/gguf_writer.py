@@ -91,7 +91,7 @@ def write_tiny_gguf(path: Path, model: TinyModel | None = None, *, split_max_ten
     model = model or TinyModel()
     writer = gguf.GGUFWriter(path, model.family, split_max_tensors=split_max_tensors)
     for key, value in model.metadata().items():
-        _add_value(writer, key, value)
+        add_value(writer, key, value)
     for name, tensor_type, data in random_tensors(model):
         if name in model.skip:
             continue
@@ -157,7 +157,8 @@ def _matrix(
     return name, tensor_type, data.view(np.float32) if tensor_type is TensorType.F32 else data
 
 
-def _add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_value(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    """As the type that real files have: u32, f32, string, array."""
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):

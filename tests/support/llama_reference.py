@@ -39,12 +39,13 @@ class LlamaModel:
     Args:
         path: the file.
         num_ctx: longest prompt in tokens.
+        adapter: a LoRA adapter to apply, as it is.
 
     Raises:
         RuntimeError: llama.cpp cannot load or run it.
     """
 
-    def __init__(self, path: Path, num_ctx: int = 2048) -> None:
+    def __init__(self, path: Path, num_ctx: int = 2048, adapter: Path | None = None) -> None:
         llama_cpp.llama_log_set(_discard_log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         model_params = llama_cpp.llama_model_default_params()
@@ -60,6 +61,8 @@ class LlamaModel:
         self._context: Any = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             raise RuntimeError(f"llama.cpp cannot make a context of {num_ctx} tokens for {path}")
+        if adapter is not None:
+            self._apply(adapter)
         self._vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
 
@@ -75,6 +78,17 @@ class LlamaModel:
             llama_cpp.llama_free(self._context)
             llama_cpp.llama_model_free(self._model)
             del self._context, self._model
+
+    def _apply(self, adapter: Path) -> None:
+        """The model frees it with itself."""
+        loaded = llama_cpp.llama_adapter_lora_init(self._model, str(adapter).encode())
+        if not loaded:
+            raise RuntimeError(f"llama.cpp cannot load the adapter {adapter}")
+        adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(
+            ctypes.cast(loaded, llama_cpp.llama_adapter_lora_p_ctypes)
+        )
+        if llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0)):
+            raise RuntimeError(f"llama.cpp cannot apply the adapter {adapter}")
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, with the BOS token if the file asks for one; special tokens are not parsed."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from corral import _native
 from corral.config import BLOCK_SIZE
+from corral.model.adapter import open_adapter
 from corral.model.architectures import read_config
 from corral.model.gguf import open_gguf
 from corral.model.packed_cache import PackedCache
@@ -38,6 +39,7 @@ class NativeRunner:
         max_tokens: most tokens of one forward.
         cache: of packed weights; see load_model, as for progress.
         kv_dtype: "f16" or "int8".
+        adapter: a LoRA adapter that all sequences have.
     """
 
     def __init__(
@@ -50,10 +52,15 @@ class NativeRunner:
         cache: PackedCache | None = None,
         progress: Progress | None = None,
         kv_dtype: str = "f16",
+        adapter: Path | None = None,
     ) -> None:
         with open_gguf(path) as gguf:
             self.config = read_config(gguf)
             self.model = load_model(gguf, self.config, num_threads, progress, cache)
+        self.adapter = None
+        if adapter is not None:
+            with open_adapter(adapter, self.config) as file:
+                self.adapter = file.load()
         self.max_tokens = max_tokens
         self.num_blocks = -(-num_tokens // BLOCK_SIZE)
         self.kv_cache = _native.KVCache(self.model, self.num_blocks, kv_dtype)
@@ -72,6 +79,8 @@ class NativeRunner:
             np.array([part.start for part in parts], np.int32),
             tables,
             np.arange(sum(lengths), dtype=np.int32),
+            np.zeros(len(parts), np.int32) if self.adapter else None,
+            [self.adapter.weights] if self.adapter else [],
         )
         return self.decoder.logits()
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gguf
 import numpy as np
 
 from tests.support import llama_reference
@@ -26,6 +27,7 @@ from tests.support.golden import (
 )
 from tests.support.llama_reference import LlamaModel
 from tests.support.models import MODELS, model_path
+from tests.support.random_adapters import ADAPTERS, write_zoo_adapter
 from tests.support.random_models import PROMPT_LENGTHS, ZOO, file_digest, random_prompt, write_zoo_model
 from tests.support.reference_model import ReferenceModel
 
@@ -39,16 +41,32 @@ GREEDY_PROMPTS = (
 
 
 class CachedReference(ReferenceModel):
-    """Dequantises each tensor once; the four prompts share it."""
+    """Dequantises each tensor once; the four prompts share it. An adapter is merged into the weights."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, adapter: Path | None = None) -> None:
         super().__init__(path)
         self._weights: dict[str, FloatArray] = {}
+        self._deltas = {} if adapter is None else read_deltas(adapter)
 
     def weight(self, name: str) -> FloatArray:
         if name not in self._weights:
-            self._weights[name] = super().weight(name)
+            self._weights[name] = super().weight(name) + self._deltas.get(name, np.float32(0))
         return self._weights[name]
+
+
+def read_deltas(adapter: Path) -> dict[str, FloatArray]:
+    """Name of a tensor -> what the adapter adds to it: f32[rows, cols]."""
+    reader = gguf.GGUFReader(adapter)
+    halves = {tensor.name: tensor.data.astype(np.float64) for tensor in reader.tensors}
+    field = reader.fields.get("adapter.lora.alpha")
+    alpha = float(field.contents()) if field else 0.0
+    deltas = {}
+    for name, a in halves.items():
+        if name.endswith(".lora_a"):
+            base = name.removesuffix(".lora_a")
+            scale = alpha / len(a) if alpha else 1.0
+            deltas[base] = (scale * halves[base + ".lora_b"] @ a).astype(np.float32)
+    return deltas
 
 
 def real_prompt(model: LlamaModel, length: int) -> list[int]:
@@ -63,12 +81,14 @@ def real_prompt(model: LlamaModel, length: int) -> list[int]:
     return head + body[start : start + count]
 
 
-def make_golden(name: str, path: Path) -> Golden:
-    """The golden of the model file `path`, a key of ZOO or of MODELS."""
+def make_golden(name: str, path: Path, adapter: Path | None = None) -> Golden:
+    """The golden of the model file `path`, a key of ZOO or of MODELS, or of one of ZOO with an adapter."""
     info = {"engine": llama_reference.version(), "settings": llama_reference.SETTINGS, "sha256": file_digest(path)}
-    reference = CachedReference(path)
+    if adapter is not None:
+        info["adapter_sha256"] = file_digest(adapter)
+    reference = CachedReference(path, adapter)
     prompts: dict[int, PromptGolden] = {}
-    with LlamaModel(path) as llama:
+    with LlamaModel(path, adapter=adapter) as llama:
         for length in PROMPT_LENGTHS:
             ids = random_prompt(name, length) if name in ZOO else real_prompt(llama, length)
             prompts[length] = make_prompt_golden(ids, llama.logits(ids), reference.logits(ids))
@@ -105,7 +125,7 @@ def model_file(name: str) -> Iterator[Path]:
 
 
 def main() -> None:
-    known = [*ZOO, *MODELS]
+    known = [*ZOO, *ADAPTERS, *MODELS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="MODEL", help=f"default: all of {', '.join(known)}")
     names = parser.parse_args().names or known
@@ -114,8 +134,10 @@ def main() -> None:
 
     greedy = json.loads(GREEDY_FILE.read_text(encoding="utf-8")) if GREEDY_FILE.exists() else {}
     for name in names:
-        with model_file(name) as path:
-            golden = make_golden(name, path)
+        base = ADAPTERS[name][0] if name in ADAPTERS else name
+        with model_file(base) as path:
+            adapter = write_zoo_adapter(name, path.parent) if name in ADAPTERS else None
+            golden = make_golden(base, path, adapter)
             if name in MODELS:
                 greedy[name] = make_greedy(path)
         golden.save(GOLDEN_FOLDER / f"{name}.npz")

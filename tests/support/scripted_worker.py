@@ -1,7 +1,7 @@
 """A worker process with a scripted model behind it: everything is real but the text.
 
 The last user text (or the prompt) is the script. "forever" never ends by itself; "die" ends the process; "engine dies",
-"full", "too long", "crash" fail as they say; "hold" says one word and waits for the next "release" (or SIGUSR1).
+"full", "too long", "crash" fail as they say; the adapter "slow" loads until somebody says "adapters have loaded"; "hold" says one word and waits for the next "release" (or SIGUSR1).
 Anything else is echoed word by word, in capitals, once per answer.
 """
 
@@ -72,6 +72,7 @@ class ScriptedModel:
         self.info = ModelInfo(path.stem, "scripted", MAX_MODEL_LEN, length, 1000, "none", 1, 123, 0.0)
         self.plan_text = "scripted plan"
         self._changed = threading.Condition()
+        self._adapter_has_loaded = threading.Event()
         self._live: dict[str, Live] = {}
         self._held: dict[str, Live] = {}
         self._is_closing = False
@@ -81,6 +82,8 @@ class ScriptedModel:
 
     def submit(self, request: Request, on_output: OnOutput) -> int:
         live = Live(request, on_output)
+        if request.adapter == "slow":
+            self._adapter_has_loaded.wait()
         match live.script:
             case "die":
                 print("scripted last words", file=sys.stderr, flush=True)
@@ -101,6 +104,8 @@ class ScriptedModel:
                 with self._changed:
                     self._live[live.request_id] = live
                     self._changed.notify_all()
+                if live.script == "adapters have loaded":
+                    self._adapter_has_loaded.set()
                 if live.script == "release":
                     self.release()
         return live.num_prompt_tokens

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 import pytest
 
-from corral.engine.output import SequenceOutput
+from corral.engine.output import SequenceOutput, TokenLogprobs
 from corral.errors import CorralError, EngineDead
-from corral.request import FinishReason, Request, RequestOutput
+from corral.request import FinishReason, Request, RequestOutput, TokenLogprob
 from corral.sampling_params import SamplingParams
 from corral.text.chat_template import ChatTemplate
 from corral.text.tokenizer import Tokenizer
@@ -145,3 +145,16 @@ def test_abort_ends_every_answer(n: int) -> None:
     one.on_step(tuple(step(index=i, end=FinishReason.ABORT) for i in range(n)))
     assert one.is_finished
     assert {delta.finish_reason for delta in heard.last.deltas} == {FinishReason.ABORT}
+
+
+def test_logprobs_come_with_their_tokens_though_the_text_is_held_back() -> None:
+    one, heard = answering(stop=("horses",))
+    first, *rest = ids("horse 🐎")
+    logprobs = TokenLogprobs(first, -0.5, (first, rest[-1]), (-0.5, -2.0))
+    one.on_step((replace(step((first,)), logprobs=(logprobs,)),))
+    (delta,) = heard.last.deltas
+    assert delta.text == ""
+    piece, part = tokenizer().token_bytes(first), tokenizer().token_bytes(rest[-1])
+    assert delta.logprobs == (TokenLogprob(first, piece, -0.5, ((piece, -0.5), (part, -2.0))),)
+    one.on_step((step(tuple(rest)),))
+    assert heard.last.deltas[0].logprobs == ()

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -251,3 +252,12 @@ async def test_frames_out_of_order_end_the_worker(client: WorkerClient) -> None:
     await asyncio.wait_for(client.died.wait(), 20)
     assert "exit code 5" in client.cause_of_death
     assert "Load is out of order" in client.cause_of_death
+
+
+async def test_an_adapter_that_loads_keeps_nobody_else_waiting(client: WorkerClient) -> None:
+    slow = [asyncio.create_task(collect(client, replace(ask("slow one"), adapter="slow"))) for _ in range(6)]
+    await client.ping()  # behind their frames
+    assert text_of(await collect(client, ask("one two"))) == "ONE TWO"
+    assert not any(task.done() for task in slow)
+    await collect(client, ask("adapters have loaded"))
+    assert [text_of(outputs) for outputs in await asyncio.gather(*slow)] == ["SLOW ONE"] * 6

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from corral.request import Delta, FinishReason, RequestOutput, Usage
+from corral.request import Delta, FinishReason, RequestOutput, TokenLogprob, Usage
 from corral.worker.merge import merge
 
 
@@ -24,3 +24,10 @@ def test_a_late_note_of_acceptance_changes_nothing() -> None:
     spoken = RequestOutput("r", (Delta(0, "a"),), Usage(5, 1, 4), is_finished=True)
     accepted = RequestOutput("r", (), Usage(5))
     assert merge(spoken, accepted) == merge(accepted, spoken) == spoken
+
+
+def test_logprobs_stay_with_their_tokens() -> None:
+    one, two = (TokenLogprob(i, bytes([i]), -float(i), ((b"x", -0.5),)) for i in (1, 2))
+    first = RequestOutput("r", (Delta(0, "", (1,), logprobs=(one,)),))
+    second = RequestOutput("r", (Delta(0, "ab", (2,), logprobs=(two,)),))
+    assert merge(first, second).deltas == (Delta(0, "ab", (1, 2), logprobs=(one, two)),)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from corral.engine.scheduler import ScheduledRow
+
+if TYPE_CHECKING:
+    from corral.model.adapter import LoadedAdapter
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -26,6 +30,8 @@ class Batch:
     start_positions: Int32Array  # [S]
     block_tables: Int32Array  # [S, B]
     logit_rows: Int32Array  # [R], rows in [0, T)
+    adapter_ids: Int32Array | None = None  # [S], -1 for none; None where no sequence has one
+    adapters: tuple[LoadedAdapter, ...] = ()
 
 
 def build_batch(rows: list[ScheduledRow]) -> Batch:
@@ -41,10 +47,32 @@ def build_batch(rows: list[ScheduledRow]) -> Batch:
         offsets.append(len(token_ids))
         if row.is_last:
             logit_rows.append(len(token_ids) - 1)
+    adapter_ids, adapters = _adapters_of(rows)
     return Batch(
         token_ids=np.frombuffer(token_ids, dtype=np.int32) if token_ids else np.empty(0, dtype=np.int32),
         seq_offsets=np.array(offsets, dtype=np.int32),
         start_positions=np.array([row.start for row in rows], dtype=np.int32),
         block_tables=tables,
         logit_rows=np.array(logit_rows, dtype=np.int32),
+        adapter_ids=adapter_ids,
+        adapters=adapters,
     )
+
+
+def _adapters_of(rows: list[ScheduledRow]) -> tuple[Int32Array | None, tuple[LoadedAdapter, ...]]:
+    """Equal contents are one adapter, whoever loaded them: their rows are computed together."""
+    if all(row.sequence.group.adapter is None for row in rows):
+        return None, ()
+    numbers: dict[str, int] = {}
+    adapters: list[LoadedAdapter] = []
+    ids = []
+    for row in rows:
+        adapter = row.sequence.group.adapter
+        if adapter is None:
+            ids.append(-1)
+            continue
+        number = numbers.setdefault(adapter.digest, len(adapters))
+        if number == len(adapters):
+            adapters.append(adapter)
+        ids.append(number)
+    return np.array(ids, dtype=np.int32), tuple(adapters)

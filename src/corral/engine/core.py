@@ -9,7 +9,8 @@ from typing import Protocol
 from corral.config import BLOCK_SIZE, EngineConfig
 from corral.engine.block_pool import BlockPool, IntegrityError
 from corral.engine.budget import StepBudget
-from corral.engine.output import SequenceOutput, StepOutput
+from corral.engine.logprobs import LogprobQuery
+from corral.engine.output import SequenceOutput, StepOutput, TokenLogprobs
 from corral.engine.scheduler import ScheduledBatch, Scheduler
 from corral.engine.sequence import SequenceGroup, SequenceGroupSpec, SequenceStatus
 from corral.engine.stats import EngineStats, StepTimes
@@ -24,6 +25,8 @@ class Runner(Protocol):
     def num_blocks(self) -> int: ...
 
     def execute(self, scheduled: ScheduledBatch) -> list[int]: ...
+
+    def logprobs(self, queries: list[LogprobQuery]) -> dict[int, TokenLogprobs]: ...
 
     def release_blocks(self, block_ids: list[int]) -> None: ...
 
@@ -79,7 +82,8 @@ class EngineCore:
         if not batch.rows:
             raise IntegrityError(f"{self._scheduler.num_waiting} sequences wait, none runs and none can start")
         sampled = self._runner.execute(batch)
-        result = self._scheduler.update(batch, sampled)
+        queries = _logprob_queries(batch, sampled)
+        result = self._scheduler.update(batch, sampled, self._runner.logprobs(queries) if queries else {})
         elapsed_ms = 1000.0 * (self._clock() - started)
         self._budget.observe(batch.num_prefill_tokens, batch.num_decode_rows, elapsed_ms)
         self.times.add(elapsed_ms)
@@ -180,3 +184,13 @@ class EngineCore:
             last_step_ms=self.times.last_ms,
             mean_step_ms=self.times.mean_ms,
         )
+
+
+def _logprob_queries(batch: ScheduledBatch, sampled: list[int]) -> list[LogprobQuery]:
+    """Of the rows whose requests ask; a row without a token has no distribution either."""
+    drawn = (row.sequence.group.params.logprobs for row in batch.rows if row.is_last)
+    return [
+        LogprobQuery(index, token_id, num_top)
+        for index, (num_top, token_id) in enumerate(zip(drawn, sampled, strict=False))
+        if num_top is not None and token_id >= 0
+    ]

@@ -7,6 +7,8 @@ import numpy as np
 from corral._native import Decoder, KVCache, Model
 from corral.config import EngineConfig
 from corral.engine.batch import build_batch
+from corral.engine.logprobs import LogprobQuery, look_up
+from corral.engine.output import TokenLogprobs
 from corral.engine.sampler import sample
 from corral.engine.scheduler import ScheduledBatch
 
@@ -39,9 +41,19 @@ class ModelRunner:
             self.kv_cache.copy_blocks(np.ascontiguousarray(copies[0]), np.ascontiguousarray(copies[1]))
         batch = build_batch(scheduled.rows)
         self._decoder.forward(
-            batch.token_ids, batch.seq_offsets, batch.start_positions, batch.block_tables, batch.logit_rows
+            batch.token_ids,
+            batch.seq_offsets,
+            batch.start_positions,
+            batch.block_tables,
+            batch.logit_rows,
+            batch.adapter_ids,
+            [adapter.weights for adapter in batch.adapters],
         )
         return sample(self._decoder, [row.sequence for row in scheduled.rows if row.is_last])
+
+    def logprobs(self, queries: list[LogprobQuery]) -> dict[int, TokenLogprobs]:
+        """By index of the drawn row, of the step just executed."""
+        return look_up(self._decoder, queries)
 
     def release_blocks(self, block_ids: list[int]) -> None:
         """Give the memory of these blocks back to the system; their content is gone."""

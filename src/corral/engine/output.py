@@ -9,6 +9,16 @@ from corral.request import FinishReason
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """How likely a drawn token was, and the likeliest ones (it may be among them): natural logarithms."""
+
+    token_id: int
+    logprob: float
+    top_ids: tuple[int, ...] = ()  # the likeliest first
+    top_logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceOutput:
     """One step's gain of one sequence.
 
@@ -20,6 +30,7 @@ class SequenceOutput:
         stop_token: the token id that ended it, when one did.
         num_cached_tokens: tokens of the request's prompt that came from cached blocks.
         num_prompt_tokens: tokens of the prompt.
+        logprobs: one for each of new_token_ids where the request asks for them, else none.
     """
 
     request_id: str
@@ -29,6 +40,7 @@ class SequenceOutput:
     stop_token: int | None = None
     num_cached_tokens: int = 0
     num_prompt_tokens: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ class SamplingArrays:
     seeds: npt.NDArray[np.uint64]  # [R]
     positions: npt.NDArray[np.int64]  # [R], position of the token drawn, in its own sequence
     history_offsets: _Ints  # [R + 1]
-    history_ids: _Ints  # [H], prompt and output where a penalty is set, nothing elsewhere
+    history_ids: _Ints  # [H], prompt and output, as far as penalties look back; nothing where none is set
     output_starts: _Ints  # [R], where the output begins in the row's history
     bias_offsets: _Ints  # [R + 1]
     bias_ids: _Ints
@@ -62,7 +62,7 @@ def build_sampling_arrays(sequences: list[Sequence]) -> SamplingArrays:
         history_offsets=_offsets([len(history) for history in histories]),
         history_ids=np.concatenate(histories) if any(map(len, histories)) else _EMPTY,
         output_starts=np.array(
-            [s.group.num_prompt_tokens if len(h) else 0 for s, h in zip(sequences, histories, strict=True)],
+            [_output_start(sequence, len(history)) for sequence, history in zip(sequences, histories, strict=True)],
             dtype=np.int32,
         ),
         bias_offsets=_offsets([len(bias) for bias in biases]),
@@ -104,8 +104,16 @@ _EMPTY: _Ints = np.empty(0, dtype=np.int32)
 def _history(sequence: Sequence) -> _Ints:
     params = sequence.group.params
     is_penalised = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
+    if not is_penalised or params.penalty_window == 0:
+        return _EMPTY
+    token_ids = sequence.token_ids if params.penalty_window is None else sequence.token_ids[-params.penalty_window :]
     # A copy: a view would forbid the token list to grow.
-    return np.array(sequence.token_ids, dtype=np.int32) if is_penalised else _EMPTY
+    return np.array(token_ids, dtype=np.int32)
+
+
+def _output_start(sequence: Sequence, history_length: int) -> int:
+    """Where the output begins in the last `history_length` tokens."""
+    return max(0, history_length - sequence.num_output_tokens)
 
 
 def _biases(sequence: Sequence) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -10,12 +11,13 @@ from corral.config import BLOCK_SIZE
 from corral.engine.block_pool import BlockPool, IntegrityError
 from corral.engine.budget import StepBudget
 from corral.engine.linked_list import LinkedList
-from corral.engine.output import SequenceOutput, StepOutput
+from corral.engine.output import SequenceOutput, StepOutput, TokenLogprobs
 from corral.engine.sequence import Sequence, SequenceGroup, SequenceStatus
 from corral.errors import CorralError
 from corral.request import FinishReason
 
 _AGE = attrgetter("seq_id")
+_NO_LOGPROBS: Mapping[int, TokenLogprobs] = {}
 
 
 @dataclass(slots=True)
@@ -199,21 +201,28 @@ class Scheduler:
 
     # ---- update -----------------------------------------------------------------------------------------------
 
-    def update(self, batch: ScheduledBatch, sampled: list[int]) -> StepOutput:
-        """Book a step's results: `sampled` has one id per row with `is_last`, -1 where the logits were not finite."""
+    def update(
+        self, batch: ScheduledBatch, sampled: list[int], logprobs: Mapping[int, TokenLogprobs] = _NO_LOGPROBS
+    ) -> StepOutput:
+        """Book a step's results.
+
+        Args:
+            sampled: one id per row with `is_last`, -1 where the logits were not finite.
+            logprobs: by index into `sampled`, of those that asked for them.
+        """
         if len(sampled) != sum(row.is_last for row in batch.rows):
             raise IntegrityError(f"the runner drew {len(sampled)} tokens for {sum(r.is_last for r in batch.rows)} rows")
         result = StepOutput()
-        tokens = iter(sampled)
+        tokens = enumerate(sampled)
         for row in batch.rows:
             self._book_computed(row)
             if not row.is_last:
                 continue
-            token_id = next(tokens)
+            index, token_id = next(tokens)
             if token_id < 0:
                 result.failures[row.sequence.group.request_id] = _not_finite(row.sequence)
             else:
-                result.outputs.append(self._book_token(row.sequence, token_id))
+                result.outputs.append(self._book_token(row.sequence, token_id, logprobs.get(index)))
         for request_id in result.failures:
             self._discard(request_id)
         result.outputs = [output for output in result.outputs if output.request_id not in result.failures]
@@ -247,7 +256,7 @@ class Scheduler:
         for sibling in reversed(late):
             self.waiting.push_head(sibling)
 
-    def _book_token(self, sequence: Sequence, token_id: int) -> SequenceOutput:
+    def _book_token(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
         sequence.token_ids.append(token_id)
         self.counts.generated_tokens += 1
         reason = sequence.find_finish(token_id)
@@ -256,6 +265,7 @@ class Scheduler:
             new_token_ids=() if is_stop else (token_id,),
             finish_reason=reason,
             stop_token=token_id if is_stop else None,
+            logprobs=() if is_stop or logprobs is None else (logprobs,),
         )
         if reason is not None:
             self.end(sequence, reason)

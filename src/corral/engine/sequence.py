@@ -7,12 +7,16 @@ import random
 from array import array
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from corral.engine.linked_list import Node
-from corral.engine.output import SequenceOutput
+from corral.engine.output import SequenceOutput, TokenLogprobs
 from corral.engine.prefix_chain import PrefixChain, root_hash
 from corral.request import FinishReason
 from corral.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from corral.model.adapter import LoadedAdapter
 
 _SEED_MASK = (1 << 64) - 1
 
@@ -33,7 +37,7 @@ class SequenceGroupSpec:
         sampling: `n` sequences are drawn with it; `stop` strings are the caller's business.
         eog_ids: the model's end-of-text tokens.
         cache_salt: prefix blocks are shared only among equal salts.
-        adapter: name of the adapter the KV is computed with; "" is the bare model.
+        adapter: what the KV is computed with; None is the bare model. Prefix blocks are shared only among equal ones.
     """
 
     request_id: str
@@ -41,7 +45,7 @@ class SequenceGroupSpec:
     sampling: SamplingParams
     eog_ids: frozenset[int] = frozenset()
     cache_salt: str = ""
-    adapter: str = ""
+    adapter: LoadedAdapter | None = None
 
 
 class Sequence(Node):
@@ -102,6 +106,7 @@ class Sequence(Node):
         new_token_ids: tuple[int, ...] = (),
         finish_reason: FinishReason | None = None,
         stop_token: int | None = None,
+        logprobs: tuple[TokenLogprobs, ...] = (),
     ) -> SequenceOutput:
         return SequenceOutput(
             request_id=self.group.request_id,
@@ -111,6 +116,7 @@ class Sequence(Node):
             stop_token=stop_token,
             num_cached_tokens=self.group.num_cached_tokens or 0,
             num_prompt_tokens=self.group.num_prompt_tokens,
+            logprobs=logprobs,
         )
 
 
@@ -121,6 +127,7 @@ class SequenceGroup:
     """
 
     __slots__ = (
+        "adapter",
         "cache_salt",
         "is_forked",
         "leader",
@@ -141,6 +148,7 @@ class SequenceGroup:
         self.request_id = spec.request_id
         self.params = params
         self.cache_salt = spec.cache_salt
+        self.adapter = spec.adapter
         self.seed = random.SystemRandom().getrandbits(64) if params.seed is None else params.seed & _SEED_MASK
         eog_ids = frozenset() if params.ignore_eos else spec.eog_ids
         # An id beyond the vocabulary (a tokenizer larger than the output matrix) can never be drawn.
@@ -148,7 +156,7 @@ class SequenceGroup:
         self.num_prompt_tokens = len(spec.prompt_ids)
         room = max_model_len - self.num_prompt_tokens
         self.max_length = self.num_prompt_tokens + min(room, room if params.max_tokens is None else params.max_tokens)
-        self.root_hash = root_hash(spec.adapter, spec.cache_salt)
+        self.root_hash = root_hash(spec.adapter.digest if spec.adapter else "", spec.cache_salt)
         self.num_cached_tokens: int | None = None  # set when the first member starts
         self.num_unfinished = params.n
         self.is_forked = params.n == 1

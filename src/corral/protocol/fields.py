@@ -38,6 +38,7 @@ _SAMPLING_NAMES = (  # the fields that SamplingParams takes as they are
     "top_k",
     "top_p",
 )
+MAX_TEMPERATURE = 2.0  # OpenAI's; others allow more
 _MAX_SHOWN = 60  # characters of a client's value that an error repeats
 
 
@@ -89,6 +90,11 @@ class SamplingFields(StrictModel):
     def sampling(self, max_tokens: int | None) -> SamplingParams:
         """The checked SamplingParams; `max_tokens` is the caller's reading of its length fields."""
         given = {name: value for name in _SAMPLING_NAMES if (value := getattr(self, name)) is not None}
+        if self.temperature is not None and not 0.0 <= self.temperature <= MAX_TEMPERATURE:
+            raise InvalidRequest(
+                f"temperature is {self.temperature!r}; it must be a number from 0 to {MAX_TEMPERATURE:g}",
+                param="temperature",
+            )
         return SamplingParams(
             **given,
             stop=_check_stop(self.stop or []),

@@ -82,6 +82,13 @@ def foreign_host() -> ErrorReply:
     return ErrorReply(403, message, code="foreign_host")
 
 
+def foreign_origin() -> ErrorReply:
+    message = (
+        "the web page's origin is not allowed here; the operator can allow it with CORRAL_ORIGINS (or OLLAMA_ORIGINS)"
+    )
+    return ErrorReply(403, message, code="foreign_origin")
+
+
 def not_found(path: str) -> ErrorReply:
     return ErrorReply(404, f"there is no route {path[:200]}", code="not_found")
 

@@ -4,28 +4,44 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from corral.config import ServerConfig
 from corral.errors import CorralError
+from corral.protocol.ollama_errors import ollama_error
 from corral.protocol.openai_errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.auth import HostGuard, KeyAuth
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
+from corral.server.ollama_routes import ollama_routes
+from corral.server.ollama_store_routes import ollama_store_routes
 from corral.server.openai_routes import openai_routes
+from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
+from corral.server.replies import body_of, is_native
+from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
 
 
-def build_app(manager: ModelManager, config: ServerConfig, lifecycle: Lifecycle | None = None) -> Starlette:
+def build_app(
+    manager: ModelManager,
+    config: ServerConfig,
+    lifecycle: Lifecycle | None = None,
+    store: StoreAccess | None = None,
+) -> Starlette:
     """The ASGI app.
 
     Args:
         manager: the models it serves.
         lifecycle: whether it drains; a fresh one by default.
+        store: where models lie; the one that the environment names by default.
+
+    Raises:
+        InvalidConfig: an origin that is none.
     """
     lifecycle = lifecycle or Lifecycle()
 
@@ -35,7 +51,12 @@ def build_app(manager: ModelManager, config: ServerConfig, lifecycle: Lifecycle 
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
     app = Starlette(
-        routes=[Route("/health", health), *openai_routes(manager)],
+        routes=[
+            Route("/health", health),
+            *openai_routes(manager),
+            *ollama_routes(manager),
+            *ollama_store_routes(manager, store or StoreAccess()),
+        ],
         exception_handlers=dict.fromkeys(handled, _reply_to_error),
     )
     app.router.redirect_slashes = False
@@ -43,27 +64,41 @@ def build_app(manager: ModelManager, config: ServerConfig, lifecycle: Lifecycle 
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
     app.add_middleware(KeyAuth, keys=config.api_keys)
+    pattern = origin_pattern(config.origins)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origin_regex=pattern,
+        allow_methods=["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED_HEADERS,
+    )
+    app.add_middleware(OriginGuard, pattern=pattern)
     if not config.api_keys and not config.no_auth:
         app.add_middleware(HostGuard, host=config.host)
     return app
 
 
-def _to_response(reply: ErrorReply) -> Response:
-    return Response(reply.body(), reply.status, reply.headers, "application/json")
+def _to_response(path: str, reply: ErrorReply) -> Response:
+    body, media_type = body_of(path, reply)
+    return Response(body, reply.status, reply.headers, media_type)
 
 
 def _reply_to_error(request: Request, error: Exception) -> Response:
     """The response to what a route, or a middleware within, has raised."""
+    path = request.scope["path"]
     match error:
         case RefusedError():
-            return _to_response(error.reply)
+            return _to_response(path, error.reply)
         case ClientDisconnect():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         case HTTPException(status_code=404):
-            return _to_response(not_found(request.scope["path"]))
+            return _to_response(path, not_found(path))
         case HTTPException(status_code=405):
             allowed = (error.headers or {}).get("Allow", "")
-            return _to_response(method_not_allowed(request.method, request.scope["path"], allowed))
+            return _to_response(path, method_not_allowed(request.method, path, allowed))
         case HTTPException():
-            return _to_response(ErrorReply(error.status_code, "the request could not be served"))
-    return _to_response(reply_to(error))
+            return _to_response(path, ErrorReply(error.status_code, "the request could not be served"))
+    if is_native(path):
+        native = ollama_error(error)
+        return Response(native.body(), native.status, native.headers, "application/json; charset=utf-8")
+    return _to_response(path, reply_to(error))

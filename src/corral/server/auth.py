@@ -1,4 +1,4 @@
-"""Who may ask: API keys, deny by default, one public route; without keys, only those who call us by our own name."""
+"""Who may ask: API keys, deny by default, two public routes; without keys, only those who call us by our own name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from corral.protocol.openai_errors import ErrorReply, foreign_host, unauthorized
 from corral.server.replies import send_reply
 
 _HOST_PORT = re.compile(r":\d*$")
-PUBLIC_PATHS = frozenset({"/health"})
+PUBLIC_PATHS = frozenset({"/", "/health"})  # they tell that a server is here, and nothing else
 
 
 class KeyAuth:
@@ -35,7 +35,7 @@ class KeyAuth:
         elif scope["path"] in PUBLIC_PATHS or (refusal := self._check(scope)) is None:
             await self._app(scope, receive, send)
         else:
-            await send_reply(send, refusal)
+            await send_reply(scope, send, refusal)
 
     def _check(self, scope: Scope) -> ErrorReply | None:
         values = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -69,7 +69,7 @@ class HostGuard:
         if scope["type"] != "http" or all(self._is_ours(v) for k, v in scope["headers"] if k == b"host"):
             await self._app(scope, receive, send)
         else:
-            await send_reply(send, foreign_host())
+            await send_reply(scope, send, foreign_host())
 
     def _is_ours(self, header: bytes) -> bool:
         name = _HOST_PORT.sub("", header.decode("latin-1")).strip("[]").lower()

@@ -44,6 +44,7 @@ def make_server(app: ASGIApp) -> QuietServer:
             log_level="warning",
             access_log=False,
             server_header=False,
+            headers=[("server", "corral")],
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,

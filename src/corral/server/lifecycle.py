@@ -71,7 +71,7 @@ class DrainGate:
             await self._app(scope, receive, send)
         elif self._lifecycle.is_draining and scope["method"] not in ("GET", "HEAD"):
             message = "the server finishes the answers in flight and then stops; it takes no new requests"
-            await send_reply(send, reply_to(ServerDraining(message)))
+            await send_reply(scope, send, reply_to(ServerDraining(message)))
         else:
             with self._lifecycle.request():
                 await self._app(scope, receive, send)

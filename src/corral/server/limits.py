@@ -8,11 +8,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from corral.errors import InvalidRequest
 from corral.protocol.json_body import parse_json_body
 from corral.protocol.openai_errors import ErrorReply, body_too_large, request_timeout, unsupported_media_type
 from corral.server.replies import send_reply
 
 BODY_TIMEOUT_S = 60.0
+BLOB_PATH = "/api/blobs/"  # model files, which go to disk as they come
 PARSE_INLINE_BYTES = 256 << 10  # larger bodies are parsed off the event loop, so that no stream stutters
 
 
@@ -25,20 +27,23 @@ class RefusedError(Exception):
 
 
 class BodyLimit:
-    """Refuses bodies above `max_body_bytes`: by Content-Length at once, and while a chunked one arrives."""
+    """Refuses bodies above `max_body_bytes`: by Content-Length at once, and while a chunked one arrives.
+
+    Blobs have the size that they have; the disk is their limit.
+    """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(BLOB_PATH):
             await self._app(scope, receive, send)
             return
         for name, value in scope["headers"]:
             # The HTTP parser has let only digits through; a body that is longer than it says never gets here.
             if name == b"content-length" and int(value) > self._max_body_bytes:
-                await send_reply(send, body_too_large(self._max_body_bytes))
+                await send_reply(scope, send, body_too_large(self._max_body_bytes))
                 return
         num_bytes = 0
 
@@ -62,11 +67,33 @@ async def read_json(request: Request) -> dict[str, Any]:
         starlette.requests.ClientDisconnect: the client went away before it was whole.
     """
     _check_type(request)
+    return await _parse(await _read_body(request))
+
+
+async def read_any_json(request: Request) -> dict[str, Any]:
+    """As read_json, whatever the body calls itself, as Ollama does: `curl -d` says that it is a form.
+
+    OriginGuard keeps away the web pages that could send one.
+
+    Raises:
+        InvalidRequest: also for a body that is empty.
+    """
+    _check_encoding(request)
+    body = await _read_body(request)
+    if not body.strip():
+        raise InvalidRequest("missing request body", code="invalid_json")
+    return await _parse(body)
+
+
+async def _read_body(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await request.body()
+            return await request.body()
     except TimeoutError:
         raise RefusedError(request_timeout(BODY_TIMEOUT_S)) from None
+
+
+async def _parse(body: bytes) -> dict[str, Any]:
     if len(body) <= PARSE_INLINE_BYTES:
         return parse_json_body(body)
     return await asyncio.to_thread(parse_json_body, body)
@@ -77,6 +104,10 @@ def _check_type(request: Request) -> None:
     given = request.headers.get("content-type", "application/json")
     if given.partition(";")[0].strip().lower() != "application/json":
         raise RefusedError(unsupported_media_type(given))
+    _check_encoding(request)
+
+
+def _check_encoding(request: Request) -> None:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise RefusedError(unsupported_media_type(f"application/json, encoded as {encoding}"))

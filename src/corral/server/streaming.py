@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -38,13 +38,19 @@ class EventStream(Response):
     """Sends server-sent events as they come.
 
     The generator is closed when the client goes away, at once and not at the next event. While no event comes, comment
-    lines keep proxies from cutting the connection.
+    lines keep proxies from cutting the connection; `keep_alive_s` None sends none.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        *,
+        keep_alive_s: float | None = KEEP_ALIVE_S,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._events = events
         self._keep_alive_s = keep_alive_s
@@ -55,13 +61,15 @@ class EventStream(Response):
         self._sent_at = asyncio.get_running_loop().time()
         sending = asyncio.ensure_future(self._send_events(send))
         watching = asyncio.ensure_future(_wait_for_disconnect(receive))
-        ticking = asyncio.ensure_future(self._keep_alive(send))
+        ticking = (
+            [] if self._keep_alive_s is None else [asyncio.ensure_future(self._keep_alive(send, self._keep_alive_s))]
+        )
         try:
             await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
         finally:
-            await _cancel(sending, watching, ticking)
+            await _cancel(sending, watching, *ticking)
             await self._events.aclose()
 
     async def _send_events(self, send: Send) -> None:
@@ -71,15 +79,24 @@ class EventStream(Response):
                 self._sent_at = asyncio.get_running_loop().time()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _keep_alive(self, send: Send) -> None:
+    async def _keep_alive(self, send: Send, period_s: float) -> None:
         loop = asyncio.get_running_loop()
         while True:
             quiet_s = loop.time() - self._sent_at
-            if quiet_s >= self._keep_alive_s:
+            if quiet_s >= period_s:
                 await send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
                 self._sent_at = loop.time()
                 quiet_s = 0.0
-            await asyncio.sleep(self._keep_alive_s - quiet_s)
+            await asyncio.sleep(period_s - quiet_s)
+
+
+class LineStream(EventStream):
+    """Sends lines of JSON as they come. Each has to be an object for the clients, so none can keep the line open."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, lines: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(lines, keep_alive_s=None, headers=headers)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

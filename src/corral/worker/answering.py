@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from corral.engine.output import SequenceOutput
 from corral.errors import CorralError
@@ -10,6 +11,7 @@ from corral.request import Delta, FinishReason, Request, RequestOutput, Usage
 from corral.text.detokenizer import Detokenizer
 from corral.text.stop import StopMatcher
 from corral.text.tokenizer import Tokenizer
+from corral.worker.logprobs import describe
 
 OnOutput = Callable[[RequestOutput | CorralError], None]
 Finish = Callable[[int], None]  # ends the answer of that index, because of its text
@@ -33,6 +35,7 @@ class Answering:
         sampling = request.sampling
         stops = sampling.stop + stop_texts
         self._request_id = request.request_id
+        self._tokenizer = tokenizer
         self._num_prompt_tokens = num_prompt_tokens
         self._num_cached_tokens = 0
         self._num_completion_tokens = 0
@@ -72,6 +75,8 @@ class Answering:
             return None
         self._num_completion_tokens += len(output.new_token_ids)
         delta = answer.advance(output)
+        if output.logprobs:
+            delta = replace(delta, logprobs=describe(output.logprobs, self._tokenizer))
         if delta.finish_reason is not None:
             self._num_unfinished -= 1
             if output.finish_reason is None:

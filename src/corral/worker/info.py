@@ -36,3 +36,5 @@ class WorkerStats:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    num_adapters: int = 0
+    adapter_bytes: int = 0

@@ -27,6 +27,9 @@ EXIT_ENGINE_DEAD = 4
 EXIT_PROTOCOL = 5
 CLOSE_TIMEOUT_S = 5.0
 TEXT_THREADS = 2  # render and tokenise off the event loop
+ADAPTER_THREADS = (
+    2  # the same for requests with an adapter, which may have to be loaded first: nobody else waits for it
+)
 
 logger = logging.getLogger("corral.worker")
 
@@ -56,6 +59,7 @@ class Worker:
         self._load = load
         self._outbox = Outbox(writer, self._sent)
         self._text_pool = ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="corral-text")
+        self._adapter_pool = ThreadPoolExecutor(ADAPTER_THREADS, thread_name_prefix="corral-adapter")
         self._model: LoadedModel | None = None
         self._live: set[str] = set()  # requests taken and not yet answered to the end
         self._submitting: dict[str, bool] = {}  # request id -> aborted while still being tokenised
@@ -167,8 +171,9 @@ class Worker:
                 self._outbox.post(output)
 
         loop = asyncio.get_running_loop()
+        pool = self._text_pool if request.adapter is None else self._adapter_pool
         try:
-            num_tokens = await loop.run_in_executor(self._text_pool, model.submit, request, on_output)
+            num_tokens = await loop.run_in_executor(pool, model.submit, request, on_output)
             # No deltas: it says that the request was taken, before a long prompt is computed.
             self._outbox.post(RequestOutput(request_id, usage=Usage(prompt_tokens=num_tokens)))
         except CorralError as error:

@@ -13,7 +13,12 @@ def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
     for delta in second.deltas:
         before = deltas.get(delta.index)
         if before is not None:
-            delta = replace(delta, text=before.text + delta.text, token_ids=before.token_ids + delta.token_ids)
+            delta = replace(
+                delta,
+                text=before.text + delta.text,
+                token_ids=before.token_ids + delta.token_ids,
+                logprobs=before.logprobs + delta.logprobs,
+            )
         deltas[delta.index] = delta
     # Only the note that a request was taken has no deltas; it may come after the first words, and then knows less.
     usage = second.usage if second.deltas or not first.deltas else first.usage

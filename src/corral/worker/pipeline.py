@@ -12,15 +12,16 @@ from corral.engine.core import EngineCore
 from corral.engine.loop import EngineLoop, StepResult
 from corral.engine.model_runner import ModelRunner
 from corral.engine.sequence import SequenceGroupSpec
-from corral.errors import ContextLengthExceeded, InvalidRequest
+from corral.errors import ContextLengthExceeded, CorralError, InvalidRequest
 from corral.model.architectures import read_config
 from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.packed_cache import PackedCache
 from corral.model.plan import Plan, make_plan
 from corral.model.weights import load_model
-from corral.request import Request
+from corral.request import Request, RequestOutput
 from corral.text.chat_template import ChatTemplate
 from corral.text.tokenizer import Tokenizer
+from corral.worker.adapters import AdapterCache, AdapterLease
 from corral.worker.answering import Answering, OnOutput
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
@@ -39,6 +40,7 @@ class Pipeline:
         template: ChatTemplate,
         runner: ModelRunner,
         core: EngineCore,
+        adapters: AdapterCache,
         config: EngineConfig,
     ) -> None:
         self.info = info
@@ -46,6 +48,7 @@ class Pipeline:
         self.tokenizer = tokenizer
         self._template = template
         self._runner = runner
+        self._adapters = adapters
         self._engine = EngineLoop(core, config)
         self._open: dict[str, Answering] = {}  # requests without their last output
 
@@ -99,14 +102,16 @@ class Pipeline:
             weights_bytes=model.packed_bytes,
             load_s=time.monotonic() - opened.opened_at,
         )
-        return cls(info, plan, tokenizer, template, runner, core, config)
+        adapters = AdapterCache(model_config, config.adapter_max_bytes)
+        return cls(info, plan, tokenizer, template, runner, core, adapters, config)
 
     @property
     def plan_text(self) -> str:
         return self.plan.describe()
 
     def submit(self, request: Request, on_output: OnOutput) -> int:
-        """Renders, tokenises and queues a request; returns the prompt's length in tokens.
+        """Renders, tokenises and queues a request; returns the prompt's length in tokens. Loads its adapter first, if
+        that is not here yet.
 
         `on_output` is called on the engine's thread, with outputs up to the one that is finished, or with an error that
         ends them. It must not block.
@@ -114,15 +119,17 @@ class Pipeline:
         Raises:
             InvalidRequest: the request can never be answered; then `on_output` is not called.
             QueueFull, ServerDraining, EngineDead: it cannot be answered now; as above.
+            ModelNotFound, InvalidModelFile, UnsupportedModel, InsufficientMemory: of its adapter; as above.
         """
         request_id = request.request_id
         prompt_ids = self._encode(request)
         self._check_length(request, len(prompt_ids))
+        lease = None if request.adapter is None else self._adapters.acquire(request.adapter)
         answering = Answering(
             request,
             len(prompt_ids),
             self.tokenizer,
-            on_output,
+            on_output if lease is None else _releasing(lease, on_output),
             lambda index: self._engine.finish(request_id, index),
             self._template.stop_texts if request.messages is not None else (),
         )
@@ -140,8 +147,14 @@ class Pipeline:
             sampling=request.sampling,
             eog_ids=self.tokenizer.eog_ids,
             cache_salt=request.cache_salt,
+            adapter=lease.adapter if lease else None,
         )
-        self._engine.submit(spec, on_step)
+        try:
+            self._engine.submit(spec, on_step)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
         self._open[request_id] = answering
         if answering.is_finished:  # the engine was faster than the line above
             self._open.pop(request_id, None)
@@ -167,6 +180,8 @@ class Pipeline:
             prompt_tokens=stats.prompt_tokens,
             cached_tokens=stats.prefix_hit_tokens,
             generated_tokens=stats.generated_tokens,
+            num_adapters=self._adapters.num_adapters,
+            adapter_bytes=self._adapters.num_bytes,
         )
 
     def drain(self, timeout_s: float | None = None) -> bool:
@@ -218,3 +233,14 @@ class Pipeline:
                 f"{num_prompt_tokens} in the {param} and {max_tokens} by max_tokens",
                 param="max_tokens",
             )
+
+
+def _releasing(lease: AdapterLease, on_output: OnOutput) -> OnOutput:
+    """`on_output`, before whose last call the adapter is given up: whoever hears the end may want its place."""
+
+    def deliver(output: RequestOutput | CorralError) -> None:
+        if isinstance(output, CorralError) or output.is_finished:
+            lease.release()
+        on_output(output)
+
+    return deliver

@@ -1,0 +1,82 @@
+"""Ollama's /api/chat: body -> Request. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from corral.errors import InvalidRequest
+from corral.protocol.ollama_call import Call, read_call, refuse_images
+from corral.protocol.ollama_fields import Fields, shorten
+from corral.request import Request
+
+MAX_MESSAGES = 10_000
+MAX_ROLE_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall(Call):
+    messages: tuple[dict[str, Any], ...]
+
+    def request(self, parameters: Mapping[str, Any]) -> Request:
+        """The Request, with the model's own `parameters` where the client gave none.
+
+        Raises:
+            InvalidRequest: it asks for what cannot be done, or a value cannot be obeyed.
+        """
+        return self._request(parameters, "chat", messages=list(self.messages))
+
+
+def parse_chat(body: Mapping[str, Any]) -> ChatCall:
+    """Reads a body.
+
+    Raises:
+        InvalidRequest: a wrong type or value, in Ollama's words.
+    """
+    fields = Fields(body, "ChatRequest")
+    model = fields.text("model")
+    if not model:
+        raise InvalidRequest("model is required", param="model")
+    entries = fields.objects("messages")
+    if len(entries) > MAX_MESSAGES:
+        message = f"messages has {len(entries)} entries; at most {MAX_MESSAGES} are allowed"
+        raise InvalidRequest(message, param="messages")
+    tools = f'"{shorten(model)}" does not support tools' if fields.items("tools") else ""
+    images = [image for entry in entries for image in entry.items("images")]
+    return ChatCall(
+        **read_call(fields, is_empty=not entries, refusals=(tools, refuse_images(model, images))),
+        messages=tuple(_read_message(entry) for entry in entries),
+    )
+
+
+def _read_message(fields: Fields) -> dict[str, Any]:
+    """A message as templates want it. Roles are the template's business: some models have roles of their own."""
+    role = fields.text("role").lower()
+    if not role or len(role) > MAX_ROLE_LENGTH:
+        raise InvalidRequest(f'invalid role: "{shorten(role)}"', param="messages.role")
+    message: dict[str, Any] = {"role": role, "content": fields.text("content")}
+    if thinking := fields.text("thinking"):
+        message["thinking"] = thinking
+    if calls := fields.objects("tool_calls"):
+        message["tool_calls"] = [_read_tool_call(call) for call in calls]
+    if tool_name := fields.text("tool_name"):
+        message |= {"tool_name": tool_name, "name": tool_name}  # Go's templates know the one, Jinja's the other
+    if call_id := fields.text("tool_call_id"):
+        message["tool_call_id"] = call_id
+    return message
+
+
+def _read_tool_call(fields: Fields) -> dict[str, Any]:
+    function = fields.inner("function")
+    if not (name := function.text("name")):
+        raise InvalidRequest("a tool call has no function name", param="messages.tool_calls.function.name")
+    call: dict[str, Any] = {
+        "type": "function",
+        "function": {"name": name, "arguments": function.mapping("arguments")},
+    }
+    if (index := function.whole("index")) is not None:
+        call["function"]["index"] = index
+    if call_id := fields.text("id"):
+        call["id"] = call_id
+    return call

@@ -1,0 +1,225 @@
+"""Ollama's routes that see to the store: tags, show, pull, push, create, copy, delete, blobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from corral.errors import CorralError, DigestMismatch, InvalidModelName, InvalidRequest, ModelNotFound
+from corral.protocol.ollama_answer import encode_line
+from corral.protocol.ollama_errors import ollama_error
+from corral.protocol.ollama_fields import shorten
+from corral.protocol.ollama_models import encode_list
+from corral.protocol.ollama_store import (
+    CreateCall,
+    encode_status,
+    parse_copy,
+    parse_create,
+    parse_delete,
+    parse_digest,
+    parse_pull,
+    parse_push,
+    parse_show,
+)
+from corral.protocol.openai_errors import request_timeout
+from corral.server.limits import BODY_TIMEOUT_S, RefusedError, read_any_json
+from corral.server.model_details import list_models, show_model
+from corral.server.ollama_routes import find_model, json_response
+from corral.server.store_access import StoreAccess, remote_name, store_name
+from corral.server.store_jobs import StoreJobs, chunks_from_loop
+from corral.server.streaming import LineStream, unless_disconnected
+from corral.store.status import OnStatus, Status
+
+if TYPE_CHECKING:
+    from corral.server.model_manager import ModelManager
+    from corral.store.create import CreateSpec
+    from corral.store.names import ModelName
+
+SUCCESS = {"status": "success"}
+
+logger = logging.getLogger("corral.server")
+
+
+def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route]:
+    """Those below /api that need no worker."""
+    jobs = StoreJobs()
+
+    async def tags(_: HTTPRequest) -> Response:
+        models = await asyncio.to_thread(lambda: list_models(manager.served_names, store))
+        return json_response(encode_list(models))
+
+    async def show(http: HTTPRequest) -> Response:
+        call = parse_show(await read_any_json(http))
+        local = await find_model(manager, call.model)
+        shown = await asyncio.to_thread(show_model, local, store, verbose=call.verbose, system=call.system)
+        return json_response(shown.payload())
+
+    async def pull(http: HTTPRequest) -> Response:
+        call = parse_pull(await read_any_json(http))
+        remote_name(call.model)
+        return await _run(
+            http, jobs, lambda on_status: store.pull(call.model, on_status, insecure=call.insecure), call.stream
+        )
+
+    async def push(http: HTTPRequest) -> Response:
+        call = parse_push(await read_any_json(http))
+        remote_name(call.model)
+        return await _run(
+            http, jobs, lambda on_status: store.push(call.model, on_status, insecure=call.insecure), call.stream
+        )
+
+    async def create(http: HTTPRequest) -> Response:
+        call = parse_create(await read_any_json(http))
+        store_name(remote_name(call.model))
+        remote_name(call.from_)
+        spec = _spec_of(call)
+        return await _run(http, jobs, lambda on_status: store.create(call.model, spec, on_status), call.stream)
+
+    async def copy(http: HTTPRequest) -> Response:
+        call = parse_copy(await read_any_json(http))
+        source, target = _checked_name("source", call.source), _checked_name("destination", call.destination)
+        try:
+            await asyncio.to_thread(store.library.copy, source, target)
+        except ModelNotFound:
+            raise ModelNotFound(f'model "{shorten(call.source)}" not found') from None
+        return Response()
+
+    async def delete(http: HTTPRequest) -> Response:
+        name = parse_delete(await read_any_json(http))
+        parsed = _checked_name("name", name)
+        stored = await asyncio.to_thread(store.find, name)
+        if stored is None:
+            raise ModelNotFound(f"model '{shorten(name)}' not found")
+        await _unload(manager, name)
+        try:
+            await asyncio.to_thread(store.library.delete, parsed)
+        except CorralError as error:
+            if type(error) is CorralError:  # Ollama's own model: nothing that the server could mend
+                raise InvalidRequest(str(error)) from None
+            raise
+        return Response()
+
+    async def blob(http: HTTPRequest) -> Response:
+        digest = parse_digest(http.path_params["digest"])
+        is_there = await asyncio.to_thread(store.has_blob, digest)
+        if http.method == "POST":
+            return Response() if is_there else await _add_blob(http, jobs, store, digest)
+        if not is_there:
+            raise ModelNotFound(f'blob "{digest}" not found')
+        return Response()
+
+    return [
+        Route("/api/tags", tags),
+        Route("/api/show", show, methods=["POST"]),
+        Route("/api/pull", pull, methods=["POST"]),
+        Route("/api/push", push, methods=["POST"]),
+        Route("/api/create", create, methods=["POST"]),
+        Route("/api/copy", copy, methods=["POST"]),
+        Route("/api/delete", delete, methods=["DELETE"]),
+        Route("/api/blobs/{digest}", blob, methods=["HEAD", "POST"]),
+    ]
+
+
+async def _run(http: HTTPRequest, jobs: StoreJobs, work: Callable[[OnStatus], object], stream: bool) -> Response:
+    """A job's words as lines, or its success alone; it is abandoned when the client goes away."""
+    job = jobs.start(work)
+    if not stream:
+        await unless_disconnected(http.receive, job.result())
+        return json_response(SUCCESS)
+    statuses = job.statuses()
+    first = await unless_disconnected(http.receive, _next(statuses))
+    return LineStream(_lines(first, statuses))
+
+
+async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:
+    """The first word; what the job raises before it is still an HTTP status."""
+    try:
+        return await anext(statuses, None)
+    except BaseException:
+        await statuses.aclose()
+        raise
+
+
+async def _lines(first: Status | None, statuses: AsyncGenerator[Status, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(statuses):
+        try:
+            if first is not None:
+                yield _line(first)
+            async for status in statuses:
+                yield _line(status)
+        except CorralError as error:
+            yield ollama_error(error).line()
+        except Exception as error:
+            logger.exception("a job of the store broke off")
+            yield ollama_error(error).line()
+
+
+def _line(status: Status) -> bytes:
+    return encode_line(encode_status(status.status, status.digest, status.total, status.completed))
+
+
+async def _add_blob(http: HTTPRequest, jobs: StoreJobs, store: StoreAccess, digest: str) -> Response:
+    chunks = chunks_from_loop(_body_of(http), asyncio.get_running_loop())
+    job = jobs.start(lambda _: store.add_blob(digest, chunks))
+    try:
+        is_new = await job.result()
+    except DigestMismatch as error:
+        raise InvalidRequest(str(error), param="digest") from None
+    return Response(status_code=201 if is_new else 200)
+
+
+async def _body_of(http: HTTPRequest) -> AsyncGenerator[bytes, None]:
+    """The body as it comes; a client that sends nothing for a while is given up."""
+    stream = aiter(http.stream())
+    while True:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise RefusedError(request_timeout(BODY_TIMEOUT_S)) from None
+        if chunk is None:
+            return
+        if chunk:
+            yield chunk
+
+
+async def _unload(manager: ModelManager, name: str) -> None:
+    """So that a deleted model does not live on in memory; refused of a model that the server was told to keep."""
+    try:
+        local = await find_model(manager, name)
+    except (ModelNotFound, InvalidModelName):
+        return  # it is in the store, but not among those served
+    await manager.unload(local)
+
+
+def _checked_name(what: str, text: str) -> ModelName:
+    try:
+        return store_name(text)
+    except InvalidModelName:
+        raise InvalidRequest(f'{what} "{shorten(text)}" is invalid', param=what) from None
+
+
+def _spec_of(call: CreateCall) -> CreateSpec:
+    from corral.store.create import CreateSpec
+
+    return CreateSpec(
+        from_=call.from_ or None,
+        files=call.files,
+        adapters=call.adapters,
+        template=call.template or None,
+        system=call.system or None,
+        parameters=call.parameters,
+        messages=call.messages,
+        licenses=call.licenses,
+        quantize=call.quantize or None,
+        renderer=call.renderer or None,
+        parser=call.parser or None,
+        requires=call.requires or None,
+    )

@@ -158,13 +158,13 @@ def test_a_setting_that_cannot_be_is_said(chat: TerminalSession) -> None:
     say(chat, "/set parameter top_k many", "Couldn't set parameter: parameter 'top_k' is 'many'")
     say(chat, "/set format yaml", "Invalid or missing format")
     say(chat, "/set think harder", "Unknown level 'harder'")
-    say(chat, "/set parameter temperature 9")
-    say(chat, "settings", "Error: temperature is 9.0")
-    say(chat, "/set parameter temperature 1")
+    say(chat, "/set parameter top_p 9")
+    say(chat, "settings", "Error: top_p is 9.0")
+    say(chat, "/set parameter top_p 1")
     say(chat, "/set format json", "Set format to 'json' mode.")
     say(chat, "settings", "Error: a format is asked for")
     say(chat, "/set noformat", "Disabled format.")
-    say(chat, "settings", "1.0 ()")
+    say(chat, "settings", "0.3 ()")
 
 
 def test_a_system_message_may_have_lines(chat: TerminalSession) -> None:

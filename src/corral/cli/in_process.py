@@ -9,7 +9,6 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corral.cli.answer import Answer, Piece, Question
-from corral.cli.parameters import sampling_of
 from corral.cli.progress import show_status
 from corral.cli.terminal import load_progress
 from corral.config import EngineConfig
@@ -91,25 +90,19 @@ def make_request(local: LocalModel, question: Question) -> Request:
     """
     if question.format is not None:
         raise InvalidRequest("a format is asked for, and Corral cannot hold a model to one yet", param="format")
-    options = {**local.parameters, **question.options}
-    return Request(
+    from corral.protocol.ollama_options import check_options, context_of, sampling_of
+    from corral.server.model_defaults import apply
+
+    request = Request(
         new_request_id("run"),
         local.name,
-        messages=_with_opening(local, question.messages),
-        sampling=sampling_of(options),
-        template=local.template,
+        messages=question.messages,
+        sampling=sampling_of(check_options({**local.parameters, **question.options})),
         think=question.think,
-        adapter=str(local.adapters[0]) if local.adapters else None,
-        max_context=options.get("num_ctx"),
+        max_context=context_of(question.options),
         overflow=Overflow.DROP_OLDEST,
     )
-
-
-def _with_opening(local: LocalModel, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The model's own messages in front, and its system message unless there is another."""
-    opened = [*local.messages, *messages]
-    has_system = bool(opened) and opened[0]["role"] == "system"
-    return opened if has_system or not local.system else [{"role": "system", "content": local.system}, *opened]
+    return apply(local, request)
 
 
 def stream(engine: Engine, request: Request, answer: Answer) -> Generator[Piece]:

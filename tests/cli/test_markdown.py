@@ -40,6 +40,8 @@ class Screen:
         elif kind == "J":
             del self.rows[self.row][self.column :]
             del self.rows[self.row + 1 :]
+        elif kind == "K":
+            del self.rows[self.row][self.column :]
 
     def _put(self, character: str) -> None:
         if character == "\r":

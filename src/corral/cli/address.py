@@ -13,7 +13,7 @@ _PROBE_TIMEOUT_S = 1.0  # a server on this machine answers in a millisecond; a b
 _MAX_HEAD_BYTES = 1 << 14
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a server binds to, and where it is reached then
 _ADDRESS = re.compile(
-    r"(?:(?P<scheme>https?)://)?(?:\[(?P<v6>[0-9a-fA-F:.%]+)\]|(?P<host>[^\s/:\[\]@]*))(?::(?P<port>\d{1,5}))?"
+    r"(?:(?P<scheme>https?)://)?(?:\[(?P<v6>[0-9a-fA-F:.%]+)\]|(?P<host>[^\s/:\[\]@?#]*))(?::(?P<port>\d{1,5}))?"
     r"(?P<path>/[^\s?#]*)?"
 )
 

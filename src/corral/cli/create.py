@@ -23,11 +23,11 @@ _DEFAULT_FILE = "Modelfile"
 @option("--quantize", "-q", metavar="TYPE", help="Quantize the weights to this type, for instance q4_K_M.")
 def create(model: str, *, file: str | None, quantize: str | None) -> None:
     """Make a model from a Modelfile: another model, a .gguf file or a folder of safetensors, and what it adds."""
+    text, folder = _read(file)
     from corral.cli.backend import open_backend
     from corral.cli.progress import show_status
     from corral.store.modelfile import parse_modelfile, to_spec
 
-    text, folder = _read(file)
     spec = to_spec(parse_modelfile(text), folder)
     if quantize is not None:
         spec = dataclasses.replace(spec, quantize=quantize)

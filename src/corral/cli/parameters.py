@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from corral.errors import InvalidRequest
+from corral.sampling_params import SamplingParams
 
 # name: (type, words of the help). A list's values may be given one after another, or one at a time.
 PARAMETERS: dict[str, tuple[type, str]] = {
@@ -22,6 +23,11 @@ PARAMETERS: dict[str, tuple[type, str]] = {
     "frequency_penalty": (float, "Penalize tokens by how often they are in the answer"),
     "stop": (list, "Set the stop parameters"),
 }
+_RENAMED = {"repeat_penalty": "repetition_penalty"}
+_CHECKED = (
+    *("temperature", "top_k", "top_p", "min_p", "seed"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
 
 
 def parse_parameter(name: str, values: Sequence[str]) -> Any:
@@ -38,7 +44,20 @@ def parse_parameter(name: str, values: Sequence[str]) -> Any:
     if len(values) != 1:
         raise InvalidRequest(f"parameter '{name}' takes one value, not {len(values)}", param=name)
     try:
-        return kind(values[0])
+        value = kind(values[0])
     except ValueError as error:
         wanted = "whole number" if kind is int else "number"
         raise InvalidRequest(f"parameter '{name}' is {values[0]!r}; it must be a {wanted}", param=name) from error
+    check_range(name, value)
+    return value
+
+
+def check_range(name: str, value: Any) -> None:
+    """Servers bend a value that is out of range, as Ollama does; a person is told.
+
+    Raises:
+        InvalidRequest: names the value and what is allowed.
+    """
+    field = _RENAMED.get(name, name)
+    if field in _CHECKED:
+        SamplingParams(**{field: value})

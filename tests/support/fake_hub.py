@@ -10,6 +10,7 @@ import json
 import re
 import socket
 import threading
+import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PIECE_BYTES = 4096
+COMMIT = "c" * 40
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class LocalServer:
     def running(self) -> Iterator[LocalServer]:
         outer = self
 
-        class Bound(Handler):
+        class Bound(self.handler):  # type: ignore[misc,name-defined]
             local = outer
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Bound) as server:
@@ -54,6 +56,10 @@ class LocalServer:
             finally:
                 server.shutdown()
                 thread.join()
+
+    @property
+    def handler(self) -> type[Handler]:
+        return Handler
 
     def gets(self, path: str) -> list[Seen]:
         return [s for s in self.seen if s.method == "GET" and s.path == path]
@@ -108,6 +114,8 @@ class FileRoute:
     statuses: deque[int] = field(default_factory=deque)
     headers: dict[str, str] = field(default_factory=dict)
     credentials: tuple[str, str] | None = None
+    statuses_headers: dict[str, str] = field(default_factory=dict)
+    piece_s: float = 0.0  # how long the link takes for a piece
 
     @property
     def etag(self) -> str:
@@ -118,30 +126,30 @@ class FileRoute:
             handler.reply(401, b"who are you?", "text/plain", WWW_Authenticate='Basic realm="index"')
             return
         if self.statuses:
-            handler.reply(self.statuses.popleft(), b"not now", "text/plain")
+            handler.reply(self.statuses.popleft(), b"not now", "text/plain", **self.statuses_headers)
             return
-        start = self._start(handler)
+        start, end = self._range(handler)
         if start >= len(self.data) > 0:
             handler.reply(416, b"", "text/plain", Content_Range=f"bytes */{len(self.data)}")
             return
-        body = self.data[start:]
-        handler.send_response(206 if start else 200)
+        body = self.data[start:end]
+        handler.send_response(206 if len(body) < len(self.data) else 200)
         handler.send_header("ETag", self.etag)
         handler.send_header("Content-Type", "application/octet-stream")
         handler.send_header("Content-Length", str(len(body)))
-        if start:
-            handler.send_header("Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}")
+        if len(body) < len(self.data):
+            handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(self.data)}")
         for name, value in self.headers.items():
             handler.send_header(name, value)
         handler.end_headers()
         if handler.command != "HEAD":
             self._send(handler, body)
 
-    def _start(self, handler: Handler) -> int:
-        match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+    def _range(self, handler: Handler) -> tuple[int, int]:
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
         if not match or not self.has_ranges or handler.headers.get("If-Range", self.etag) != self.etag:
-            return 0
-        return int(match[1])
+            return 0, len(self.data)
+        return int(match[1]), min(int(match[2]) + 1, len(self.data)) if match[2] else len(self.data)
 
     def _send(self, handler: Handler, body: bytes) -> None:
         limit = len(body)
@@ -154,6 +162,8 @@ class FileRoute:
         with contextlib.suppress(ConnectionError):
             for offset in range(0, min(limit, len(body)), PIECE_BYTES):
                 handler.wfile.write(body[offset : min(offset + PIECE_BYTES, limit)])
+                if self.piece_s:
+                    time.sleep(self.piece_s)
             if stalls:
                 handler.connection.recv(1)  # returns when the client hangs up
         handler.close_connection = handler.close_connection or limit < len(body)
@@ -170,6 +180,41 @@ class FakeHub:
 
     hub: LocalServer
     cdn: LocalServer
+    token: str = ""
+    gated: set[str] = field(default_factory=set)
+    listings: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+
+    def publish(self, repo: str, filename: str, data: bytes, *, is_large: bool = True) -> FileRoute:
+        """A file of a repository as it is today: in its listing, at its commit; a small one comes from the hub itself."""
+        digest = hashlib.sha256(data).hexdigest()
+        listing = self.listings.setdefault(repo, [])
+        lfs = {"sha256": digest, "size": len(data), "pointerSize": 134}
+        listing.append({"rfilename": filename, "size": len(data), **({"lfs": lfs} if is_large else {})})
+        self.hub.routes[f"/api/models/{repo}?blobs=true"] = lambda handler: self._list(handler, repo)
+        if is_large:
+            return self.add(repo, filename, data, COMMIT)
+        route = FileRoute(data)
+        self.hub.routes[f"/{repo}/resolve/{COMMIT}/{filename}"] = route
+        return route
+
+    def _list(self, handler: Handler, repo: str) -> None:
+        if self._refuses(handler, ""):
+            return
+        page = {"id": repo, "sha": COMMIT, "gated": "auto" if repo in self.gated else False}
+        page["siblings"] = self.listings[repo]
+        handler.reply(200, json.dumps(page).encode(), "application/json")
+
+    def _refuses(self, handler: Handler, repo: str) -> bool:
+        """What a private repository, and the files of a gated one, say to whom they do not know."""
+        if not self.token or handler.headers.get("Authorization") == f"Bearer {self.token}":
+            return False
+        if repo in self.gated:
+            handler.reply(403, b"", X_Error_Code="GatedRepo", X_Error_Message=f"Access to model {repo} is restricted.")
+        elif self.gated:
+            return False
+        else:
+            handler.reply(401, b"", X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
+        return True
 
     def add(self, repo: str, filename: str, data: bytes, revision: str = "main", **claims: str) -> FileRoute:
         """Publish a file; `claims` replace the headers of the hub's answer, to make it lie."""
@@ -178,9 +223,12 @@ class FakeHub:
         self.cdn.routes[f"/{digest}"] = route
         location = f"{self.cdn.url}/{digest}"
         headers = {"X_Linked_Size": str(len(data)), "X_Linked_ETag": f'"{digest}"', "X_Repo_Commit": "c" * 40} | claims
-        self.hub.routes[f"/{repo}/resolve/{revision}/{filename}"] = lambda handler: handler.reply(
-            302, b"", "text/html", Location=location, **headers
-        )
+
+        def answer(handler: Handler) -> None:
+            if not self._refuses(handler, repo):
+                handler.reply(302, b"", "text/html", Location=location, **headers)
+
+        self.hub.routes[f"/{repo}/resolve/{revision}/{filename}"] = answer
         return route
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corral.errors import CorralError
+from corral.errors import CorralError, UnsupportedModel
 from corral.store.facts import facts_of
 from corral.store.local_model import LocalModel
 from corral.store.manifest import CONFIG, MODEL, Layer, Manifest
@@ -20,7 +22,7 @@ def manifest_of(name: ModelName, layers: tuple[Layer, ...], library: Library) ->
     """`layers` and a config that says what the model's own header says.
 
     Raises:
-        InvalidModelFile, UnsupportedModel: the model's file is none that can be read.
+        InvalidModelFile: the model's file is no GGUF file, damaged or hostile.
     """
     paths = []
     for layer in layers:
@@ -29,7 +31,9 @@ def manifest_of(name: ModelName, layers: tuple[Layer, ...], library: Library) ->
             if blob is None:
                 raise CorralError(f"blob {layer.digest} of {name} has vanished; pull it again")
             paths.append((layer.digest, blob))
-    facts = facts_of(LocalModel(str(name), model_path(paths)))
+    path = model_path(paths)
+    _check_readable(path)
+    facts = facts_of(LocalModel(str(name), path))
     config = {
         "model_format": "gguf",
         "model_family": facts.family,
@@ -43,3 +47,11 @@ def manifest_of(name: ModelName, layers: tuple[Layer, ...], library: Library) ->
     data = json.dumps(config, separators=(",", ":")).encode()
     added = library.add_bytes(data, CONFIG)
     return Manifest(added, layers)
+
+
+def _check_readable(path: Path) -> None:
+    """A sound file of a type that Corral cannot run yet may be kept; what is no GGUF file is refused."""
+    from corral.model.gguf import open_gguf
+
+    with contextlib.suppress(UnsupportedModel):
+        open_gguf(path).close()

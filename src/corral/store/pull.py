@@ -59,7 +59,7 @@ def _manifest(wanted: Wanted, puller: Puller) -> Manifest:
 
     if isinstance(wanted, Named):
         entry = catalog.lookup(wanted.name)
-        if entry is None:
+        if entry is None or wanted.name.digest:
             return _from_registry(wanted, puller)
         return manifest_of(wanted.name, (_artifact_layer(entry.artifact, puller),), puller.library)
     return manifest_of(wanted.name, _layers(wanted, puller), puller.library)

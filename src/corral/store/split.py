@@ -1,7 +1,7 @@
 """Models in several files: the loader finds the parts by their names, and blobs are named for their content.
 
-So the parts get names that belong together in a folder of links: `split/<hex>/model-00001-of-0000N.gguf`, <hex> being
-the SHA-256 of the parts' digests in order. The folder can be made again at any time.
+So the parts get names that belong together in a folder of links: `<cache>/split/<hex>/model-00001-of-0000N.gguf`, <hex>
+being the SHA-256 of the parts' digests in order. The folder can be made again at any time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from corral.config import models_home
+from corral.config import cache_home
 from corral.errors import CorralError
 
 
@@ -52,4 +52,4 @@ def _link(link: Path, blob: Path) -> None:
 
 def model_path(parts: Sequence[tuple[str, Path]]) -> Path:
     """What the loader opens for a model whose files are these blobs, in order."""
-    return parts[0][1] if len(parts) == 1 else link_parts(parts, models_home() / "split")
+    return parts[0][1] if len(parts) == 1 else link_parts(parts, cache_home() / "split")

@@ -24,6 +24,7 @@ from corral.store.manifest import (
     Manifest,
 )
 from corral.store.names import ModelName
+from corral.store.split import model_path
 
 if TYPE_CHECKING:
     from corral.store.library import Library
@@ -56,13 +57,14 @@ class StoredModel:
         Raises:
             CorralError: a file is missing, has changed or is damaged; says what to do.
         """
-        models = self._paths(MODEL)
+        digests = [layer.digest for layer in self.manifest.of_type(MODEL)]
+        models = list(zip(digests, self._paths(MODEL), strict=True))
         if not models:
             raise CorralError(f"model {str(self.name)!r} has no file that Corral can run: its manifest names no GGUF")
         templates = [*self.text(PROMPT), *self.text(TEMPLATE)]
         return LocalModel(
             name=str(self.name),
-            path=models[0],
+            path=model_path(models),
             adapters=self._paths(ADAPTER),
             projector=next(iter(self._paths(PROJECTOR)), None),
             template=templates[-1] if templates else None,

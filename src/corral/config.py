@@ -84,6 +84,13 @@ class ServerConfig:
         origins: web pages that may call, besides those of this machine: scheme://host[:port], where * is any text.
         max_body_bytes: largest request body.
         drain_timeout_s: how long streams in flight may take to finish after SIGTERM.
+        keep_alive_s: seconds that a model stays loaded when nobody uses it; 0 is not at all, inf for ever.
+        max_memory_bytes: most that all models together take; None is what the machine has free, less a reserve.
+        max_loaded_models: most models that are loaded at once; None is as many as fit.
+        max_pending: requests that wait for a model to be loaded, beyond which new ones are refused.
+        load_timeout_s: how long a request waits for its model, and a load for its next bit of progress.
+        fair_wait_s: how long a load waits for busy models; from then on the one that was asked longest ago takes
+            nothing new until the load has its memory.
     """
 
     host: str = DEFAULT_HOST
@@ -93,6 +100,22 @@ class ServerConfig:
     origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 << 20
     drain_timeout_s: float = 300.0
+    keep_alive_s: float = 300.0
+    max_memory_bytes: int | None = None
+    max_loaded_models: int | None = None
+    max_pending: int = 512
+    load_timeout_s: float = 300.0
+    fair_wait_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_pending", "load_timeout_s"):
+            _check_positive(name, getattr(self, name))
+        for name in ("max_memory_bytes", "max_loaded_models"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
+        for name in ("keep_alive_s", "fair_wait_s"):
+            if not getattr(self, name) >= 0:
+                raise InvalidConfig(f"{name} is {getattr(self, name)!r}; it must not be below 0")
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from corral.config import EngineConfig
-from corral.server.model_manager import ModelSpec
+from corral.store.local_model import LocalModel
 from corral.worker.process import WORKER_COMMAND
 from tests.support.live_server import LiveServer, live_server
 from tests.support.models import model_path
@@ -23,8 +23,9 @@ PARIS: Any = [{"role": "user", "content": "What is the capital of France? Answer
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
-    spec = ModelSpec(NAME, model_path("smollm2-135m"), EngineConfig(max_model_len=2048), aliases=("small",))
-    with live_server(spec, command=WORKER_COMMAND) as running:
+    local = LocalModel(NAME, model_path("smollm2-135m"))
+    engine = EngineConfig(max_model_len=2048)
+    with live_server(local, aliases={"small": local}, engine=engine, command=WORKER_COMMAND) as running:
         yield running
 
 

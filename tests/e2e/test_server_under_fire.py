@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from corral.config import EngineConfig
-from corral.server.model_manager import ModelSpec
+from corral.store.local_model import LocalModel
 from corral.worker.process import WORKER_COMMAND
 from tests.support.live_server import LiveServer, connect, error_of, live_server, raw_request, read_to_end
 from tests.support.models import model_path
@@ -23,13 +23,17 @@ pytestmark = pytest.mark.e2e
 NAME = "smollm2"
 
 
-def served(**engine: Any) -> ModelSpec:
-    return ModelSpec(NAME, model_path("smollm2-135m"), EngineConfig(max_model_len=2048, **engine))
+def model() -> LocalModel:
+    return LocalModel(NAME, model_path("smollm2-135m"))
+
+
+def engine(**settings: Any) -> EngineConfig:
+    return EngineConfig(max_model_len=2048, **settings)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
-    with live_server(served(), command=WORKER_COMMAND, max_body_bytes=1 << 20) as running:
+    with live_server(model(), engine=engine(), command=WORKER_COMMAND, max_body_bytes=1 << 20) as running:
         yield running
 
 
@@ -121,7 +125,7 @@ def test_hostile_bodies_disturb_nobody(server: LiveServer) -> None:
 
 def test_a_full_queue_is_503_with_retry_after() -> None:
     with (
-        live_server(served(max_num_seqs=1, max_queue=2), command=WORKER_COMMAND) as small,
+        live_server(model(), engine=engine(max_num_seqs=1, max_queue=2), command=WORKER_COMMAND) as small,
         openai.OpenAI(base_url=small.base_url, api_key="none", max_retries=0) as client,
     ):
         messages: Any = [{"role": "user", "content": "Count from 1 to 1000."}]

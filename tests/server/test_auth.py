@@ -11,6 +11,7 @@ from corral.config import ServerConfig
 from corral.server.app import build_app
 from corral.server.auth import PUBLIC_PATHS
 from corral.server.model_manager import ModelManager
+from corral.server.model_names import NamedModels
 from tests.support.live_server import LiveServer, chat_body, error_of, live_server
 
 KEYS = ("first-key", "second-key")
@@ -24,7 +25,7 @@ def guarded() -> Iterator[LiveServer]:
 
 def all_routes() -> list[tuple[str, str]]:
     """(method, path) of every route."""
-    routes = build_app(ModelManager(), ServerConfig()).routes
+    routes = build_app(ModelManager(NamedModels([])), ServerConfig()).routes
     assert all(isinstance(route, Route) for route in routes), "a mounted app needs a walk of its own"
     return sorted(
         (method, route.path) for route in routes if isinstance(route, Route) for method in route.methods or ()

@@ -20,7 +20,8 @@ import pytest
 
 from corral.config import EngineConfig, ServerConfig
 from corral.errors import InvalidConfig
-from corral.server.run import EXIT_DRAIN_CUT, EXIT_INTERRUPTED, serve
+from corral.server.model_names import NamedModels
+from corral.server.run import EXIT_DRAIN_CUT, EXIT_INTERRUPTED, Serving, serve
 from tests.support import scripted_worker
 from tests.support.live_server import chat_body, error_of
 
@@ -29,11 +30,17 @@ import sys
 from pathlib import Path
 from corral.config import EngineConfig, ServerConfig
 from corral.server import model_manager, run
+from corral.server.model_names import NamedModels
+from corral.store.local_model import LocalModel
+from tests.support.scripted_models import ScriptedProbe, read_scripted_needs
 class Manager(model_manager.ModelManager):
-    def __init__(self):
-        super().__init__(tuple(sys.argv[2:]))
+    def __init__(self, *args, **settings):
+        command = tuple(sys.argv[2:])
+        super().__init__(*args, **settings, command=command, read_needs=read_scripted_needs, probe=ScriptedProbe())
 run.ModelManager = Manager
-sys.exit(run.serve(Path(sys.argv[1]), "scripted", EngineConfig(), ServerConfig(port=0, drain_timeout_s=100.0)))
+local = LocalModel("scripted", Path(sys.argv[1]))
+serving = run.Serving(NamedModels([local]), (local,))
+sys.exit(run.serve(serving, EngineConfig(), ServerConfig(port=0, drain_timeout_s=100.0)))
 """
 
 
@@ -152,12 +159,12 @@ def test_a_model_that_does_not_load_is_an_error_not_a_server() -> None:
 
 def test_an_open_host_without_a_key_is_refused_before_the_model_is_touched() -> None:
     with pytest.raises(InvalidConfig, match="--no-auth"):
-        serve(Path("none.gguf"), "none", EngineConfig(), ServerConfig(host="0.0.0.0", port=0))
+        serve(Serving(NamedModels([])), EngineConfig(), ServerConfig(host="0.0.0.0", port=0))
 
 
 def test_a_taken_port_is_refused_before_the_model_is_touched() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(InvalidConfig, match="in use"):
-        serve(Path("none.gguf"), "none", EngineConfig(), ServerConfig(port=other.getsockname()[1]))
+        serve(Serving(NamedModels([])), EngineConfig(), ServerConfig(port=other.getsockname()[1]))
 
 
 def test_the_server_says_what_it_loads() -> None:

@@ -18,22 +18,26 @@ from corral.server.app import build_app
 from corral.server.http_server import make_server
 from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
-from corral.server.model_manager import ModelManager, ModelSpec
+from corral.server.model_manager import ModelManager
+from corral.server.model_names import ModelNames, NamedModels
+from corral.store.local_model import LocalModel
 from corral.worker.info import WorkerStats
 from tests.support import scripted_worker
+from tests.support.scripted_models import ScriptedProbe, read_scripted_needs
 
 T = TypeVar("T")
 
-SCRIPTED = ModelSpec("scripted", Path("scripted.gguf"), EngineConfig(), aliases=("echo",))
+SCRIPTED = LocalModel("scripted", Path("scripted.gguf"))
 
 
 class LiveServer:
     """Use `live_server`."""
 
-    def __init__(self, spec: ModelSpec, config: ServerConfig, command: Sequence[str]) -> None:
-        self.spec = spec
+    def __init__(self, names: ModelNames, engine: EngineConfig, config: ServerConfig, **of_manager: Any) -> None:
+        self.names = names
+        self.engine = engine
         self.config = config
-        self._command = command
+        self._of_manager = of_manager
         self._started = threading.Event()
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
@@ -55,15 +59,29 @@ class LiveServer:
 
         return asyncio.run_coroutine_threadsafe(call(), self.loop).result(60)
 
+    async def first_stats(self) -> WorkerStats:
+        """Of the first model; on the server's loop."""
+        async with self.manager.lease(self.names.all()[0]) as model:
+            return await model.stats()
+
     def stats(self) -> WorkerStats:
-        return self.run(self.manager.find(self.spec.name).stats)
+        return self.run(self.first_stats)
+
+    def worker_pid(self) -> int:
+        """Of the first model."""
+
+        async def ask() -> int:
+            async with self.manager.lease(self.names.all()[0]) as model:
+                return model.pid
+
+        return self.run(ask)
 
     def wait_until(self, is_reached: Callable[[WorkerStats], bool], timeout_s: float = 60.0) -> WorkerStats:
         """Asks the worker until its state is the wanted one; each question is a round trip, so none is a busy loop."""
 
         async def ask() -> WorkerStats:
             async with asyncio.timeout(timeout_s):
-                while not is_reached(stats := await self.manager.find(self.spec.name).stats()):
+                while not is_reached(stats := await self.first_stats()):
                     continue
                 return stats
 
@@ -83,10 +101,11 @@ class LiveServer:
         self.loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self.lifecycle = Lifecycle()
-        self.manager = ModelManager(self._command)
+        self.manager = ModelManager(self.names, self.engine, self.config, **self._of_manager)
         try:
             self.sockets = bind(self.config)
-            await self.manager.load(self.spec)
+            for local in self.names.all():
+                await self.manager.load(local, pin=True)
             server = make_server(build_app(self.manager, self.config, self.lifecycle))
             serving = asyncio.ensure_future(server.serve(sockets=self.sockets))
             await server.is_listening.wait()
@@ -104,13 +123,24 @@ class LiveServer:
 
 @contextlib.contextmanager
 def live_server(
-    spec: ModelSpec = SCRIPTED,
-    *,
+    *models: LocalModel,
+    aliases: dict[str, LocalModel] | None = None,
+    engine: EngineConfig | None = None,
     command: Sequence[str] = scripted_worker.COMMAND,
     **config: Any,
 ) -> Iterator[LiveServer]:
-    """A running server; `config` are fields of ServerConfig."""
-    server = LiveServer(spec, ServerConfig(**{"port": 0, **config}), command)
+    """A running server that has `models` loaded and pinned, by default a scripted one that is called "echo" too.
+
+    Args:
+        config: fields of ServerConfig.
+    """
+    if not models:
+        models, aliases = (SCRIPTED,), {"echo": SCRIPTED}
+    of_manager: dict[str, Any] = {"command": command}
+    if command == scripted_worker.COMMAND:
+        of_manager |= {"read_needs": read_scripted_needs, "probe": ScriptedProbe()}
+    names = NamedModels(models, aliases)
+    server = LiveServer(names, engine or EngineConfig(), ServerConfig(**{"port": 0, **config}), **of_manager)
     server.start()
     try:
         yield server

@@ -128,6 +128,9 @@ class ScriptedModel:
             used = len(self._live) + len(self._held)
             return WorkerStats(num_requests=used, num_blocks=BLOCKS, num_used_blocks=used, num_steps=self._num_steps)
 
+    def release_kv(self) -> None:
+        pass  # there is none
+
     def close(self) -> None:
         with self._changed:
             self._is_closing = True

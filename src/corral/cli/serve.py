@@ -155,9 +155,13 @@ def serve(
     check_exposure(server, resolve_host(host))  # before a download, not after it
     with show_status() as on_status:
         path = resolve(model, on_status).path
+    from corral.server.model_names import NamedModels
+    from corral.server.run import Serving
     from corral.server.run import serve as run_server
+    from corral.store.local_model import LocalModel
 
-    raise click.exceptions.Exit(run_server(path, served_model_name or default_name(model), engine, server))
+    local = LocalModel(served_model_name or default_name(model), path)
+    raise click.exceptions.Exit(run_server(Serving(NamedModels([local]), (local,)), engine, server))
 
 
 def split_keys(values: Iterable[str]) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ class EngineLoop:
         self._is_draining = False
         self._is_closing = False
         self._death: EngineDead | None = None
+        self._released: list[threading.Event] = []  # of those who wait for memory to be given back
         self._num_lost = 0  # requests that the death ended
         self._thread = threading.Thread(target=self._run, name="corral-engine", daemon=True)
         self._thread.start()
@@ -109,6 +110,23 @@ class EngineLoop:
     def stats(self) -> EngineStats:
         """Figures of this moment."""
         return self._core.stats()
+
+    def release_free_blocks(self) -> None:
+        """Give the memory of all free blocks back, and return when that is done; a dead engine has none left."""
+        is_done = threading.Event()
+
+        def release() -> None:
+            self._core.release_all_free()
+            is_done.set()
+
+        with self._changed:
+            if self._death is not None or self._is_closing:
+                return
+            self._released.append(is_done)
+            self._send(release)
+        is_done.wait()
+        with self._changed:
+            self._released.remove(is_done)
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Refuse new requests and wait until those in flight have ended; False when the time ran out first.
@@ -240,6 +258,8 @@ class EngineLoop:
             self._live.clear()
             self._commands.clear()
             self._num_unfinished = 0
+            for event in self._released:
+                event.set()
             self._changed.notify_all()
         for request_id, live in waiters:
             self._call(request_id, live, EngineDead(str(death)))

@@ -8,7 +8,7 @@ from corral.config import BLOCK_SIZE, EngineConfig
 from corral.errors import InsufficientMemory, InvalidConfig
 from corral.model.config import ModelConfig
 from corral.model.gguf import GGUFFile
-from corral.model.memory import MemoryStatus, read_memory
+from corral.model.memory import MemoryStatus, read_memory, size_text
 from corral.model.tensor_type import TensorType
 
 POOL_SHARE = 0.8  # of the memory left beside the weights, at most this much becomes KV pool
@@ -84,13 +84,13 @@ class Plan:
 
     def describe(self) -> str:
         """The table that `corral plan` and every load print."""
-        in_file = f"{_size(self.weights_bytes)} packed, {_size(self.file_bytes)} in the file"
-        token = f"{_size(self.kv_bytes_per_token)} a token as {self.kv_dtype}"
-        pool = f"{token}, a pool of {_size(self.pool_bytes)} for {self.pool_tokens:,} tokens that fills when used"
+        in_file = f"{size_text(self.weights_bytes)} packed, {size_text(self.file_bytes)} in the file"
+        token = f"{size_text(self.kv_bytes_per_token)} a token as {self.kv_dtype}"
+        pool = f"{token}, a pool of {size_text(self.pool_bytes)} for {self.pool_tokens:,} tokens that fills when used"
         rows = [
             ("model", f"{self.name} ({self.architecture})"),
             ("weights", in_file),
-            ("work memory", _size(self.work_bytes)),
+            ("work memory", size_text(self.work_bytes)),
             ("KV cache", pool),
             ("context", f"{self.max_model_len:,} tokens; the model's own limit is {self.context_length:,}"),
             (
@@ -98,7 +98,7 @@ class Plan:
                 f"{self.max_users(self.short_context):,} with {self.short_context:,} tokens each, "
                 f"{self.max_users(self.max_model_len):,} with the full context",
             ),
-            ("memory", f"{_size(self.memory.free)} free of {_size(self.memory.total)}"),
+            ("memory", f"{size_text(self.memory.free)} free of {size_text(self.memory.total)}"),
             *(("note", note) for note in self.notes),
         ]
         return "\n".join(f"{label:<15}{value}" for label, value in rows)
@@ -114,14 +114,20 @@ def make_plan(
         InvalidConfig: max_model_len is beyond the model's context.
     """
     plan = estimate(gguf, config, engine_config, memory)
-    if plan.fits:
-        return plan
+    if not plan.fits:
+        raise refusal(plan)
+    return plan
+
+
+def refusal(plan: Plan) -> InsufficientMemory:
+    """What a plan that does not fit is refused with; the message holds the whole plan."""
     one_context = _blocks_of(plan.max_model_len) * BLOCK_SIZE * plan.kv_bytes_per_token
     kv_bytes = max(one_context, plan.pool_bytes)
-    raise InsufficientMemory(
-        f"{plan.name} does not fit: it needs {_size(plan.weights_bytes)} for weights, {_size(plan.work_bytes)} to work "
-        f"and {_size(kv_bytes)} for the KV cache; {_size(plan.memory.free)} are free. Take a smaller model or "
-        f"quantisation, lower max_model_len or kv_cache_bytes, or free some memory.\n{plan.describe()}"
+    return InsufficientMemory(
+        f"{plan.name} does not fit: it needs {size_text(plan.weights_bytes)} for weights, "
+        f"{size_text(plan.work_bytes)} to work and {size_text(kv_bytes)} for the KV cache; "
+        f"{size_text(plan.memory.free)} are free. Take a smaller model or quantisation, lower max_model_len or "
+        f"kv_cache_bytes, or free some memory.\n{plan.describe()}"
     )
 
 
@@ -133,13 +139,35 @@ def estimate(
     Raises:
         InvalidConfig: max_model_len is beyond the model's context.
     """
-    memory = memory or read_memory()
+    return plan_sizes(read_sizes(gguf, config), config, engine_config, memory or read_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSizes:
+    """Bytes of all weights, packed and as they are in the file."""
+
+    packed_bytes: int
+    file_bytes: int
+
+
+def read_sizes(gguf: GGUFFile, config: ModelConfig) -> WeightSizes:
+    """All that a plan needs of the file besides its config."""
+    file_bytes = sum(gguf.tensors[name].num_bytes for name in config.tensor_roles)
+    return WeightSizes(packed_weight_bytes(gguf, config), file_bytes)
+
+
+def plan_sizes(sizes: WeightSizes, config: ModelConfig, engine_config: EngineConfig, memory: MemoryStatus) -> Plan:
+    """`estimate` of a file that has been read: arithmetic only.
+
+    Raises:
+        InvalidConfig: as `estimate`.
+    """
     wanted = engine_config.max_model_len
     if wanted is not None and wanted > config.context_length:
         raise InvalidConfig(
             f"max_model_len is {wanted}; {config.name} was made for contexts of up to {config.context_length} tokens"
         )
-    weights_bytes = packed_weight_bytes(gguf, config)
+    weights_bytes = sizes.packed_bytes
     work_bytes = _work_bytes(config, engine_config)
     left = memory.free - weights_bytes - work_bytes
     kv_bytes_per_token = config.kv_bytes_per_token(engine_config.kv_dtype)
@@ -163,7 +191,7 @@ def estimate(
     return Plan(
         name=config.name,
         architecture=config.architecture,
-        file_bytes=sum(gguf.tensors[name].num_bytes for name in config.tensor_roles),
+        file_bytes=sizes.file_bytes,
         weights_bytes=weights_bytes,
         work_bytes=work_bytes,
         kv_dtype=engine_config.kv_dtype,
@@ -212,13 +240,3 @@ def _work_bytes(config: ModelConfig, engine_config: EngineConfig) -> int:
 
 def _blocks_of(tokens: int) -> int:
     return -(-tokens // BLOCK_SIZE)
-
-
-def _size(num_bytes: int) -> str:
-    """A size for people: "1.2 GiB"."""
-    value = float(num_bytes)
-    for unit in ("B", "KiB", "MiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"

@@ -13,17 +13,12 @@ class ModelCard:
 
     name: str
     created: int  # Unix seconds
-    max_model_len: int  # tokens
+    max_model_len: int | None = None  # tokens; known once it is loaded
 
 
 def encode_model(card: ModelCard) -> dict[str, Any]:
-    return {
-        "id": card.name,
-        "object": "model",
-        "created": card.created,
-        "owned_by": "corral",
-        "max_model_len": card.max_model_len,
-    }
+    known = {} if card.max_model_len is None else {"max_model_len": card.max_model_len}
+    return {"id": card.name, "object": "model", "created": card.created, "owned_by": "corral", **known}
 
 
 def encode_model_list(cards: Iterable[ModelCard]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from corral.errors import ServerDraining
 from corral.request import FinishReason, Request, RequestOutput
-from corral.server.model_manager import ServedModel
+from corral.server.served_model import ServedModel
 
 Indexed = tuple[int, RequestOutput]  # (which request, its output)
 

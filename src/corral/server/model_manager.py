@@ -1,150 +1,192 @@
-"""Which models are served, each by a worker process of its own."""
+"""The models of a server: found by name, loaded on demand, held while they are used, unloaded when they are not."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import time
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
-from corral.config import EngineConfig
-from corral.errors import EngineDead, InvalidConfig, ModelNotFound
-from corral.protocol.openai_models import ModelCard
-from corral.request import Request, RequestOutput
-from corral.worker.client import OnPlan, OnProgress, WorkerClient
-from corral.worker.info import WorkerStats
+from corral.config import EngineConfig, ServerConfig
+from corral.errors import InvalidRequest
+from corral.server.clock import Clock, LoopClock
+from corral.server.memory_budget import MemoryProbe, SystemProbe
+from corral.server.model_names import ModelNames
+from corral.server.model_needs import ReadNeeds, read_needs
+from corral.server.served_model import RunningModel, ServedModel
+from corral.server.slot import Slot, SlotState
+from corral.server.worker_life import WorkerLife
+from corral.server.workers import Workers
+from corral.store.local_model import LocalModel
+from corral.worker.client import OnPlan, OnProgress
+from corral.worker.info import ModelInfo
 from corral.worker.process import WORKER_COMMAND
-
-RESTART_DELAYS_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # the last one holds from there on
-STABLE_S = 300.0  # a worker that has lived this long starts the delays afresh
 
 logger = logging.getLogger("corral.server")
 
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """A model to be served under `name`, and under `aliases` too."""
-
-    name: str
-    path: Path
-    config: EngineConfig
-    aliases: tuple[str, ...] = ()
-
-
-class ServedModel:
-    """A model and the worker that runs it now; a worker that dies is replaced."""
-
-    def __init__(self, spec: ModelSpec, command: Sequence[str]) -> None:
-        self.spec = spec
-        self._command = command
-        self._client: WorkerClient | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._created = int(time.time())
-        self._max_model_len = 0
-
-    @property
-    def card(self) -> ModelCard:
-        return ModelCard(self.spec.name, self._created, self._max_model_len)
-
-    @property
-    def pid(self) -> int:
-        """The worker's process; raises EngineDead while there is none."""
-        return self._worker().pid
-
-    async def start(self, on_progress: OnProgress | None = None, on_plan: OnPlan | None = None) -> None:
-        """Loads the model and keeps a worker running from then on; raises what WorkerClient.start raises."""
-        client = await self._start_worker(on_progress, on_plan)
-        self._keeper = asyncio.ensure_future(self._keep_running(client))
-
-    async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
-        """The outputs of a request, as WorkerClient.generate gives them."""
-        async with contextlib.aclosing(self._worker().generate(request)) as outputs:
-            async for output in outputs:
-                yield output
-
-    async def stats(self) -> WorkerStats:
-        return await self._worker().stats()
-
-    async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
-        if self._client is not None:
-            await self._client.close()
-
-    def _worker(self) -> WorkerClient:
-        if self._client is None:
-            raise EngineDead(f"the worker of {self.spec.name} has died and is being replaced")
-        return self._client
-
-    async def _start_worker(self, on_progress: OnProgress | None = None, on_plan: OnPlan | None = None) -> WorkerClient:
-        client = await WorkerClient.start(
-            self.spec.path, self.spec.config, on_progress=on_progress, on_plan=on_plan, command=self._command
-        )
-        self._client = client
-        self._max_model_len = client.info.max_model_len
-        return client
-
-    async def _keep_running(self, client: WorkerClient) -> None:
-        num_deaths = 0
-        started = time.monotonic()
-        while True:
-            await client.died.wait()
-            self._client = None
-            logger.error("the worker of %s has ended: %s", self.spec.name, client.cause_of_death)
-            await client.close()
-            if time.monotonic() - started > STABLE_S:
-                num_deaths = 0
-            while self._client is None:
-                await asyncio.sleep(RESTART_DELAYS_S[min(num_deaths, len(RESTART_DELAYS_S) - 1)])
-                num_deaths += 1
-                try:
-                    client = await self._start_worker()
-                except Exception:  # whatever it is (a file that is gone, no memory), the next try may do better
-                    logger.exception("the worker of %s could not be started again", self.spec.name)
-            started = time.monotonic()
+_FOREVER_S = 100 * 365 * 86400.0  # a keep_alive beyond this is one for ever
 
 
 class ModelManager:
-    """Models by name."""
+    """Lives on one event loop.
 
-    def __init__(self, command: Sequence[str] = WORKER_COMMAND) -> None:
-        self._command = command
-        self._models: dict[str, ServedModel] = {}  # by name and by alias
+    Args:
+        names: what can be asked for.
+        engine: settings of every worker; the KV pool's size follows from the memory at its load, unless it is set.
+        config: keep-alive, limits of memory and queue.
+        say: gets a line for every load, eviction and unload.
+        command, read_needs, probe, clock: the worker process, what is known of a file, of the machine, and the time;
+            tests have their own.
+    """
 
-    async def load(
-        self, spec: ModelSpec, *, on_progress: OnProgress | None = None, on_plan: OnPlan | None = None
-    ) -> ServedModel:
-        """Starts a worker for `spec`; requests to other models go on meanwhile.
+    def __init__(
+        self,
+        names: ModelNames,
+        engine: EngineConfig | None = None,
+        config: ServerConfig | None = None,
+        *,
+        say: Callable[[str], None] = logger.info,
+        command: Sequence[str] = WORKER_COMMAND,
+        read_needs: ReadNeeds = read_needs,
+        probe: MemoryProbe | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._names = names
+        self._clock = clock or LoopClock()
+        config = config or ServerConfig()
+        engine = engine or EngineConfig()
+        self._life = WorkerLife(engine, command, self._clock, say, stall_timeout_s=config.load_timeout_s)
+        self._workers = Workers(self._life, config, read_needs, probe or SystemProbe(), self._clock)
+        self._say = say
+
+    def lookup(self, name: str) -> LocalModel:
+        """What `name` means; nothing is loaded.
 
         Raises:
-            InvalidConfig: one of its names is taken.
-            CorralError: the load was refused, or the worker died.
+            ModelNotFound: "model 'x' not found".
         """
-        names = (spec.name, *spec.aliases)
-        if taken := [name for name in names if name in self._models]:
-            raise InvalidConfig(f"there is a model called {taken[0]} already")
-        model = ServedModel(spec, self._command)
-        await model.start(on_progress, on_plan)
-        for name in names:
-            self._models[name] = model
-        return model
-
-    def find(self, name: str) -> ServedModel:
-        """Raises ModelNotFound with the names there are."""
-        model = self._models.get(name)
-        if model is None:
-            served = ", ".join(sorted(self._models)) or "none"
-            raise ModelNotFound(f"the model {name[:100]!r} is not served here; served: {served}")
-        return model
+        return self._names.lookup(name)
 
     @property
-    def models(self) -> list[ServedModel]:
-        return list(dict.fromkeys(self._models.values()))
+    def served_names(self) -> Sequence[LocalModel]:
+        """Everything that can be asked for. May read many small files: call it on a thread."""
+        return self._names.all()
+
+    @asynccontextmanager
+    async def lease(
+        self, local: LocalModel, *, keep_alive: float | None = None, num_ctx: int | None = None
+    ) -> AsyncIterator[ServedModel]:
+        """The model, loaded if need be, and held against eviction while the block runs.
+
+        Args:
+            keep_alive: seconds that it stays when nobody holds it any more: 0 is not at all, inf or below 0 for ever;
+                None leaves what the last one said.
+            num_ctx: the context that the caller would like; a worker that is there already is never loaded anew for it.
+
+        Raises:
+            QueueFull: too many wait already, or the wait was too long.
+            InsufficientMemory: it can never fit; the text has the numbers.
+            CorralError: what else refused the load.
+        """
+        started = self._clock.time()
+        was_there = (slot := self._workers.find(local)) is not None and slot.takes_leases
+        slot = await self._workers.acquire(local, num_ctx)
+        try:
+            if keep_alive is not None:
+                slot.keep_alive_s = _keep_alive(keep_alive)
+            if num_ctx is not None and slot.client is not None and num_ctx > slot.info.max_model_len:
+                self._say(
+                    f"{local.name} was asked for a context of {num_ctx:,} tokens; it has {slot.info.max_model_len:,}"
+                )
+            yield ServedModel(local, slot, 0.0 if was_there else self._clock.time() - started)
+        finally:
+            self._workers.release(slot)
+
+    async def load(
+        self,
+        local: LocalModel,
+        *,
+        pin: bool = False,
+        on_progress: OnProgress | None = None,
+        on_plan: OnPlan | None = None,
+    ) -> None:
+        """Loads a model before anybody asks for it; a pinned one is never unloaded or evicted.
+
+        Args:
+            on_progress, on_plan: as of WorkerClient.start; of this load.
+
+        Raises:
+            CorralError: as `lease`.
+        """
+        self._life.watchers[local.path] = (on_progress, on_plan)
+        try:
+            async with self.lease(local):
+                if pin:
+                    self._workers.pin(local)
+        finally:
+            self._life.watchers.pop(local.path, None)
+
+    async def unload(self, local: LocalModel) -> None:
+        """Ends its worker as soon as nobody holds it; nothing happens if it has none.
+
+        Raises:
+            InvalidRequest: it is pinned.
+        """
+        slot = self._workers.find(local)
+        if slot is None:
+            return
+        if slot.is_pinned:
+            raise InvalidRequest(
+                f"{slot.name} is pinned: the server was started to serve it, and keeps it loaded until it ends"
+            )
+        self._workers.unload(slot)
+
+    def running(self) -> list[RunningModel]:
+        """The models that have memory now, longest expiry first. Figures are of the last look: see `refresh`."""
+        now, at = self._clock.time(), datetime.now(UTC)
+        slots = sorted(self._workers.slots, key=lambda slot: -_remaining_s(slot, now))
+        return [_running(slot, now, at) for slot in slots]
+
+    async def refresh(self) -> None:
+        """Measures anew what `running` tells."""
+        await self._workers.refresh()
 
     async def close(self) -> None:
-        await asyncio.gather(*(model.close() for model in self.models))
-        self._models.clear()
+        """Ends all workers. Idempotent."""
+        await self._workers.close()
+
+
+def _keep_alive(seconds: float) -> float:
+    return math.inf if seconds < 0 or seconds > _FOREVER_S or math.isnan(seconds) else seconds
+
+
+def _remaining_s(slot: Slot, now: float) -> float:
+    """Seconds until it would be unloaded if nobody asked for it from now on."""
+    if slot.is_pinned:
+        return math.inf
+    return slot.keep_alive_s - (now - slot.idle_since if slot.is_idle else 0.0)
+
+
+def _running(slot: Slot, now: float, at: datetime) -> RunningModel:
+    remaining_s = _remaining_s(slot, now)
+    states = {SlotState.LOADING: "loading", SlotState.STOPPING: "stopping"}
+    info = slot.client.info if slot.client is not None else _info_before_load(slot)
+    return RunningModel(
+        local=slot.local,
+        info=info,
+        stats=slot.stats,
+        expires_at=None if math.isinf(remaining_s) else at + timedelta(seconds=max(0.0, remaining_s)),
+        state=states.get(slot.state, "ready"),  # type: ignore[arg-type]
+        memory_bytes=slot.memory_bytes,
+        weights_bytes=info.weights_bytes,
+        kv_used_bytes=slot.stats.kv_resident_bytes,
+        kv_limit_bytes=info.kv_limit_bytes,
+        is_pinned=slot.is_pinned,
+        num_leases=slot.num_leases,
+    )
+
+
+def _info_before_load(slot: Slot) -> ModelInfo:
+    """What can be told of a model whose worker has told nothing yet."""
+    return ModelInfo(slot.name, "", 0, 0, 0, "", 0, 0, 0.0)

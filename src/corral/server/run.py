@@ -1,4 +1,4 @@
-"""`corral serve`: from a model file to a running server, and its orderly end."""
+"""`corral serve`: from model files to a running server, and its orderly end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uvloop import new_event_loop
@@ -16,7 +16,9 @@ from uvloop import new_event_loop
 from corral.config import EngineConfig, ServerConfig
 from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
-from corral.server.model_manager import ModelManager, ModelSpec
+from corral.server.model_manager import ModelManager
+from corral.server.model_names import ModelNames
+from corral.store.local_model import LocalModel
 from corral.worker.client import OnProgress
 
 if TYPE_CHECKING:
@@ -26,44 +28,65 @@ EXIT_DRAIN_CUT = 1
 EXIT_INTERRUPTED = 130  # a signal came before the model was loaded
 
 
-def serve(model_path: Path, model_name: str, engine: EngineConfig, server: ServerConfig) -> int:
-    """Serves one model until a signal; returns the process's exit code.
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Which models are served.
+
+    Args:
+        names: everything that may be asked for.
+        pinned: loaded before the first request, and kept.
+        preloaded: loaded before the first request, and then like any other.
+    """
+
+    names: ModelNames
+    pinned: tuple[LocalModel, ...] = ()
+    preloaded: tuple[LocalModel, ...] = ()
+
+
+def serve(serving: Serving, engine: EngineConfig, server: ServerConfig) -> int:
+    """Serves models until a signal; returns the process's exit code.
 
     SIGTERM or SIGINT lets the answers in flight finish; a second one ends them.
 
     Raises:
         CorralError: nothing could be served: a host or port that cannot be had, a host that needs a key, or whatever
-            refused the model.
+            refused a model that was to be loaded first.
     """
     sockets = bind(server)
     try:
-        spec = ModelSpec(model_name, model_path, engine)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_serve(spec, server, sockets))
+            return runner.run(_serve(serving, engine, server, sockets))
     finally:
         for sock in sockets:
             sock.close()
 
 
-async def _serve(spec: ModelSpec, config: ServerConfig, sockets: list[socket.socket]) -> int:
+async def _serve(serving: Serving, engine: EngineConfig, config: ServerConfig, sockets: list[socket.socket]) -> int:
     lifecycle = Lifecycle()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lifecycle.stop)
-    manager = ModelManager()
+    manager = ModelManager(serving.names, engine, config, say=_say)
     try:
-        # What HTTP needs takes a while to import; the worker loads the model meanwhile.
+        # What HTTP needs takes a while to import; the workers load their models meanwhile.
         make_server = asyncio.ensure_future(asyncio.to_thread(_import_http))
-        if not await _load(manager, spec, lifecycle):
+        if not await _load(manager, serving, lifecycle):
             return EXIT_INTERRUPTED
         server = (await make_server)(manager, config, lifecycle)
-        serving = asyncio.ensure_future(server.serve(sockets=sockets))
-        await _first_of(serving, server.is_listening.wait())
+        running = asyncio.ensure_future(server.serve(sockets=sockets))
+        await _first_of(running, server.is_listening.wait())
         urls = ", ".join(url_of(sock) for sock in sockets)
-        _say(f"Corral serves {spec.name} at {urls} (OpenAI's API under /v1; Ctrl-C stops it)")
-        return await _run_until_stopped(server, serving, lifecycle, config)
+        _say(f"Corral serves {await _describe(serving)} at {urls} (OpenAI's API under /v1; Ctrl-C stops it)")
+        return await _run_until_stopped(server, running, lifecycle, config)
     finally:
         await manager.close()
+
+
+async def _describe(serving: Serving) -> str:
+    if serving.pinned:
+        return ", ".join(local.name for local in serving.pinned)
+    num_models = len(await asyncio.to_thread(serving.names.all))
+    return f"{num_models} models on demand" if num_models != 1 else "1 model on demand"
 
 
 def _import_http() -> Callable[[ModelManager, ServerConfig, Lifecycle], QuietServer]:
@@ -73,10 +96,16 @@ def _import_http() -> Callable[[ModelManager, ServerConfig, Lifecycle], QuietSer
     return lambda manager, config, lifecycle: make_server(build_app(manager, config, lifecycle))
 
 
-async def _load(manager: ModelManager, spec: ModelSpec, lifecycle: Lifecycle) -> bool:
-    """Loads the model; False when a signal came first."""
-    with _progress(spec.name) as on_progress:
-        loading = asyncio.ensure_future(manager.load(spec, on_plan=_say, on_progress=on_progress))
+async def _load(manager: ModelManager, serving: Serving, lifecycle: Lifecycle) -> bool:
+    """Loads what is to be there first, side by side; False when a signal came before that was done."""
+    with _progress() as progress_of:
+        loading = asyncio.gather(
+            *(
+                manager.load(local, pin=is_pinned, on_plan=_say, on_progress=progress_of(local.name))
+                for models, is_pinned in ((serving.pinned, True), (serving.preloaded, False))
+                for local in models
+            )
+        )
         if await _first_of(loading, lifecycle.stopping.wait()):
             loading.result()
             return True
@@ -109,18 +138,22 @@ async def _run_until_stopped(
 
 
 @contextlib.contextmanager
-def _progress(name: str) -> Iterator[OnProgress | None]:
-    """A bar on a terminal; nothing where nobody watches."""
+def _progress() -> Iterator[Callable[[str], OnProgress | None]]:
+    """Bars on a terminal, one a model; nothing where nobody watches."""
     if not sys.stderr.isatty():
-        yield None
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     columns = (TextColumn("loading {task.description}"), BarColumn(), DownloadColumn(binary_units=True))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+        def progress_of(name: str) -> OnProgress:
+            task = progress.add_task(name, total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        yield progress_of
 
 
 def _say(text: str) -> None:

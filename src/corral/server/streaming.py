@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -38,7 +39,11 @@ class EventStream(Response):
     """Sends server-sent events as they come.
 
     The generator is closed when the client goes away, at once and not at the next event. While no event comes, comment
-    lines keep proxies from cutting the connection; `keep_alive_s` None sends none.
+    lines keep proxies from cutting the connection.
+
+    Args:
+        held: what the events need; closed after them, whether or not one was sent.
+        keep_alive_s: None sends no comment lines.
     """
 
     media_type = "text/event-stream"
@@ -47,30 +52,32 @@ class EventStream(Response):
         self,
         events: AsyncGenerator[bytes, None],
         *,
+        held: AsyncExitStack | None = None,
         keep_alive_s: float | None = KEEP_ALIVE_S,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})})
         del self.headers["content-length"]
         self._events = events
+        self._held = held or AsyncExitStack()
         self._keep_alive_s = keep_alive_s
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._sent_at = asyncio.get_running_loop().time()
-        sending = asyncio.ensure_future(self._send_events(send))
-        watching = asyncio.ensure_future(_wait_for_disconnect(receive))
-        ticking = (
-            [] if self._keep_alive_s is None else [asyncio.ensure_future(self._keep_alive(send, self._keep_alive_s))]
-        )
-        try:
-            await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            await _cancel(sending, watching, *ticking)
-            await self._events.aclose()
+        async with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            self._sent_at = asyncio.get_running_loop().time()
+            sending = asyncio.ensure_future(self._send_events(send))
+            watching = asyncio.ensure_future(_wait_for_disconnect(receive))
+            period_s = self._keep_alive_s
+            ticking = [] if period_s is None else [asyncio.ensure_future(self._keep_alive(send, period_s))]
+            try:
+                await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
+                if sending.done():
+                    sending.result()
+            finally:
+                await _cancel(sending, watching, *ticking)
+                await self._events.aclose()
 
     async def _send_events(self, send: Send) -> None:
         async for event in self._events:
@@ -95,8 +102,14 @@ class LineStream(EventStream):
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, lines: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(lines, keep_alive_s=None, headers=headers)
+    def __init__(
+        self,
+        lines: AsyncGenerator[bytes, None],
+        *,
+        held: AsyncExitStack | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(lines, held=held, keep_alive_s=None, headers=headers)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

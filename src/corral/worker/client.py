@@ -50,6 +50,7 @@ class WorkerClient:
         *,
         on_progress: OnProgress | None = None,
         on_plan: OnPlan | None = None,
+        on_spawn: Callable[[int], None] | None = None,
         command: Sequence[str] = WORKER_COMMAND,
     ) -> WorkerClient:
         """Starts a process and loads a model into it.
@@ -57,12 +58,15 @@ class WorkerClient:
         Args:
             on_progress: called with (done_bytes, total_bytes) while the weights load.
             on_plan: called with the memory plan before they do.
+            on_spawn: called with the id of the process.
 
         Raises:
             CorralError: whatever refused the load, of the class it was raised with; EngineDead if the process died.
         """
         self = cls(await WorkerProcess.spawn(command))
         self._on_progress, self._on_plan = on_progress, on_plan
+        if on_spawn is not None:
+            on_spawn(self.pid)
         self._receiver = asyncio.ensure_future(self._receive())
         try:
             self._send(protocol.Load(str(path), config))
@@ -132,6 +136,10 @@ class WorkerClient:
         """Returns when the worker's event loop has answered; raises EngineDead."""
         await self._call(protocol.Ping)
 
+    async def release_kv(self) -> None:
+        """Returns when the worker has given back the memory of KV blocks that no request holds; raises EngineDead."""
+        await self._call(protocol.ReleaseKV)
+
     async def drain(self) -> None:
         """Lets the worker take nothing new and returns when its last request has finished; raises EngineDead."""
         self._check_alive()
@@ -155,7 +163,7 @@ class WorkerClient:
         if self._death is not None:
             raise EngineDead(f"there is no worker: {self._death}")
 
-    async def _call(self, frame: type[protocol.GetStats | protocol.Ping]) -> WorkerStats | None:
+    async def _call(self, frame: type[protocol.GetStats | protocol.Ping | protocol.ReleaseKV]) -> WorkerStats | None:
         self._check_alive()
         call_id = next(self._call_ids)
         future: asyncio.Future[WorkerStats | None] = asyncio.get_running_loop().create_future()

@@ -18,6 +18,7 @@ class ModelInfo:
     num_threads: int
     weights_bytes: int
     load_s: float
+    kv_limit_bytes: int = 0  # the pool's size; its memory is touched when used
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class LoadedModel(Protocol):
     def submit(self, request: Request, on_output: Callable[[RequestOutput | CorralError], None]) -> int: ...
     def abort(self, request_id: str) -> None: ...
     def stats(self) -> WorkerStats: ...
+    def release_kv(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -120,6 +121,8 @@ class Worker:
                 self._check_drained()
             case protocol.Ping(call_id=call_id):
                 self._outbox.post(protocol.Pong(call_id))
+            case protocol.ReleaseKV(call_id=call_id) if self._model is not None:
+                self._start(self._release_kv(self._model, call_id))
             case protocol.GetStats(call_id=call_id) if self._model is not None:
                 self._outbox.post(protocol.Stats(call_id, self._model.stats()))
             case _:
@@ -184,6 +187,11 @@ class Worker:
         finally:
             if self._submitting.pop(request_id):
                 model.abort(request_id)
+
+    async def _release_kv(self, model: LoadedModel, call_id: int) -> None:
+        # On a thread: the engine does it after its step.
+        await asyncio.get_running_loop().run_in_executor(None, model.release_kv)
+        self._outbox.post(protocol.Pong(call_id))
 
     def _fail(self, request_id: str, error: CorralError) -> None:
         self._outbox.post(protocol.failure_of(request_id, error))

@@ -101,6 +101,7 @@ class Pipeline:
             num_threads=num_threads,
             weights_bytes=model.packed_bytes,
             load_s=time.monotonic() - opened.opened_at,
+            kv_limit_bytes=plan.pool_bytes,
         )
         adapters = AdapterCache(model_config, config.adapter_max_bytes)
         return cls(info, plan, tokenizer, template, runner, core, adapters, config)
@@ -183,6 +184,10 @@ class Pipeline:
             num_adapters=self._adapters.num_adapters,
             adapter_bytes=self._adapters.num_bytes,
         )
+
+    def release_kv(self) -> None:
+        """Gives the memory of all KV blocks that no request holds back; cached prefixes are forgotten."""
+        self._engine.release_free_blocks()
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Takes nothing new and waits for what runs; False when time ran out first. Raises EngineDead."""

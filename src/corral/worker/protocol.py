@@ -1,6 +1,6 @@
 """Frames between the front process and a worker: msgpack behind a 4-byte big-endian length. Pure.
 
-The front sends Load, Submit, Abort, Drain, Ping and GetStats; the worker sends the rest.
+The front sends Load, Submit, Abort, Drain, Ping, ReleaseKV and GetStats; the worker sends the rest.
 Decoding builds only the types named here, so a frame can do no more than its fields say.
 """
 
@@ -44,6 +44,12 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ping(msgspec.Struct, tag=True, frozen=True):
+    call_id: int
+
+
+class ReleaseKV(msgspec.Struct, tag=True, frozen=True):
+    """Give the memory of KV blocks that no request holds back; answered by Pong when that is done."""
+
     call_id: int
 
 
@@ -95,7 +101,7 @@ class Stats(msgspec.Struct, tag=True, frozen=True):
     stats: WorkerStats
 
 
-ToWorker = Load | Submit | Abort | Drain | Ping | GetStats
+ToWorker = Load | Submit | Abort | Drain | Ping | ReleaseKV | GetStats
 FromWorker = Planned | Progress | Ready | Outputs | Failure | Drained | Pong | Stats
 
 _encoder = msgspec.msgpack.Encoder()

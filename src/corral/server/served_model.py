@@ -1,0 +1,74 @@
+"""What a lease gives, and what `ps` tells."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from corral.request import Request, RequestOutput
+from corral.store.local_model import LocalModel
+from corral.worker.info import ModelInfo, WorkerStats
+
+if TYPE_CHECKING:
+    from corral.server.slot import Slot
+
+
+class ServedModel:
+    """A model that is loaded, held against eviction for as long as the lease lasts.
+
+    Args:
+        local: as it was asked for.
+        load_s: this lease's share of the load: the time it waited for it, 0.0 if the model was there.
+    """
+
+    def __init__(self, local: LocalModel, slot: Slot, load_s: float) -> None:
+        self.local = local
+        self.load_s = load_s
+        self._slot = slot
+
+    @property
+    def info(self) -> ModelInfo:
+        """Raises EngineDead while a worker that has died is being replaced."""
+        return self._slot.info
+
+    @property
+    def pid(self) -> int:
+        """The worker's process; raises EngineDead as `info` does."""
+        return self._slot.worker.pid
+
+    async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
+        """The outputs of a request, as WorkerClient.generate gives them."""
+        async with contextlib.aclosing(self._slot.worker.generate(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+    async def stats(self) -> WorkerStats:
+        return await self._slot.worker.stats()
+
+
+@dataclass(frozen=True, slots=True)
+class RunningModel:
+    """A model that has memory now.
+
+    Args:
+        local: the model by whose name the worker was asked for first.
+        info, stats: of the last look; zeros while it loads.
+        expires_at: when it will be unloaded if nobody asks for it; None: never.
+        memory_bytes: all it takes, measured; bytes, as those that follow.
+        kv_used_bytes: what the KV pool has touched; it grows up to `kv_limit_bytes`.
+    """
+
+    local: LocalModel
+    info: ModelInfo
+    stats: WorkerStats
+    expires_at: datetime | None
+    state: Literal["ready", "stopping", "loading"]
+    memory_bytes: int
+    weights_bytes: int
+    kv_used_bytes: int
+    kv_limit_bytes: int
+    is_pinned: bool = False
+    num_leases: int = 0

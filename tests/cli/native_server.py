@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(data) if data else {}
         self.server.requests.append((self.command, self.path, body))
         self.server.headers_seen.append(dict(self.headers))
-        return body  # type: ignore[no-any-return]
+        return body
 
     def _name(self, body: dict[str, Any]) -> str:
         name = str(body.get("model", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import click
@@ -39,7 +40,7 @@ def create(model: str, *, file: str | None, quantize: str | None) -> None:
 def _read(file: str | None) -> tuple[bytes, Path]:
     """The Modelfile's bytes, and the folder that its paths start from."""
     if file == "-":
-        return click.get_binary_stream("stdin").read(), Path.cwd()
+        return sys.stdin.buffer.read(), Path.cwd()
     path = Path(file or _DEFAULT_FILE)
     try:
         return path.read_bytes(), path.resolve().parent

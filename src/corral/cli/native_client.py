@@ -101,7 +101,7 @@ class NativeClient:
             raise not_connected(self.address) from error
         try:
             connection.sock.settimeout(None)  # a model may take its time to load and to think
-            connection.request(method, quote(self.address.path + route), body, headers)
+            connection.request(method, quote(self.address.path + route, safe="/:"), body, headers)
             return connection, connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()

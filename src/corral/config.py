@@ -177,7 +177,7 @@ def client_host() -> str | None:
 
 
 def client_port() -> str | None:
-    """CORRAL_PORT: the server's port, where CORRAL_HOST or OLLAMA_HOST names none."""
+    """CORRAL_PORT: the server's port, where its address names none."""
     return os.environ.get("CORRAL_PORT") or None
 
 

@@ -231,9 +231,9 @@ def _num_parameters(gguf: GGUFFile) -> int:
 
 def _quantization_level(gguf: GGUFFile) -> str:
     """What the file says, else the type that most weights have."""
-    file_type = _number(gguf.metadata, "general.file_type")
-    if "general.file_type" in gguf.metadata and file_type % _GUESSED < len(_FILE_TYPES):
-        name = _FILE_TYPES[file_type % _GUESSED]
+    file_type = gguf.metadata.get("general.file_type")
+    if isinstance(file_type, int) and not isinstance(file_type, bool) and 0 <= file_type < 2 * _GUESSED:
+        name = dict(enumerate(_FILE_TYPES)).get(file_type % _GUESSED, "-")
         if name != "-":
             return name
     weights: Counter[str] = Counter()

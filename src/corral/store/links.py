@@ -9,7 +9,7 @@ from pathlib import Path
 
 from corral.errors import CorralError, ModelNotFound
 from corral.store.blobs import hash_file, make_folder, replace_file, replace_link
-from corral.store.paths import LINKS, blob_path, link_path
+from corral.store.paths import BLOB_NAME, LINKS, blob_path, link_path
 from corral.store.status import OnStatus, Status
 
 
@@ -76,7 +76,7 @@ def record_of(path: Path) -> LinkRecord:
 def known_digest(root: Path, record: LinkRecord) -> str | None:
     """Hex digest of the file, if it was registered before and is as it was."""
     try:
-        found = [path for path in (root / LINKS).iterdir() if _read(path) == record]
+        found = [path for path in (root / LINKS).iterdir() if BLOB_NAME.fullmatch(path.name) and _read(path) == record]
     except OSError:
         return None
     return found[0].name.removeprefix("sha256-") if found else None

@@ -223,11 +223,7 @@ def without_blas_threads() -> None:
 
 
 def transfer_streams() -> int:
-    """CORRAL_MAX_TRANSFER_STREAMS, else OLLAMA_MAX_TRANSFER_STREAMS: requests at once for one large file.
-
-    Raises:
-        InvalidConfig: not a whole number from 1 to 64.
-    """
+    """CORRAL_MAX_TRANSFER_STREAMS, else OLLAMA_MAX_TRANSFER_STREAMS: requests at once for one large file, 1 to 64."""
     for name in ("CORRAL_MAX_TRANSFER_STREAMS", "OLLAMA_MAX_TRANSFER_STREAMS"):
         if text := os.environ.get(name):
             if not (text.isdecimal() and text.isascii() and 1 <= int(text) <= 64):

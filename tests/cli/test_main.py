@@ -10,6 +10,7 @@ from subprocess import CompletedProcess, run
 import pytest
 
 from tests.cli.conftest import environment
+from tests.support.fake_hub import refused_url
 
 Corral = Callable[..., CompletedProcess[bytes]]
 
@@ -47,13 +48,15 @@ def test_wrong_usage_exits_with_2(corral: Corral, arguments: tuple[str, ...]) ->
     assert b"Usage:" in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["run", "plan"])
-def test_a_model_that_cannot_be_had_is_one_line_and_exit_1(corral: Corral, verb: str, tmp_path: Path) -> None:
-    nowhere = {"CORRAL_MODELS": str(tmp_path), "OLLAMA_MODELS": str(tmp_path)}
-    done = corral(verb, "127.0.0.1:1/me/mine", *(["hello"] if verb == "run" else []), env=nowhere)
+@pytest.mark.parametrize("verb", ["run", "serve", "plan"])
+def test_an_unknown_model_is_one_line_and_exit_1(corral: Corral, verb: str) -> None:
+    nowhere = {"CORRAL_REGISTRY": refused_url()}
+    done = corral(verb, "smollm3", *(["hello"] if verb == "run" else []), env=nowhere)
     assert done.returncode == 1
     assert done.stdout == b""
-    assert done.stderr.decode().splitlines()[-1].startswith("Error: cannot connect to 127.0.0.1:1")
+    *_, line = done.stderr.decode().splitlines()
+    assert line.startswith("Error: cannot connect to 127.0.0.1:")
+    assert "Did you mean 'smollm2'?" in line
 
 
 def test_a_missing_file_is_named(corral: Corral, tmp_path: Path) -> None:

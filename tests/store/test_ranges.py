@@ -46,12 +46,12 @@ def ranges(server: LocalServer) -> list[str]:
     return [s.headers["range"] for s in server.seen if "range" in s.headers]
 
 
-def test_a_large_file_comes_in_ranges_that_cover_it_once(
-    server: LocalServer, route: FileRoute, tmp_path: Path
-) -> None:
+def test_a_large_file_comes_in_ranges_that_cover_it_once(server: LocalServer, route: FileRoute, tmp_path: Path) -> None:
     told = fetch(server, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == DATA
-    assert sorted(ranges(server)) == sorted(f"bytes={b}-{min(b + 32_000, 300_000) - 1}" for b in range(0, 300_000, 32_000))
+    assert sorted(ranges(server)) == sorted(
+        f"bytes={b}-{min(b + 32_000, 300_000) - 1}" for b in range(0, 300_000, 32_000)
+    )
     assert told == sorted(told)
     assert told[-1] == len(DATA)
     assert not state_path(tmp_path / "f").exists()
@@ -168,9 +168,7 @@ def test_wrong_bytes_in_ranges_are_refused_and_removed(server: LocalServer, rout
 
 
 @pytest.mark.parametrize("data", [DATA + b"x", DATA[:-1]])
-def test_a_file_of_another_size_is_refused(
-    server: LocalServer, route: FileRoute, tmp_path: Path, data: bytes
-) -> None:
+def test_a_file_of_another_size_is_refused(server: LocalServer, route: FileRoute, tmp_path: Path, data: bytes) -> None:
     route.data = data
     with pytest.raises(DigestMismatch):
         fetch(server, tmp_path / "f")

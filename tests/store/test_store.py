@@ -101,7 +101,7 @@ def test_what_is_not_here_and_may_not_be_pulled_is_not_found(toy: bytes, hub: Fa
 
 
 def test_what_cannot_be_a_name_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InvalidModelName, match="^invalid model name"):
+    with pytest.raises(InvalidModelName, match=r"^invalid model name"):
         resolve("a b")
 
 

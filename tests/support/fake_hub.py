@@ -77,6 +77,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PATCH(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         self.local.seen.append(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
         route = self.local.routes.get(self.path)
@@ -84,6 +93,12 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(404, b"no such page", "text/plain")
         else:
             route(self)
+
+    def hang_up(self) -> None:
+        """Breaks the connection without another word."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Nothing: what arrived is in `seen`."""
@@ -185,7 +200,7 @@ class FakeHub:
     listings: dict[str, list[dict[str, object]]] = field(default_factory=dict)
 
     def publish(self, repo: str, filename: str, data: bytes, *, is_large: bool = True) -> FileRoute:
-        """A file of a repository as it is today: in its listing, at its commit; a small one comes from the hub itself."""
+        """A file of a repository as it is today: in its listing, at its commit; the hub itself sends a small one."""
         digest = hashlib.sha256(data).hexdigest()
         listing = self.listings.setdefault(repo, [])
         lfs = {"sha256": digest, "size": len(data), "pointerSize": 134}
@@ -200,8 +215,8 @@ class FakeHub:
     def _list(self, handler: Handler, repo: str) -> None:
         if self._refuses(handler, ""):
             return
-        page = {"id": repo, "sha": COMMIT, "gated": "auto" if repo in self.gated else False}
-        page["siblings"] = self.listings[repo]
+        gated = "auto" if repo in self.gated else False
+        page = {"id": repo, "sha": COMMIT, "gated": gated, "siblings": self.listings[repo]}
         handler.reply(200, json.dumps(page).encode(), "application/json")
 
     def _refuses(self, handler: Handler, repo: str) -> bool:

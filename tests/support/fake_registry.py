@@ -17,16 +17,7 @@ _PATH = re.compile(r"/v2/(?P<repo>[^/]+/[^/]+)/(?P<kind>manifests|blobs)/(?P<res
 
 
 class _RegistryHandler(Handler):
-    """Adds the methods of a push."""
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PATCH(self) -> None:
-        self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
+    """Asks the registry for every answer."""
 
     def _answer(self) -> None:
         self.local.seen.append(Seen(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
@@ -104,7 +95,9 @@ class FakeRegistry:
             return True
         given = handler.headers.get("Authorization", "")
         basic = f"Basic {base64.b64encode(self.user.encode()).decode()}"
-        if given == (f"Bearer t{self.tokens}" if self.scheme == "Bearer" else basic) and (self.tokens or basic == given):
+        if given == (f"Bearer t{self.tokens}" if self.scheme == "Bearer" else basic) and (
+            self.tokens or basic == given
+        ):
             return True
         handler.rfile.read(int(handler.headers.get("Content-Length", "0")))
         realm = self.realm or f"{self.server.url}/token"
@@ -162,6 +155,7 @@ class FakeRegistry:
             is_right = query.get("digest") == [digest]
             if is_right:
                 self.blobs[digest] = FileRoute(bytes(there))
+                self.cdn.routes[f"/cdn/{digest}"] = self.blobs[digest]
             handler.reply(201 if is_right else 400, b'{"errors":[{"message":"digest invalid"}]}', "application/json")
 
     def _chunk(self, handler: Handler, there: bytearray, length: int, location: str) -> None:
@@ -173,8 +167,7 @@ class FakeRegistry:
         if self.break_uploads:
             self.break_uploads -= 1
             there += handler.rfile.read(length // 2)
-            handler.close_connection = True
-            handler.connection.close()
+            handler.hang_up()
             return
         there += handler.rfile.read(length)
         handler.reply(202, b"", Location=location, Range=f"0-{len(there) - 1}")

@@ -97,7 +97,7 @@ def _matching(variants: list[Variant], tag: str) -> list[Variant]:
     names = {id(v): v.stem.rpartition("/")[2].lower() for v in variants}
     if found := [v for v in variants if names[id(v)] == stem]:
         return found
-    inside = re.compile(rf"(?:^|[-._/ ]){re.escape(wanted)}(?=$|[-._/ ])")
+    inside = re.compile(rf"(?:^|[-._/ ]){re.escape(wanted)}(?=$|[-./ ])")
     return [v for v in variants if inside.search(v.stem.lower())]
 
 

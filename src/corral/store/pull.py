@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corral.errors import CorralError, DownloadError, ModelNotFound
+from corral.errors import CorralError, DigestMismatch, DiskFull, DownloadError, ModelNotFound
 from corral.store import catalog
 from corral.store.status import OnStatus, Status
 from corral.store.wanted import HubRepo, LocalPath, Named, Wanted, WebFile, read_wanted
@@ -101,6 +101,9 @@ def _from_registry(wanted: Named, puller: Puller) -> Manifest:
 
     try:
         return ollama.pull(wanted.name, puller)
+    except (DigestMismatch, DiskFull):
+        raise
     except (DownloadError, ModelNotFound) as error:
-        hint = catalog.hint(wanted.name)
-        raise type(error)(f"{error}. {hint}") if hint else error from error.__cause__
+        if hint := catalog.hint(wanted.name):
+            raise type(error)(f"{error}. {hint}") from error
+        raise

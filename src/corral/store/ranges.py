@@ -26,7 +26,7 @@ from corral.store.transfer import Break, Progress, Remote, check_answer, check_r
 
 _READ_BYTES = 1 << 22
 _TICK_S = 0.06
-_SAVE_S = 0.3
+_SAVE_S = 0.1
 _MAX_PARTS = 1024
 
 

@@ -93,7 +93,7 @@ class Delta:
 class RequestOutput:
     """One step's gain of a request. The last one has `is_finished`; its usage is final.
 
-    `prompt_ids` come once, with the output that says "accepted", where the request wants them.
+    `prompt_ids` come once, with the first tokens, where the request wants them.
     """
 
     request_id: str
@@ -103,14 +103,14 @@ class RequestOutput:
     prompt_ids: tuple[int, ...] = ()
 
 
-def new_request_id(prefix: str) -> str:
-    """`prefix` and 128 random bits, as OpenAI's ids look: chatcmpl-..., cmpl-..."""
-    return f"{prefix}-{uuid.uuid4().hex}"
-
-
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
-    """Texts (or token ids) to be turned into vectors; those too long are cut if `truncate`, else refused."""
+    """Texts, or token ids as they stand, to be turned into one vector each.
+
+    Args:
+        truncate: an input that is longer than the context is cut to it; otherwise it is refused.
+        dimensions: keep only so many values of each vector; None keeps all.
+    """
 
     request_id: str
     model: str
@@ -121,8 +121,13 @@ class EmbedRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """One vector an input, f32 little-endian, of length 1."""
+    """One vector for each input, in order: float32, little-endian, of length 1. `prompt_tokens` counts all inputs."""
 
     request_id: str
     embeddings: list[bytes]
     prompt_tokens: int
+
+
+def new_request_id(prefix: str) -> str:
+    """`prefix` and 128 random bits, as OpenAI's ids look: chatcmpl-..., cmpl-..."""
+    return f"{prefix}-{uuid.uuid4().hex}"

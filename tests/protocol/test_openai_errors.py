@@ -38,6 +38,7 @@ def test_every_error_class_has_a_reply() -> None:
     assert len(classes) > 10
     arguments: dict[type, tuple[object, ...]] = {
         errors.InvalidModelFile: ("path", 0, "fault"),
+        errors.InvalidManifest: ("origin", "fault"),
         errors.InvalidVocabulary: ("key", "fault"),
     }
     for cls in classes:

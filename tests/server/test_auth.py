@@ -37,18 +37,22 @@ def test_the_walk_finds_the_routes() -> None:
     assert ("POST", "/v1/chat/completions") in found
     assert ("GET", "/v1/models/{name:path}") in found
     assert ("GET", "/health") in found
+    assert ("DELETE", "/api/delete") in found
 
 
 @pytest.mark.parametrize(("method", "path"), all_routes())
-def test_every_route_but_health_wants_a_key(guarded: LiveServer, method: str, path: str) -> None:
+def test_every_route_but_probes_wants_a_key(guarded: LiveServer, method: str, path: str) -> None:
     response = httpx.request(method, guarded.url + path.replace("{name:path}", "scripted"))
     if path in PUBLIC_PATHS:
-        assert path == "/health"
+        assert path in ("/", "/health")
         assert response.status_code == 200
     else:
         assert response.status_code == 401
         assert response.headers["www-authenticate"].startswith("Bearer")
-        assert method == "HEAD" or error_of(response)["code"] == "invalid_api_key"
+        if path.startswith("/v1"):
+            assert error_of(response)["code"] == "invalid_api_key"
+        elif method != "HEAD":
+            assert set(response.json()) == {"error"}
 
 
 @pytest.mark.parametrize("key", KEYS)

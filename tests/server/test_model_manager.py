@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 
 import httpx
-import pytest
 
 from tests.support.live_server import chat_body, error_of, live_server
 

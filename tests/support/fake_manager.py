@@ -1,13 +1,14 @@
 """A model manager without workers: names are real, models say their script. For tests of routes.
 
 The last user text (or the prompt) is the script: "too long", "full", "dies", "crash" are refused as they say; "dies
-later" breaks off after a word; "forever" says "on " without end; "think" thinks first; anything else is echoed word by word.
+later" breaks off after a word; "forever" says "on " without end; "think" thinks first; all else is echoed by words.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ class FakeModel:
             delta = Delta(0, words[(num_said - 1) % len(words)], (10 + num_said,), reason)
             yield RequestOutput(request.request_id, (delta,), usage, is_last, prompt_ids)
             prompt_ids = ()
-            if script == "dies later":
+            if script.startswith("dies later"):
                 raise EngineDead("the engine died: signal 11, /secret/log")
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
@@ -99,7 +100,7 @@ class FakeManager:
     unloaded: list[str] = field(default_factory=list)
     running_models: list[Any] = field(default_factory=list)
     lease_error: Exception | None = None
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def add(self, local: LocalModel) -> None:
         self.locals[local.name] = local

@@ -103,7 +103,9 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Runs all timers that are due on the way, in order."""
         end = self._now + seconds
-        while (timer := min((t for t in self._timers if not t.is_cancelled), key=lambda t: t.at, default=None)) is not None:
+        while (
+            timer := min((t for t in self._timers if not t.is_cancelled), key=lambda t: t.at, default=None)
+        ) is not None:
             if timer.at > end or math.isinf(timer.at):
                 break
             self._timers.remove(timer)

@@ -39,6 +39,12 @@ _NOT_NEGATIVE = click.FloatRange(min=0)
 )
 @option("--no-auth", is_flag=True, envvar="CORRAL_NO_AUTH", help="Bind beyond loopback without a key.")
 @option(
+    "--origins",
+    envvar=["CORRAL_ORIGINS", "OLLAMA_ORIGINS"],
+    metavar="ORIGINS",
+    help="Web pages that may call, besides those of this machine: scheme://host[:port], * for any text, with commas.",
+)
+@option(
     "--served-model-name",
     envvar="CORRAL_SERVED_MODEL_NAME",
     metavar="NAME",
@@ -106,6 +112,7 @@ def serve(
     port: int,
     api_key: tuple[str, ...],
     no_auth: bool,
+    origins: str | None,
     served_model_name: str | None,
     max_model_len: int | None,
     max_num_seqs: int,
@@ -146,6 +153,7 @@ def serve(
         port=port,
         api_keys=split_keys(api_key),
         no_auth=no_auth,
+        origins=split_keys([origins or ""]),
         max_body_bytes=max_body_size,
         drain_timeout_s=drain_timeout,
     )

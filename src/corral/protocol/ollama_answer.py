@@ -126,4 +126,15 @@ def _content(call: Call, text: str, thinking: str) -> dict[str, Any]:
 
 
 def _logprobs_of(delta: Delta) -> list[dict[str, Any]]:
-    return []
+    found = []
+    for token in delta.logprobs:
+        entry = _logprob(token.text_bytes, token.logprob)
+        if token.top:
+            entry["top_logprobs"] = [_logprob(text, logprob) for text, logprob in token.top]
+        found.append(entry)
+    return found
+
+
+def _logprob(text: bytes, logprob: float) -> dict[str, Any]:
+    """A token may be part of a character; its bytes tell all."""
+    return {"token": text.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(text)}

@@ -10,6 +10,7 @@ from corral.errors import InvalidRequest
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]*\.?[0-9]*)(ns|us|µs|μs|ms|s|m|h)?")
 _MAX_LENGTH = 100
+_MAX_S = 1e12  # beyond is for ever as well
 
 
 def parse_keep_alive(value: object) -> float | None:
@@ -24,8 +25,7 @@ def parse_keep_alive(value: object) -> float | None:
         case bool():
             raise InvalidRequest("Unsupported type: 'bool'", param="keep_alive")
         case int() | float():
-            # An int beyond floats is for ever as well.
-            return _for_ever_below_zero(float(value) if abs(value) < 1e300 else math.copysign(math.inf, value))
+            return _for_ever_below_zero(float(value) if 0 <= value <= _MAX_S else math.inf)
         case str():
             return _for_ever_below_zero(parse_duration(value))
     kind = "[]interface {}" if isinstance(value, list) else "map[string]interface {}"
@@ -63,4 +63,4 @@ def parse_duration(text: str) -> float:
 
 
 def _for_ever_below_zero(seconds: float) -> float:
-    return math.inf if seconds < 0 else seconds
+    return math.inf if seconds < 0 or seconds > _MAX_S else seconds

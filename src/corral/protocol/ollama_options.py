@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from corral.sampling_params import SamplingParams
 NUM_PREDICT_CONTEXTS = 10  # an endless answer ends after this many contexts
 MIN_CONTEXT = 4
 MAX_IGNORED = 32  # names told in one response header
+_MAX_FLOAT = 3.4e38  # of float32
 
 DEFAULTS: dict[str, Any] = {
     "frequency_penalty": 0.0,
@@ -68,9 +68,9 @@ def _check(name: str, value: Any) -> Any:
             _refuse(name, "integer")
         return int(value)
     if name in _FLOATS or name in _IGNORED_TYPES["float32"]:
-        if not is_number or not math.isfinite(value):
+        if not is_number or not abs(value) <= _MAX_FLOAT:
             _refuse(name, "float32")
-        return value if isinstance(value, float) else _to_float(name, value)
+        return float(value)
     if name in _IGNORED_TYPES["boolean"] and not isinstance(value, bool):
         _refuse(name, "boolean")
     if name == "stop":
@@ -79,14 +79,6 @@ def _check(name: str, value: Any) -> Any:
         if not all(isinstance(item, str) for item in value):
             raise InvalidRequest('option "stop" must be of an array of strings', param="options.stop")
     return value
-
-
-def _to_float(name: str, value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        _refuse(name, "float32")
-        raise
 
 
 def _refuse(name: str, wanted: str) -> None:
@@ -108,11 +100,7 @@ def sampling_of(options: Mapping[str, Any], *, logprobs: int | None = None) -> S
     Raises:
         InvalidRequest: a value that no sampler can obey.
     """
-    fields = sampling_fields({**DEFAULTS, **options})
-    if logprobs is not None:
-        fields["logprobs"] = logprobs
-    known = SamplingParams.__dataclass_fields__
-    return SamplingParams(**{name: value for name, value in fields.items() if name in known})
+    return SamplingParams(**sampling_fields({**DEFAULTS, **options}), logprobs=logprobs)
 
 
 def sampling_fields(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +125,7 @@ _SAMPLING: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "frequency_penalty": ("frequency_penalty", float),
     "min_p": ("min_p", lambda value: min(1.0, max(0.0, value))),
     "presence_penalty": ("presence_penalty", float),
-    "repeat_last_n": ("penalty_window", int),
+    "repeat_last_n": ("penalty_window", lambda value: None if value < 0 else value),
     "repeat_penalty": ("repetition_penalty", float),
     "seed": ("seed", lambda value: None if value == -1 else value),
     "stop": ("stop", tuple),

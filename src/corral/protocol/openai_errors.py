@@ -11,6 +11,7 @@ from corral.errors import (
     CorralError,
     EngineDead,
     InsufficientMemory,
+    InvalidModelName,
     InvalidRequest,
     ModelNotFound,
     QueueFull,
@@ -50,6 +51,8 @@ def reply_to(error: Exception) -> ErrorReply:
     match error:
         case InvalidRequest():
             return ErrorReply(400, error.message, param=error.param, code=error.code)
+        case InvalidModelName():
+            return ErrorReply(400, str(error), param="model", code="invalid_value")
         case ModelNotFound():
             return ErrorReply(404, str(error), param="model", code="model_not_found")
         case QueueFull():

@@ -41,8 +41,13 @@ def list_models(served: Iterable[LocalModel], store: StoreAccess) -> list[Listed
     for local in served:
         stored = by_digest.get((local.name, local.digest))
         size, modified_at = (stored.size, stored.modified_at) if stored else _file_facts(local.path)
-        listed.append(ListedModel(local.name, modified_at, size, local.digest, details_of(stored or local)))
+        listed.append(ListedModel(tagged(local.name), modified_at, size, local.digest, details_of(stored or local)))
     return sorted(listed, key=lambda model: model.modified_at, reverse=True)
+
+
+def tagged(name: str) -> str:
+    """Clients expect a tag; a file that is served under its own name has none."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def show_model(local: LocalModel, store: StoreAccess, *, verbose: bool, system: str) -> ShownModel:

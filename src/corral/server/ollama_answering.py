@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import ContextLengthExceeded, CorralError
@@ -90,15 +90,14 @@ class Answering:
                 self._encoder.add(output)
         return self._encoder.whole(self._watch.timings(), self._watch.now_ns())
 
-    async def accepted_lines(self) -> AsyncGenerator[bytes, None]:
-        """The answer's lines, once the request has been taken, so that a refusal is still an HTTP status."""
-        outputs = self._outputs(self._request())
-        try:
-            first = await anext(outputs)
-        except BaseException:
-            await outputs.aclose()
-            raise
-        return self._lines(first, outputs)
+    async def stream(self, held: AsyncExitStack) -> AsyncGenerator[bytes, None]:
+        """The answer's lines, once the request has been taken, so that a refusal is still an HTTP status.
+
+        Args:
+            held: gets the model's lease, to be given back when the lines have ended or nobody reads them.
+        """
+        outputs = await held.enter_async_context(aclosing(self._outputs(self._request())))
+        return self._lines(await anext(outputs), outputs)
 
     def _request(self) -> Request:
         return apply(self._local, self._call.request(self._local.parameters))
@@ -121,17 +120,16 @@ class Answering:
     async def _lines(
         self, first: RequestOutput, outputs: AsyncGenerator[RequestOutput, None]
     ) -> AsyncGenerator[bytes, None]:
-        async with aclosing(outputs):
-            try:
-                yield self._encoder.lines(first, self._watch.now_ns())
-                async for output in outputs:
-                    yield self._encoder.lines(output, self._watch.now_ns())
-            except CorralError as error:
-                # The status line has long been sent; the error is the last line, and no line says "done".
-                yield ollama_error(error).line()
-                return
-            except Exception as error:
-                logger.exception("a stream broke off")
-                yield ollama_error(error).line()
-                return
+        try:
+            yield self._encoder.lines(first, self._watch.now_ns())
+            async for output in outputs:
+                yield self._encoder.lines(output, self._watch.now_ns())
+        except CorralError as error:
+            # The status line has long been sent; the error is the last line, and no line says "done".
+            yield ollama_error(error).line()
+            return
+        except Exception as error:
+            logger.exception("a stream broke off")
+            yield ollama_error(error).line()
+            return
         yield self._encoder.last_line(self._watch.timings(), self._watch.now_ns())

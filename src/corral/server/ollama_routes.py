@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,7 +20,7 @@ from corral.protocol.ollama_generate import GenerateCall, parse_generate
 from corral.protocol.ollama_models import LoadedModel, encode_list, encode_version
 from corral.request import EmbedResult
 from corral.server.limits import read_any_json
-from corral.server.model_details import details_of
+from corral.server.model_details import details_of, tagged
 from corral.server.ollama_answering import Answering, Stopwatch, ignored_headers
 from corral.server.streaming import LineStream, unless_disconnected
 from corral.store.local_model import LocalModel
@@ -28,8 +28,6 @@ from corral.store.local_model import LocalModel
 if TYPE_CHECKING:
     from corral.server.model_manager import ModelManager
     from corral.server.served_model import RunningModel
-
-Lookup = Callable[[str], Awaitable[LocalModel]]
 
 RUNNING_TEXT = "Ollama is running"  # the very words that clients look for
 
@@ -68,7 +66,13 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
             return json_response(encode_empty(call, watch.now_ns()), headers)
         if not call.stream:
             return json_response(await unless_disconnected(http.receive, answering.whole()), headers)
-        return LineStream(await unless_disconnected(http.receive, answering.accepted_lines()), headers)
+        held = AsyncExitStack()
+        try:
+            lines = await unless_disconnected(http.receive, answering.stream(held))
+        except BaseException:
+            await held.aclose()
+            raise
+        return LineStream(lines, held=held, headers=headers)
 
     async def embed(http: HTTPRequest) -> Response:
         watch = Stopwatch()
@@ -141,7 +145,7 @@ async def _embed(manager: ModelManager, call: EmbedCall, watch: Stopwatch) -> Em
 
 def _loaded(model: RunningModel) -> LoadedModel:
     return LoadedModel(
-        name=model.local.name,
+        name=tagged(model.local.name),
         digest=model.local.digest,
         details=details_of(model.local),
         size=model.memory_bytes,

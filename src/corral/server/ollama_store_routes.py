@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request as HTTPRequest
@@ -133,18 +133,20 @@ async def _run(http: HTTPRequest, jobs: StoreJobs, work: Callable[[OnStatus], ob
     if not stream:
         await unless_disconnected(http.receive, job.result())
         return json_response(SUCCESS)
-    statuses = job.statuses()
-    first = await unless_disconnected(http.receive, _next(statuses))
-    return LineStream(_lines(first, statuses))
+    held = AsyncExitStack()
+    held.callback(job.abandon)
+    try:
+        # What the job raises before its first word is still an HTTP status.
+        statuses = job.statuses()
+        first = await unless_disconnected(http.receive, _next(statuses))
+    except BaseException:
+        await held.aclose()
+        raise
+    return LineStream(_lines(first, statuses), held=held)
 
 
 async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:
-    """The first word; what the job raises before it is still an HTTP status."""
-    try:
-        return await anext(statuses, None)
-    except BaseException:
-        await statuses.aclose()
-        raise
+    return await anext(statuses, None)
 
 
 async def _lines(first: Status | None, statuses: AsyncGenerator[Status, None]) -> AsyncGenerator[bytes, None]:

@@ -23,6 +23,7 @@ from corral.protocol.openai_models import ModelCard, encode_model, encode_model_
 from corral.request import Request, RequestOutput, Usage
 from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
 from corral.server.limits import read_json
+from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.model_manager import ModelManager
 from corral.server.streaming import EventStream, unless_disconnected
 from corral.store.local_model import LocalModel
@@ -47,26 +48,32 @@ def openai_routes(manager: ModelManager) -> list[Route]:
         return _json(encode_model(_card(local, _context_lengths(manager))))
 
     async def chat_completions(http: HTTPRequest) -> Response:
-        call = parse_chat(await read_json(http))
-        local = manager.lookup(call.request.model)
+        body = await read_json(http)
+        local = _find(manager, body)
+        call = parse_chat(with_sampling_defaults(local, body) if local else body)
+        local = local or manager.lookup(call.request.model)
         created = int(time.time())
+        request = apply(local, call.request)
         if not call.stream:
-            [answer] = await _answer(http, manager, local, [call.request])
+            [answer] = await _answer(http, manager, local, [request])
             return _json(encode_chat_answer(call, answer, local.name, created))
         stream = ChatStream(call, local.name, created)
         return await _stream(
-            http, manager, local, [call.request], stream.open, lambda _, output: stream.encode(output), stream.close
+            http, manager, local, [request], stream.open, lambda _, output: stream.encode(output), stream.close
         )
 
     async def completions(http: HTTPRequest) -> Response:
-        call = parse_completion(await read_json(http))
-        local = manager.lookup(call.requests[0].model)
+        body = await read_json(http)
+        local = _find(manager, body)
+        call = parse_completion(with_sampling_defaults(local, body) if local else body)
+        local = local or manager.lookup(call.requests[0].model)
         created = int(time.time())
+        requests = [apply(local, request) for request in call.requests]
         if not call.stream:
-            answers = await _answer(http, manager, local, call.requests)
+            answers = await _answer(http, manager, local, requests)
             return _json(encode_completion_answer(call, answers, local.name, created))
         stream = CompletionStream(call, local.name, created)
-        return await _stream(http, manager, local, call.requests, stream.open, stream.encode, stream.close)
+        return await _stream(http, manager, local, requests, stream.open, stream.encode, stream.close)
 
     return [
         Route("/v1/models", list_models),
@@ -74,6 +81,17 @@ def openai_routes(manager: ModelManager) -> list[Route]:
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         Route("/v1/completions", completions, methods=["POST"]),
     ]
+
+
+def _find(manager: ModelManager, body: Mapping[str, object]) -> LocalModel | None:
+    """The model of a body that is not checked yet; None where the checks, or the error of a lookup, shall say why."""
+    name = body.get("model")
+    if not isinstance(name, str):
+        return None
+    try:
+        return manager.lookup(name)
+    except CorralError:
+        return None
 
 
 def _json(payload: object) -> Response:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import TYPE_CHECKING
 
 from corral.errors import InvalidConfig
 from corral.protocol.openai_errors import foreign_origin
 from corral.server.replies import send_reply
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 # Ollama's own defaults: pages of this machine on any port, and apps that show a page of their own.
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - what a page is called, nothing is bound
@@ -33,7 +35,8 @@ def origin_pattern(origins: Iterable[str]) -> str:
             raise InvalidConfig(
                 f"{origin!r} is no origin; give scheme://host[:port], where * may stand for a part, or *"
             )
-    return "|".join(re.escape(origin.lower()).replace(r"\*", ".*") for origin in allowed)
+    patterns = "|".join(re.escape(origin).replace(r"\*", ".*") for origin in allowed)
+    return f"(?i:{patterns})"
 
 
 class OriginGuard:

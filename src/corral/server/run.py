@@ -18,6 +18,7 @@ from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
 from corral.server.model_manager import ModelManager
 from corral.server.model_names import ModelNames
+from corral.server.origins import origin_pattern
 from corral.store.local_model import LocalModel
 from corral.worker.client import OnProgress
 
@@ -52,6 +53,7 @@ def serve(serving: Serving, engine: EngineConfig, server: ServerConfig) -> int:
         CorralError: nothing could be served: a host or port that cannot be had, a host that needs a key, or whatever
             refused a model that was to be loaded first.
     """
+    origin_pattern(server.origins)  # what is no origin is told before a model is loaded
     sockets = bind(server)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -76,7 +78,8 @@ async def _serve(serving: Serving, engine: EngineConfig, config: ServerConfig, s
         running = asyncio.ensure_future(server.serve(sockets=sockets))
         await _first_of(running, server.is_listening.wait())
         urls = ", ".join(url_of(sock) for sock in sockets)
-        _say(f"Corral serves {await _describe(serving)} at {urls} (OpenAI's API under /v1; Ctrl-C stops it)")
+        apis = "OpenAI's API under /v1, Ollama's under /api"
+        _say(f"Corral serves {await _describe(serving)} at {urls} ({apis}; Ctrl-C stops it)")
         return await _run_until_stopped(server, running, lifecycle, config)
     finally:
         await manager.close()

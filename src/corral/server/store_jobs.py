@@ -84,10 +84,6 @@ class StoreJob(Generic[_T]):
         """Ends the job at its next word."""
         self._is_abandoned.set()
 
-    @property
-    def is_abandoned(self) -> bool:
-        return self._is_abandoned.is_set()
-
     def _run(self) -> None:
         try:
             outcome: _T | BaseException = self._work(self._on_status)

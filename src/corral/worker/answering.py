@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from corral.engine.output import SequenceOutput
@@ -20,7 +20,7 @@ Finish = Callable[[int], None]  # ends the answer of that index, because of its 
 class Answering:
     """One request under way. All calls come from the engine's thread, and are short.
 
-    `stop_texts` end an answer besides the request's own stop strings.
+    `stop_texts` end an answer besides the request's own stop strings. `prompt_ids` are told once, if it wants them.
     """
 
     def __init__(
@@ -31,12 +31,14 @@ class Answering:
         on_output: OnOutput,
         finish: Finish,
         stop_texts: tuple[str, ...] = (),
+        prompt_ids: Sequence[int] = (),
     ) -> None:
         sampling = request.sampling
         stops = sampling.stop + stop_texts
         self._request_id = request.request_id
         self._tokenizer = tokenizer
         self._num_prompt_tokens = num_prompt_tokens
+        self._prompt_ids = tuple(prompt_ids) if request.with_prompt_ids else ()  # until they have been told
         self._num_cached_tokens = 0
         self._num_completion_tokens = 0
         self._on_output = on_output
@@ -67,7 +69,8 @@ class Answering:
                 deltas.append(delta)
         if deltas:
             usage = Usage(self._num_prompt_tokens, self._num_completion_tokens, self._num_cached_tokens)
-            self._on_output(RequestOutput(self._request_id, tuple(deltas), usage, self.is_finished))
+            prompt_ids, self._prompt_ids = self._prompt_ids, ()
+            self._on_output(RequestOutput(self._request_id, tuple(deltas), usage, self.is_finished, prompt_ids))
 
     def _advance(self, output: SequenceOutput) -> Delta | None:
         answer = self._answers[output.index]

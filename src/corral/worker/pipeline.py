@@ -18,7 +18,7 @@ from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.packed_cache import PackedCache
 from corral.model.plan import Plan, make_plan
 from corral.model.weights import load_model
-from corral.request import Request, RequestOutput
+from corral.request import Overflow, Request, RequestOutput
 from corral.text.chat_template import ChatTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.adapters import AdapterCache, AdapterLease
@@ -123,7 +123,7 @@ class Pipeline:
             ModelNotFound, InvalidModelFile, UnsupportedModel, InsufficientMemory: of its adapter; as above.
         """
         request_id = request.request_id
-        prompt_ids = self._encode(request)
+        prompt_ids = self._go_on_from(request.context, self._encode(request))
         self._check_length(request, len(prompt_ids))
         lease = None if request.adapter is None else self._adapters.acquire(request.adapter)
         answering = Answering(
@@ -133,6 +133,7 @@ class Pipeline:
             on_output if lease is None else _releasing(lease, on_output),
             lambda index: self._engine.finish(request_id, index),
             self._template.stop_texts if request.messages is not None else (),
+            prompt_ids,
         )
 
         def on_step(result: StepResult) -> None:
@@ -211,6 +212,13 @@ class Pipeline:
             return self.tokenizer.encode(request.prompt, add_special=True, parse_special=False)
         return request.prompt
 
+    def _go_on_from(self, context: tuple[int, ...], prompt_ids: list[int]) -> list[int]:
+        """The ids of an earlier exchange and then the prompt's, with one token for the beginning of text."""
+        if not context:
+            return prompt_ids
+        begins_anew = prompt_ids[:1] == [self.tokenizer.bos_id] and context[0] == self.tokenizer.bos_id
+        return [*context, *prompt_ids[1 if begins_anew else 0 :]]
+
     def _check_text(self, param: str, text: str) -> None:
         """Refuses a hopelessly long text before it costs seconds in template and tokenizer."""
         limit = self.info.max_model_len
@@ -232,6 +240,8 @@ class Pipeline:
                 param=param,
             )
         max_tokens = request.sampling.max_tokens
+        if request.overflow is Overflow.DROP_OLDEST:
+            return  # such protocols mean max_tokens as a bound: the end of the context is one as well
         if max_tokens is not None and num_prompt_tokens + max_tokens > limit:
             raise ContextLengthExceeded(
                 f"the context holds {limit} tokens; {num_prompt_tokens + max_tokens} were asked for: "

@@ -12,14 +12,15 @@ import pytest
 
 from tests.cli.native_server import NativeServer, native_server
 
-NOWHERE = "127.0.0.1:1"  # no server listens there: a model runs in the process, and the store is this machine's
+# No server listens there: a model runs in the process, and the store is this machine's.
+NOWHERE = {"CORRAL_HOST": "127.0.0.1", "CORRAL_PORT": "1"}
 ROOT = Path(__file__).parent.parent.parent
 
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment: a path with the tests' helpers, a terminal of known width, no server."""
     path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])
-    return dict(os.environ) | {"PYTHONPATH": path, "COLUMNS": "100", "CORRAL_HOST": NOWHERE} | changes
+    return dict(os.environ) | {"PYTHONPATH": path, "COLUMNS": "100"} | NOWHERE | changes
 
 
 @pytest.fixture

@@ -8,9 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from corral.cli.address import parse_address
+from corral.cli.native_client import NativeClient
+from corral.cli.remote_backend import RemoteBackend
+from corral.errors import CorralError
 from tests.cli.conftest import environment
 from tests.cli.native_server import NativeServer, native_server
 from tests.cli.terminal_session import CTRL_C, CTRL_D, ENTER, terminal_session
@@ -266,3 +272,11 @@ def test_ctrl_c_stops_the_answer_on_the_server(server: NativeServer, tmp_path: P
         chat.press(CTRL_D)
         assert chat.wait() == 0
     assert server.bodies("/api/chat")[0]["messages"] == [], "it was not loaded before the first question"
+
+
+def test_a_draft_is_not_dropped_in_silence(server: NativeServer) -> None:
+    backend = RemoteBackend(NativeClient(parse_address(server.address)))
+    spec: Any = SimpleNamespace(drafts={"draft.gguf": "/draft.gguf"})
+    with pytest.raises(CorralError, match="DRAFT"):
+        backend.create("mine", spec, lambda _status: None)
+    assert server.requests == []

@@ -48,6 +48,8 @@ class RemoteBackend:
 
     def create(self, name: str, spec: CreateSpec, on_status: OnStatus) -> None:
         """Files of this machine are sent there first, unless the server has them."""
+        if getattr(spec, "drafts", None):
+            raise CorralError("a DRAFT cannot be sent to a server; create the model on the server's own machine")
         body: dict[str, Any] = {
             "model": name,
             "from": spec.from_,

@@ -7,11 +7,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from corral.cli import human
 from corral.cli.terminal import is_dumb, is_terminal, warn
-from corral.store.status import OnStatus, Status
+
+if TYPE_CHECKING:
+    from corral.store.status import OnStatus, Status
 
 _REPAINT_S = 0.1
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from corral.cli.address import ServerAddress, server_address
 from corral.cli.options import complete_model, option
 from corral.errors import CorralError, ModelNotFound
 
 if TYPE_CHECKING:
+    from corral.cli.address import ServerAddress
     from corral.cli.launch.tools import Target, Tool
     from corral.cli.native_client import NativeClient
 
@@ -41,6 +41,8 @@ def launch(tool: str, arguments: tuple[str, ...], *, model: str | None, only_con
         click.echo(f"restored {path}" if path else f"there is nothing of Corral in {tool}'s configuration", err=True)
         return
     if only_config:
+        from corral.cli.address import server_address
+
         path, command = found.configure(_target(server_address(), model, client=None))
         click.echo(f"configured {path}\nstart it with: {command}", err=True)
         return

@@ -57,7 +57,9 @@ def config_page() -> str:
     """The settings as the code knows them, and the environment that is read."""
     parts = [MARK, "# Configuration\n", "## Environment\n", "| variable | meaning |\n|---|---|"]
     homes = (config.data_home, config.models_home, config.ollama_models, config.cache_home)
-    for function in (*homes, config.transfer_streams, config.registry_mirror, config.forced_isa, config.ca_bundle):
+    client = (config.client_host, config.client_port, config.client_api_key, config.is_history_off, config.text_editor)
+    web = (config.transfer_streams, config.registry_mirror, config.ca_bundle)
+    for function in (*homes, *client, *web, config.forced_isa, config.wants_no_colour):
         doc = re.sub(r"\s+", " ", inspect.getdoc(function) or "")
         parts += [f"| `{name}` | {doc} |" for name in re.findall(r"[A-Z]+_[A-Z_]+", doc)]
     parts.append("\nEvery flag of `corral serve` has an environment twin too: see the [command line](cli.md).\n")

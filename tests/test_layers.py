@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "protocol": set(),
     "server": {"protocol", "worker", "engine", "model", "store"},
     "compare": set(),  # talks HTTP only
-    "cli": {"server", "worker", "llm", "model", "store", "engine", "compare"},
+    "cli": {"server", "protocol", "worker", "llm", "model", "store", "engine", "compare"},
     "__init__": {"llm"},
     "__main__": {"cli"},
 }

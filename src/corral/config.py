@@ -195,6 +195,49 @@ def forced_isa() -> str | None:
     return os.environ.get("CORRAL_ISA") or None
 
 
+def client_host() -> str | None:
+    """CORRAL_HOST, else OLLAMA_HOST: the server that the command line talks to."""
+    return os.environ.get("CORRAL_HOST") or os.environ.get("OLLAMA_HOST") or None
+
+
+def client_port() -> str | None:
+    """CORRAL_PORT: the server's port, where its address names none."""
+    return os.environ.get("CORRAL_PORT") or None
+
+
+def client_api_key() -> str | None:
+    """CORRAL_API_KEY, else OLLAMA_API_KEY: sent to the server; the first one, of several between commas."""
+    keys = os.environ.get("CORRAL_API_KEY") or os.environ.get("OLLAMA_API_KEY") or ""
+    return next((key.strip() for key in keys.split(",") if key.strip()), None)
+
+
+def is_history_off() -> bool:
+    """CORRAL_NOHISTORY, else OLLAMA_NOHISTORY: keep no history of what is typed into a chat."""
+    value = os.environ.get("CORRAL_NOHISTORY") or os.environ.get("OLLAMA_NOHISTORY") or ""
+    return value.lower() not in ("", "0", "false")
+
+
+def text_editor() -> str | None:
+    """CORRAL_EDITOR, else OLLAMA_EDITOR, VISUAL or EDITOR: the command that Ctrl-G opens."""
+    names = ("CORRAL_EDITOR", "OLLAMA_EDITOR", "VISUAL", "EDITOR")
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def tool_folder(variable: str, default: str) -> Path:
+    """Where another program keeps its settings: the folder that its variable names, else `default`."""
+    return Path(os.environ.get(variable) or default).expanduser()
+
+
+def terminal_type() -> str:
+    """TERM: what the terminal is."""
+    return os.environ.get("TERM", "")
+
+
+def wants_no_colour() -> bool:
+    """NO_COLOR: if it is set to anything, no colours."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
 def without_blas_threads() -> None:
     """Lets numpy's BLAS, which Corral does not use, start no threads when it is imported: they cost 40 ms of every CPU.
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.cli.native_server import NativeServer, native_server
+
+# No server listens there: a model runs in the process, and the store is this machine's.
+NOWHERE = {"CORRAL_HOST": "127.0.0.1", "CORRAL_PORT": "1"}
 ROOT = Path(__file__).parent.parent.parent
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment, with a path on which the tests' helpers are found and a terminal of known width."""
+    """This process's environment: a path with the tests' helpers, a terminal of known width, no server."""
     path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])
-    return dict(os.environ) | {"PYTHONPATH": path, "COLUMNS": "100"} | changes
+    return dict(os.environ) | {"PYTHONPATH": path, "COLUMNS": "100"} | NOWHERE | changes
 
 
 @pytest.fixture
@@ -32,3 +36,9 @@ def corral() -> Callable[..., subprocess.CompletedProcess[bytes]]:
         return subprocess.run(command, env=environment(**(env or {})), input=input, capture_output=True, check=False)
 
     return run
+
+
+@pytest.fixture
+def server() -> Iterator[NativeServer]:
+    with native_server() as running:
+        yield running

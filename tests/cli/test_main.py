@@ -87,7 +87,7 @@ def test_standard_input_that_is_no_text_is_said(corral: Corral) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "field"),
-    [(["--temperature", "9"], "temperature"), (["--top-p", "0"], "top_p"), (["--min-p", "2"], "min_p")],
+    [(["--temperature", "999"], "temperature"), (["--top-p", "0"], "top_p"), (["--min-p", "2"], "min_p")],
 )
 def test_a_parameter_out_of_range_is_named(corral: Corral, flags: list[str], field: str) -> None:
     done = corral("run", "smollm2", "hi", *flags)

@@ -1,74 +1,106 @@
-"""One answer of a model in this process: its text as it comes, its end, its timings."""
+"""What is put to a model and what comes back, wherever the model runs: in this process or in a server."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
-from corral.errors import CorralError
-from corral.request import FinishReason, Request, RequestOutput, Usage
+from corral.request import FinishReason, Usage
 
 
-class AnsweringModel(Protocol):
-    """What is needed of a worker.pipeline.Pipeline."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A conversation that waits for its next answer.
 
-    def submit(self, request: Request, on_output: Callable[[RequestOutput | CorralError], None]) -> object: ...
-    def abort(self, request_id: str) -> None: ...
+    Args:
+        messages: {"role", "content"} each.
+        options: by Ollama's names, and only those that the user has chosen; the model's own fill the rest.
+        format: "json", or a JSON schema; None for free text.
+        think: None is as the model does by itself.
+        keep_alive: how long a server keeps the model; None is as the server does by itself.
+    """
+
+    messages: list[dict[str, Any]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    format: str | dict[str, Any] | None = None
+    think: bool | str | None = None
+    keep_alive: str | float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What an answer gained: some text, or some of the thinking before it."""
+
+    text: str = ""
+    thinking: str = ""
 
 
 @dataclass
 class Answer:
-    """What is known of an answer; complete once `stream` has ended."""
+    """What is known of an answer; complete once its stream has ended."""
 
     text: str = ""
+    thinking: str = ""
     finish_reason: FinishReason | None = None
     usage: Usage = field(default_factory=Usage)
+    load_s: float = 0.0
     prompt_s: float = 0.0  # until the first token
-    total_s: float = 0.0
+    eval_s: float = 0.0
+    total_s: float = 0.0  # with the load
+    num_evaluated: int | None = None  # tokens made in eval_s, where that is not all of them
+
+    def add(self, piece: Piece) -> Piece:
+        self.text += piece.text
+        self.thinking += piece.thinking
+        return piece
 
 
-def stream(model: AnsweringModel, request: Request, answer: Answer) -> Iterator[str]:
-    """The pieces of the answer, noted in `answer` too.
+class AnsweringModel(Protocol):
+    """A model that is ready. `name` is as the user gave it."""
 
-    Raises:
-        CorralError: whatever the model says in place of an answer.
-    """
-    outputs: SimpleQueue[RequestOutput | CorralError] = SimpleQueue()
-    started = time.perf_counter()
-    model.submit(request, outputs.put)
-    is_finished = False
-    while not is_finished:
-        output = outputs.get()
-        if isinstance(output, CorralError):
-            raise output
-        answer.total_s = time.perf_counter() - started
-        if output.usage.completion_tokens and not answer.prompt_s:
-            answer.prompt_s = answer.total_s
-        answer.usage, is_finished = output.usage, output.is_finished
-        for delta in output.deltas:
-            answer.finish_reason = delta.finish_reason or answer.finish_reason
-            answer.text += delta.text
-            yield delta.text
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_embedding(self) -> bool:
+        """It makes embeddings and no answers."""
+        ...
+
+    def load(self, keep_alive: str | float | None, options: Mapping[str, Any]) -> None:
+        """Have it ready before the first question. Raises CorralError."""
+        ...
+
+    def stream(self, question: Question, answer: Answer) -> Generator[Piece]:
+        """The answer as it comes, noted in `answer` too; closing it stops the model.
+
+        Raises:
+            CorralError: whatever the model says in place of an answer.
+        """
+        ...
+
+    def embed(self, text: str, *, truncate: bool | None, dimensions: int | None) -> list[float]:
+        """The text's embedding, of length 1. Raises InvalidRequest if the model makes none."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what this process holds for it. Idempotent."""
+        ...
 
 
-def timings(answer: Answer, load_s: float) -> str:
+def timings(answer: Answer) -> str:
     """The lines of --verbose, as Ollama prints them, and the share of the prompt that was cached."""
     usage = answer.usage
-    eval_s = max(answer.total_s - answer.prompt_s, 0.0)
-    # The first token comes with the prompt: the time after it made the others.
-    num_evaluated = max(usage.completion_tokens - 1, 0)
+    num_evaluated = usage.completion_tokens if answer.num_evaluated is None else answer.num_evaluated
     rows = [
-        ("total duration", _duration(load_s + answer.total_s)),
-        ("load duration", _duration(load_s)),
+        ("total duration", _duration(answer.total_s)),
+        ("load duration", _duration(answer.load_s)),
         ("prompt eval count", f"{usage.prompt_tokens} token(s), {usage.cached_tokens} of them cached"),
         ("prompt eval duration", _duration(answer.prompt_s)),
         ("prompt eval rate", _rate(usage.prompt_tokens - usage.cached_tokens, answer.prompt_s)),
         ("eval count", f"{usage.completion_tokens} token(s)"),
-        ("eval duration", _duration(eval_s)),
-        ("eval rate", _rate(num_evaluated, eval_s)),
+        ("eval duration", _duration(answer.eval_s)),
+        ("eval rate", _rate(num_evaluated, answer.eval_s)),
     ]
     return "\n".join(f"{label + ':':<22}{value}" for label, value in rows)
 

@@ -14,7 +14,7 @@ from corral.errors import CorralError, InvalidModelFile
 _UNITS = ((86400, "days"), (3600, "hours"), (60, "minutes"))
 
 
-@click.group("cache", no_args_is_help=True)
+@click.group("cache", short_help="See to the packed weights on disk.", no_args_is_help=True)
 def cache() -> None:
     """Look at the packed weights that are kept on disk, check them, or remove them."""
 

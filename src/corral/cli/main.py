@@ -10,12 +10,30 @@ import sys
 
 import click
 
-from corral.cli import cache, doctor, plan, run, serve, store
+from corral.cli import (
+    cache,
+    completion,
+    copy_remove,
+    create,
+    doctor,
+    list_models,
+    plan,
+    ps,
+    pull,
+    run,
+    search,
+    serve,
+    show,
+    stop,
+    store,
+)
+from corral.cli.launch.verb import launch
 from corral.config import without_blas_threads
 from corral.errors import CorralError
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+ALIASES = {"ls": "list", "start": "serve"}
 
 
 def _show_version(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
@@ -26,29 +44,41 @@ def _show_version(context: click.Context, _: click.Parameter, is_wanted: bool) -
         context.exit()
 
 
-@click.group("corral", no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _App(click.Group):
+    """Knows some verbs by a second name, which help does not list."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # as they are added: what is used most comes first
+
+
+@click.group("corral", cls=_App, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version", "-v", is_flag=True, callback=_show_version, is_eager=True, expose_value=False,
     help="Print the version.",
 )  # fmt: skip
-def app() -> None:
+@click.pass_context
+def app(context: click.Context) -> None:
     """Run large language models on the machine you have: one line to a chat, one line to a server."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
-app.add_command(run.run)
-app.add_command(serve.serve)
-app.add_command(serve.serve, "start")
-app.add_command(plan.plan)
-app.add_command(cache.cache)
-app.add_command(store.store)
-app.add_command(doctor.doctor)
+for verb in (
+    *(run.run, serve.serve, pull.pull, pull.push, create.create, show.show, list_models.list_models, search.search),
+    *(ps.ps, stop.stop, copy_remove.copy, copy_remove.remove, launch, plan.plan, doctor.doctor),
+    *(store.store, cache.cache, completion.completion),
+):
+    app.add_command(verb)
 
 
 def main() -> None:
     """Entry point: every error raised on purpose becomes one line on stderr."""
     without_blas_threads()
     try:
-        sys.exit(app.main(standalone_mode=False))
+        sys.exit(app.main(prog_name="corral", complete_var=completion.COMPLETE_VARIABLE, standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import click
 
 from corral.config import EngineConfig, KvCacheDtype, forced_isa
+from corral.errors import CorralError
 
 ENGINE_DEFAULTS = EngineConfig()
 POSITIVE = click.IntRange(min=1)
@@ -36,7 +37,24 @@ def option(*names: str, **settings: Any) -> Decorator:
     return click.option(*names, **{"show_default": True, "show_envvar": True} | settings)
 
 
-model = click.argument("model", metavar="MODEL")
+def complete_model(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of models that are here and begin so; none if the store cannot be read: a completion says no errors."""
+    from corral.cli.backend import open_backend
+
+    try:
+        names = [model.name for model in open_backend().models()]
+    except CorralError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def model_name(name: str, **settings: Any) -> Decorator:
+    """An argument that names a model, and that a shell can complete."""
+    defaults: dict[str, Any] = {"metavar": "MODEL", "shell_complete": complete_model}
+    return click.argument(name, **defaults | settings)
+
+
+model = model_name("model")
 max_model_len = option(
     "--max-model-len", "--ctx-size", type=POSITIVE, envvar="CORRAL_MAX_MODEL_LEN", metavar="TOKENS",
     help="Longest context; by default the model's own limit, or what fits into memory.",

@@ -9,12 +9,12 @@ import click
 
 from corral.cli import options
 from corral.cli.options import engine_config, option
-from corral.cli.terminal import download_progress
+from corral.cli.progress import show_status
 from corral.config import KvCacheDtype
 from corral.errors import InsufficientMemory
 
 
-@click.command("plan")
+@click.command("plan", short_help="Say what memory a model will take.")
 @options.model
 @options.max_model_len
 @options.max_num_seqs
@@ -32,7 +32,7 @@ def plan(
 ) -> None:
     """Say what weights and KV cache will take, and which context and how many users fit.
 
-    MODEL is a name of the catalog (smollm2) or the path of a .gguf file. Exits with 1 if the model does not fit into
+    MODEL is any name that `corral run` takes, or the path of a .gguf file. Exits with 1 if the model does not fit into
     the memory that is free.
     """
     from corral.model.architectures import read_config
@@ -46,7 +46,7 @@ def plan(
         kv_cache_dtype=kv_cache_dtype,
         max_num_seqs=max_num_seqs,
     )
-    with download_progress() as on_status:
+    with show_status() as on_status:
         path = resolve(model, on_status).path
     gguf = open_gguf(path)
     try:

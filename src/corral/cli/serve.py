@@ -10,8 +10,9 @@ import click
 from click.core import ParameterSource
 
 from corral.cli.options import engine_config
+from corral.cli.progress import show_status
 from corral.cli.serve_options import Address, serve_options
-from corral.cli.terminal import download_progress, warn
+from corral.cli.terminal import warn
 from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig, unused_ollama_settings
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _resolve(names: Sequence[str]) -> list[LocalModel]:
     """The models, downloaded if need be."""
     from corral.store import resolve
 
-    with download_progress() as on_status:
+    with show_status() as on_status:
         return [resolve(name, on_status) for name in names]
 
 

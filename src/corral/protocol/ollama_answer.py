@@ -104,6 +104,7 @@ class AnswerEncoder:
             "total_duration": timings.total,
             "load_duration": timings.load,
             "prompt_eval_count": usage.prompt_tokens,
+            "prompt_cached_count": usage.cached_tokens,  # Corral's own: of prompt_eval_count
             "prompt_eval_duration": timings.prompt,
             "eval_count": usage.completion_tokens,
             "eval_duration": timings.answer,

@@ -32,14 +32,10 @@ def packed_layout() -> int:
     """Number of the layout of packed matrices; what packed_tensor gave under another one must not be mapped."""
 
 def quantize(type: int, values: npt.NDArray[np.float32]) -> bytes:  # noqa: A002
-    """`values` as blocks of a GGUF tensor type, row by row. Releases the GIL; any number of threads may call it.
-
-    Args:
-        type: id of Q4_0, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K.
-        values: [rows, cols], cols a multiple of the type's block.
+    """`values` [rows, cols] as blocks of Q4_0, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K, whose id `type` is. Releases the GIL.
 
     Raises:
-        ValueError: another type, rows of a wrong length, NaN or infinity.
+        ValueError: another type, cols no multiple of its block, NaN or infinity.
     """
 
 class DecoderConfig:

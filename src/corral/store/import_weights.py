@@ -118,7 +118,7 @@ class WeightImporter:
         folder = self._library.root / BLOBS
         with storing(folder):
             make_folder(folder)
-        path = folder / f"{PARTIAL}-{secrets.token_hex(8)}"
+        path = folder / f"sha256-{secrets.token_hex(32)}{PARTIAL}"  # as prune knows what is under way
         try:
             yield path
         finally:

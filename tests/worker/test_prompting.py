@@ -89,7 +89,7 @@ def test_a_suffix_by_the_template() -> None:
     request = Request("r", prompt="a", suffix="b")
     assert text_of(prompting(FILLS).prepare(request)) == "a<gap>b"
     assert text_of(prompting(FILLS).prepare(chat("x", "y", "a", suffix="b"))) == "a<gap>b"
-    with pytest.raises(InvalidRequest, match='^"tiny" does not support insert$'):
+    with pytest.raises(InvalidRequest, match=r'^"tiny" does not support insert$'):
         prompting().prepare(request)
 
 
@@ -143,8 +143,8 @@ def test_a_template_that_wants_a_user_first_gets_one() -> None:
     prompt = prompting(strict, limit=100).prepare(chat(*contents, overflow=Overflow.DROP_OLDEST))
     assert prompt.dropped_messages % 2 == 0
     assert len(prompt.ids) < 100
+    bad = Request("r", messages=[{"role": "assistant", "content": "x"}], overflow=Overflow.DROP_OLDEST)
     with pytest.raises(InvalidRequest, match="user first"):
-        bad = Request("r", messages=[{"role": "assistant", "content": "x"}], overflow=Overflow.DROP_OLDEST)
         prompting(strict).prepare(bad)
 
 

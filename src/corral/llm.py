@@ -34,6 +34,7 @@ class CompletionOutput:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     stop_reason: str | int | None
+    thinking: str = ""  # what the model wrote before its answer, for itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,7 @@ class _Collector:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
+        self._thinking: list[list[str]] = [[] for _ in range(request.sampling.n)]
         self._token_ids: list[list[int]] = [[] for _ in range(request.sampling.n)]
         self._ends: list[tuple[FinishReason, str | int | None]] = [(FinishReason.ABORT, None)] * request.sampling.n
         self._usage = Usage()
@@ -201,6 +203,7 @@ class _Collector:
     def add(self, output: RequestOutput) -> None:
         for delta in output.deltas:
             self._texts[delta.index].append(delta.text)
+            self._thinking[delta.index].append(delta.thinking)
             self._token_ids[delta.index].extend(delta.token_ids)
             if delta.finish_reason is not None:
                 self._ends[delta.index] = (delta.finish_reason, delta.stop_reason)
@@ -209,7 +212,7 @@ class _Collector:
     def completion(self) -> Completion:
         request = self._request
         outputs = [
-            CompletionOutput(index, "".join(texts), tuple(token_ids), *end)
+            CompletionOutput(index, "".join(texts), tuple(token_ids), *end, thinking="".join(self._thinking[index]))
             for index, (texts, token_ids, end) in enumerate(zip(self._texts, self._token_ids, self._ends, strict=True))
         ]
         prompt = request.messages if request.prompt is None else request.prompt

@@ -53,6 +53,7 @@ class CompletionOutput:
     finish_reason: FinishReason
     stop_reason: str | int | None
     logprobs: tuple[TokenLogprob, ...] = ()
+    thinking: str = ""  # what the model wrote before its answer, for itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +258,7 @@ class _Collector:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._texts: list[list[str]] = [[] for _ in range(request.sampling.n)]
+        self._thinking: list[list[str]] = [[] for _ in range(request.sampling.n)]
         self._token_ids: list[list[int]] = [[] for _ in range(request.sampling.n)]
         self._logprobs: list[list[TokenLogprob]] = [[] for _ in range(request.sampling.n)]
         self._ends: list[tuple[FinishReason, str | int | None]] = [(FinishReason.ABORT, None)] * request.sampling.n
@@ -265,6 +267,7 @@ class _Collector:
     def add(self, output: RequestOutput) -> None:
         for delta in output.deltas:
             self._texts[delta.index].append(delta.text)
+            self._thinking[delta.index].append(delta.thinking)
             self._token_ids[delta.index].extend(delta.token_ids)
             self._logprobs[delta.index].extend(delta.logprobs)
             if delta.finish_reason is not None:
@@ -274,7 +277,9 @@ class _Collector:
     def completion(self) -> Completion:
         request = self._request
         outputs = [
-            CompletionOutput(index, "".join(texts), tuple(token_ids), *end, tuple(logprobs))
+            CompletionOutput(
+                index, "".join(texts), tuple(token_ids), *end, tuple(logprobs), "".join(self._thinking[index])
+            )
             for index, (texts, token_ids, end, logprobs) in enumerate(
                 zip(self._texts, self._token_ids, self._ends, self._logprobs, strict=True)
             )

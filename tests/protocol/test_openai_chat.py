@@ -275,3 +275,15 @@ def test_whole_answer() -> None:
     found = [(c["index"], c["message"]["role"], c["message"]["content"], c["finish_reason"]) for c in reply["choices"]]
     assert found == [(0, "assistant", "ac", "stop"), (1, "assistant", "b", "length")]
     assert reply["usage"]["total_tokens"] == 9
+
+
+def test_thinking_is_not_lost() -> None:
+    call = parse_chat({"model": "m", "messages": [{"role": "user", "content": "x"}]})
+    output = RequestOutput("r", (Delta(0, "Yes", (1,), FinishReason.STOP, thinking="hm"),), is_finished=True)
+    streamed = ChatStream(call, "m", 1).encode(output)
+    assert b'"delta":{"reasoning_content":"hm"}' in streamed
+    assert streamed.index(b"reasoning_content") < streamed.index(b'"content":"Yes"')
+    answers = Answers(1)
+    answers.add(output)
+    message = encode_chat_answer(call, answers, "m", 1)["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("hm", "Yes")

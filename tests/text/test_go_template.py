@@ -65,7 +65,8 @@ def test_a_suffix() -> None:
 
 def test_what_users_and_tools_write_never_becomes_a_control_token() -> None:
     template = GoTemplate(
-        "{{ range .Messages }}<|im_start|>{{ .Content }}{{ range .ToolCalls }}{{ .Function.Arguments }}{{ end }}{{ end }}",
+        "{{ range .Messages }}<|im_start|>{{ .Content }}{{ range .ToolCalls }}"
+        "{{ .Function.Arguments }}{{ end }}{{ end }}",
         control_texts={"<|im_start|>", "[X]"},
     )
     message = {

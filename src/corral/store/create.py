@@ -84,9 +84,8 @@ class _Builder:
         base = self._replaced(base, SYSTEM, spec.system)
         base = self._with_parameters(base)
         base = self._replaced(base, MESSAGES, _json(list(spec.messages)) if spec.messages else None)
-        if spec.licenses:
-            base = [layer for layer in base if layer.media_type != LICENSE]
-            base += [self._small(text, LICENSE) for text in spec.licenses]
+        licences = [self._small(text, LICENSE) for text in spec.licenses]
+        base += [layer for layer in licences if layer not in base]
         ordered = sorted(base, key=lambda layer: _ORDER.index(layer.media_type) if layer.media_type in _ORDER else 99)
         for layer in ordered:
             self.library.hold(layer.digest)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from corral.errors import InvalidRequest
 from corral.text.tokenizer import Tokenizer
 
+_COUNTED = 256 << 10  # characters: of longer texts it is not worth the time to count all tokens that are left out
 _KEPT = 4  # tokens at the beginning of a prompt that is cut: BOS and what follows it (Ollama's num_keep)
 
 _T = TypeVar("_T")
@@ -111,7 +112,7 @@ def _shortened(message: Message, limit: int, tokenizer: Tokenizer) -> Message:
 def _tail(text: str, limit: int, tokenizer: Tokenizer) -> str:
     """The end of a hopelessly long text, no shorter than what can be kept of it: the rest need not be encoded."""
     longest = limit * tokenizer.longest_token
-    return text[len(text) - longest :] if len(text) > longest else text
+    return text[len(text) - longest :] if len(text) > max(longest, _COUNTED) else text
 
 
 def _content(message: Message) -> str:

@@ -32,7 +32,7 @@ def packed_layout() -> int:
     """Number of the layout of packed matrices; what packed_tensor gave under another one must not be mapped."""
 
 def quantize(type: int, values: npt.NDArray[np.float32]) -> bytes:  # noqa: A002
-    """`values` [rows, cols] as blocks of Q4_0, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K, whose id `type` is; without the GIL.
+    """`values` [rows, cols] as blocks of Q4_0, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K or Q6_K, by id `type`; without the GIL.
     Raises ValueError for another type, cols that are no multiple of its block, NaN and infinity."""
 
 class DecoderConfig:

@@ -94,7 +94,6 @@ def test_the_modelfile_fills_what_the_user_left_open() -> None:
     assert (request.template, request.adapter, request.think, request.max_context) == ("T", "a.gguf", "high", 64)
     sampling = request.sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.stop) == (0.7, 5, 0.9, ("x",))
-    assert request.overflow is Overflow.DROP_OLDEST
     own = [{"role": "system", "content": "mine"}, HELLO]
     assert make_request(LocalModel("m", Path("m"), system="S"), Question(own)).messages == own
 
@@ -121,3 +120,13 @@ def test_embeddings_are_floats() -> None:
     model = InProcessModel("m", LocalModel("m", Path("m")), Scripted(), load_s=0.0)
     assert model.embed("text", truncate=None, dimensions=None) == [1.0, -0.5]
     assert not model.is_embedding
+
+
+def test_old_messages_may_be_left_out_but_not_the_only_one() -> None:
+    def overflow(*messages: dict[str, str]) -> Overflow:
+        return make_request(LocalModel("m", Path("m")), Question(list(messages))).overflow
+
+    system = {"role": "system", "content": "s"}
+    assert overflow(HELLO) is Overflow.REFUSE
+    assert overflow(system, HELLO) is Overflow.REFUSE
+    assert overflow(HELLO, {"role": "assistant", "content": "a"}, HELLO) is Overflow.DROP_OLDEST

@@ -148,6 +148,7 @@ def test_run_asks_the_server(remote: Remote, server: NativeServer) -> None:
             "options": {"temperature": 0.5},
             "think": True,
             "keep_alive": "10m",
+            "truncate": False,
             "stream": True,
         }
     ]

@@ -39,6 +39,7 @@ def test_every_error_class_has_a_reply() -> None:
     arguments: dict[type, tuple[object, ...]] = {
         errors.InvalidModelFile: ("path", 0, "fault"),
         errors.InvalidManifest: ("origin", "fault"),
+        errors.InvalidModelfile: ("fault", 3),
         errors.InvalidVocabulary: ("key", "fault"),
     }
     for cls in classes:

@@ -56,7 +56,8 @@ def test_a_stream(server: NativeServer, path: str) -> None:
     assert [line["done"] for line in lines] == [False, False, True]
     last = lines[-1]
     context = {"context"} if path == GENERATE else set()
-    assert set(last) == {"model", "created_at", content, "done", "done_reason"} | DURATIONS | COUNTS | context
+    ours = {"prompt_cached_count"}
+    assert set(last) == {"model", "created_at", content, "done", "done_reason"} | DURATIONS | COUNTS | context | ours
     assert all(isinstance(last[name], int) and last[name] > 0 for name in DURATIONS)
     assert last["load_duration"] == 1_500_000_000
     assert (last["model"], last["done_reason"], last["prompt_eval_count"], last["eval_count"]) == ("tiny", "stop", 3, 2)

@@ -88,6 +88,10 @@ def test_errors_cross_as_the_same_class_with_all_they_say(cls: type[errors.Corra
         error: errors.CorralError = errors.InvalidModelFile("/a.gguf", 17, "torn")
     elif cls is errors.InvalidVocabulary:
         error = errors.InvalidVocabulary("tokenizer.ggml.tokens", "torn")
+    elif cls is errors.InvalidManifest:
+        error = errors.InvalidManifest("origin", "torn")
+    elif cls is errors.InvalidModelfile:
+        error = errors.InvalidModelfile("torn", 3)
     elif cls is errors.QueueFull:
         error = errors.QueueFull("full", retry_after_s=9)
     elif issubclass(cls, errors.InvalidRequest):

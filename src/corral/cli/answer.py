@@ -27,6 +27,11 @@ class Question:
     think: bool | str | None = None
     keep_alive: str | float | None = None
 
+    @property
+    def may_drop(self) -> bool:
+        """Whether something may be left out of a conversation that is too long: old messages, never the only one."""
+        return sum(message["role"] != "system" for message in self.messages) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -100,7 +100,7 @@ def make_request(local: LocalModel, question: Question) -> Request:
         sampling=sampling_of(check_options({**local.parameters, **question.options})),
         think=question.think,
         max_context=context_of(question.options),
-        overflow=Overflow.DROP_OLDEST,
+        overflow=Overflow.DROP_OLDEST if question.may_drop else Overflow.REFUSE,
     )
     return apply(local, request)
 

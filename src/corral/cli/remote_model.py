@@ -55,6 +55,7 @@ class RemoteModel:
             "format": question.format,
             "think": question.think,
             "keep_alive": question.keep_alive,
+            "truncate": None if question.may_drop else False,
             "stream": True,
         }
         is_done = False

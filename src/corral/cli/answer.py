@@ -30,7 +30,7 @@ class Question:
     @property
     def may_drop(self) -> bool:
         """Whether something may be left out of a conversation that is too long: old messages, never the only one."""
-        return sum(message["role"] != "system" for message in self.messages) > 1
+        return len([message for message in self.messages if message["role"] != "system"]) > 1
 
 
 @dataclass(frozen=True, slots=True)

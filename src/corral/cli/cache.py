@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import click
 
+from corral.cli import human
 from corral.cli.options import option
 from corral.errors import CorralError, InvalidModelFile
 
@@ -81,7 +82,7 @@ def _name(model: str | None) -> str:
     """A model's name without what steers a terminal: it comes from a file."""
     if model is None:
         return "(unusable)"
-    return "".join(character if character.isprintable() else "?" for character in model)
+    return human.printable(model)
 
 
 def _size(num_bytes: int) -> str:

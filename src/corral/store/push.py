@@ -90,8 +90,7 @@ class _Upload:
         self._tell(self.layer.size)
 
     def _tell(self, done: int) -> None:
-        digest = self.layer.digest
-        self.on_status(Status(f"pushing {digest.removeprefix('sha256:')[:12]}", digest, self.layer.size, done))
+        self.on_status(Status(f"pushing {self.layer.hex[:12]}", self.layer.digest, self.layer.size, done))
 
     def _is_there(self) -> bool:
         return self.registry.ask("HEAD", self.registry.url("blobs", self.layer.digest)).is_success

@@ -29,7 +29,6 @@ _MAX_RENAMES = 5
 _MAX_LISTING_BYTES = 64 << 20
 _MAX_SIDECAR_BYTES = 1 << 20
 _SIDECARS = {"template": TEMPLATE, "system": SYSTEM, "params": PARAMS}
-HOSTS = ("hf.co", "huggingface.co")
 
 
 @dataclass(frozen=True, slots=True)

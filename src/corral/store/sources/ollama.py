@@ -83,7 +83,7 @@ def _fetch(registry: Registry, puller: Puller, layer: Layer) -> None:
     url = registry.url("blobs", layer.digest)
     for is_last in (False, True):
         headers = tuple(registry.headers().items())
-        remote = Remote(str(url), layer.digest, layer.size, layer.digest.removeprefix("sha256:"), headers=headers)
+        remote = Remote(str(url), layer.digest, layer.size, layer.hex, headers=headers)
         try:
             puller.fetch(registry.client, remote, layer.media_type)
             return

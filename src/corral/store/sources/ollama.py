@@ -6,12 +6,12 @@ import hashlib
 import json
 
 from corral.errors import DigestMismatch, DownloadError, ModelNotFound, UnsupportedModel
-from corral.store.download import Remote
 from corral.store.manifest import CONFIG, MAX_MANIFEST_BYTES, MODEL, Layer, Manifest, parse_manifest
 from corral.store.names import ModelName
 from corral.store.pulling import Puller
 from corral.store.registry import MANIFEST_HEADERS, Registry, open_registry, told
-from corral.store.transfer import AccessRefused
+from corral.store.transport.download import Remote
+from corral.store.transport.transfer import AccessRefused
 
 _MAX_CONFIG_BYTES = 4 << 20
 

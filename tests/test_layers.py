@@ -19,20 +19,20 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"_native"},
     "text": {"_native"},  # takes a plain mapping of metadata
     "engine": {"_native", "model"},
-    "worker": {"_native", "model", "text", "engine"},
-    "llm": {"worker", "store", "engine", "model"},
+    "worker": {"model", "text", "engine"},
+    "llm": {"worker", "store"},
     "store": {"model.gguf", "model.convert", "model.quantize", "text.templates"},  # the last three for create alone
     "protocol": set(),
-    "server": {"protocol", "worker", "engine", "model", "store"},
+    "server": {"protocol", "worker", "model", "store"},
     "compare": set(),  # talks HTTP only
-    "cli": {"server", "protocol", "worker", "llm", "model", "store", "engine", "compare"},
+    "cli": {"server", "protocol", "worker", "model", "store"},
     "__init__": {"llm"},
     "__main__": {"cli"},
 }
 INTS_ONLY = {"engine/sequence.py", "engine/block_pool.py", "engine/scheduler.py", "engine/budget.py"}
 TOUCH_NATIVE = {
     *("engine/embedding_runner.py", "engine/logprobs.py", "engine/model_runner.py", "engine/sampler.py"),
-    *("model/adapter.py", "model/cpu.py", "model/weights.py", "model/plan.py"),
+    *("model/adapter.py", "model/cpu.py", "model/weights.py"),
     *("model/gguf.py", "model/gguf_reader.py", "model/metadata.py", "model/quantize.py"),
     *("text/byte_level.py", "text/vocabulary.py"),
 }

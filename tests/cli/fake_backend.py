@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from corral.cli.backend import ListedModel, ModelCard
+from corral.cli.model_card import ListedModel, ModelCard
 from corral.errors import CorralError, ModelNotFound
 from corral.store.status import OnStatus, Status
 

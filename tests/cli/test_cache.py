@@ -38,7 +38,7 @@ def load(corral: Corral, model: Path, *flags: str, env: dict[str, str] | None = 
 def test_an_empty_cache(corral: Corral, home: Path) -> None:
     assert corral("cache", "list").stdout == b""
     assert json.loads(corral("cache", "list", "--json").stdout) == []
-    assert corral("cache", "clear").stdout == b"0 removed, 0.0 MiB freed\n"
+    assert corral("cache", "clear").stdout == b"0 removed, 0 B freed\n"
     assert corral("cache", "verify").returncode == 0
     assert not home.exists()
 

@@ -93,8 +93,8 @@ def test_a_busy_machine_is_told_to_rest() -> None:
 @pytest.mark.parametrize(
     ("free", "level", "words"),
     [
-        (100 << 20, Level.FAIL, "0.1 GiB free"),
-        (600 << 20, Level.WARN, "0.6 GiB free"),
+        (100 << 20, Level.FAIL, "100.0 MiB free"),
+        (600 << 20, Level.WARN, "600.0 MiB free"),
         (8 * GIB, Level.OK, "models up to"),
         (2 * GIB, Level.OK, "(1.0 GiB)"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from corral.store.http_client import Patience
+from corral.store.transport.client import Patience
 from tests.support.fake_hub import FakeHub, FakeIndex, fake_hub, fake_index
 from tests.support.fake_registry import FakeRegistry, fake_registry
 from tests.support.gguf_writer import TinyModel, write_tiny_gguf

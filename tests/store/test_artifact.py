@@ -15,8 +15,8 @@ import pytest
 from corral.errors import CorralError, DigestMismatch, DiskFull, DownloadError
 from corral.store.artifact import obtain
 from corral.store.catalog import Artifact, HubFile, WheelParts
-from corral.store.http_client import Patience
 from corral.store.sources import huggingface
+from corral.store.transport.client import Patience
 from tests.store.conftest import use_hub
 from tests.support.fake_hub import FakeHub, FakeIndex, Handler, LocalServer, black_hole, make_wheel, refused_url
 

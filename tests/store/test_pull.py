@@ -18,13 +18,13 @@ from corral.errors import (
     InvalidModelName,
     ModelNotFound,
 )
-from corral.store.http_client import Patience
 from corral.store.library import Library
 from corral.store.manifest import MODEL
 from corral.store.names import parse_name
 from corral.store.pull import pull
 from corral.store.status import Status
 from corral.store.stored_model import StoredModel
+from corral.store.transport.client import Patience
 from corral.store.verify import verify
 from tests.store.conftest import tiny_gguf
 from tests.support.fake_hub import FakeHub, FakeIndex, FileRoute, LocalServer, make_wheel, refused_url

@@ -19,7 +19,7 @@ import pytest
 from corral.store.library import Library
 from corral.store.manifest import MODEL, SYSTEM, TEMPLATE
 from corral.store.names import parse_name
-from corral.store.ranges import arrived_bytes, state_path
+from corral.store.transport.ranges import arrived_bytes, state_path
 from corral.store.verify import verify
 from tests.store.conftest import tiny_gguf
 from tests.support.fake_registry import FakeRegistry
@@ -27,8 +27,8 @@ from tests.support.fake_registry import FakeRegistry
 # Imports once, then pulls in a process of its own for every line: most of the time is spent in pulls.
 NURSERY = """
 import os, sys, traceback
-from corral.store.download import Streams
-from corral.store.http_client import Patience, open_client
+from corral.store.transport.download import Streams
+from corral.store.transport.client import Patience, open_client
 from corral.store.pull import pull
 from corral.store import artifact, model_config, pulling, sources
 from corral.store.sources import file, huggingface, ollama, url, wheel

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from corral.errors import DownloadError, InvalidModelName, ModelNotFound
-from corral.store.http_client import Patience
 from corral.store.library import Library
 from corral.store.manifest import MODEL, SYSTEM
 from corral.store.names import parse_name
 from corral.store.push import push
 from corral.store.status import Status
+from corral.store.transport.client import Patience
 from tests.store.conftest import tiny_gguf
 from tests.store.test_pull import quick_pull
 from tests.support.fake_hub import Handler, refused_url

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import numpy.typing as npt
 
 from corral.model.tensor_type import TensorType
-from tests.support.gguf_writer import add_value
+from tests.support.gguf_writer import write_gguf
 from tests.support.random_blocks import random_matrix
 from tests.text.toy_vocabulary import wordpiece_metadata
 
@@ -70,21 +69,8 @@ class TinyEncoder:
 def write_tiny_encoder(path: Path, model: TinyEncoder | None = None) -> Path:
     """Writes the file and returns its path."""
     model = model or TinyEncoder()
-    writer = gguf.GGUFWriter(path, model.family)
-    for key, value in model.metadata().items():
-        add_value(writer, key, value)
-    for name, tensor_type, data in random_tensors(model):
-        if name in model.skip:
-            continue
-        if tensor_type is TensorType.F32:
-            writer.add_tensor(name, data)
-        else:
-            writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType(int(tensor_type)))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    tensors = (tensor for tensor in random_tensors(model) if tensor[0] not in model.skip)
+    return write_gguf(path, model.family, model.metadata(), tensors)
 
 
 def random_tensors(model: TinyEncoder) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,23 @@ class TinyModel:
 def write_tiny_gguf(path: Path, model: TinyModel | None = None, *, split_max_tensors: int = 0) -> Path:
     """Writes the file and returns its path; with `split_max_tensors`, files STEM-00001-of-0000N.gguf beside it."""
     model = model or TinyModel()
-    writer = gguf.GGUFWriter(path, model.family, split_max_tensors=split_max_tensors)
-    for key, value in model.metadata().items():
+    tensors = (tensor for tensor in random_tensors(model) if tensor[0] not in model.skip)
+    return write_gguf(path, model.family, model.metadata(), tensors, split_max_tensors=split_max_tensors)
+
+
+def write_gguf(
+    path: Path,
+    family: str,
+    metadata: Mapping[str, object],
+    tensors: Iterable[tuple[str, TensorType, npt.NDArray[Any]]],
+    *,
+    split_max_tensors: int = 0,
+) -> Path:
+    """Writes the file by the reference writer and returns its path; quantised tensors come as their blocks' bytes."""
+    writer = gguf.GGUFWriter(path, family, split_max_tensors=split_max_tensors)
+    for key, value in metadata.items():
         add_value(writer, key, value)
-    for name, tensor_type, data in random_tensors(model):
-        if name in model.skip:
-            continue
+    for name, tensor_type, data in tensors:
         if tensor_type is TensorType.F32:
             writer.add_tensor(name, data)
         else:

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from corral.cli.address import NotConnected, ServerAddress, is_corral, not_connected, server_address
 
 if TYPE_CHECKING:
+    from corral.cli.model_card import ListedModel, ModelCard
     from corral.cli.native_client import NativeClient
     from corral.store.create import CreateSpec
     from corral.store.status import OnStatus
-
-
-@dataclass(frozen=True, slots=True)
-class ListedModel:
-    """A model as `list` tells of it; `digest` is the manifest's, in hex, `details` are as in /api/tags."""
-
-    name: str
-    digest: str
-    size: int
-    modified_at: datetime | None
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """All that `show` tells; the fields are those of /api/show."""
-
-    details: dict[str, Any] = field(default_factory=dict)
-    capabilities: tuple[str, ...] = ()
-    parameters: str = ""  # a line each, the name padded
-    template: str = ""
-    system: str = ""
-    license: str = ""
-    modelfile: str = ""
-    requires: str = ""
-    model_info: dict[str, Any] = field(default_factory=dict)
-    projector_info: dict[str, Any] = field(default_factory=dict)
-    tensors: tuple[dict[str, Any], ...] = ()
 
 
 class Backend(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import click
 
+from corral.cli import human
 from corral.cli.options import option
 from corral.errors import CorralError, InvalidModelFile
 
@@ -23,6 +24,7 @@ def cache() -> None:
 @option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
 def list_cached(*, as_json: bool) -> None:
     """List the models whose packed weights are on disk, the one used last first."""
+    from corral.model.memory import size_text
     from corral.model.packed_cache import PackedCache
 
     entries = PackedCache().entries()
@@ -32,7 +34,7 @@ def list_cached(*, as_json: bool) -> None:
     rows = [("MODEL", "SIZE", "LAST USED", "FILE")]
     now = time.time()
     rows += [
-        (_name(entry.model), _size(entry.num_bytes), _age(now - entry.last_used_s), entry.path.name)
+        (_name(entry.model), size_text(entry.num_bytes), _age(now - entry.last_used_s), entry.path.name)
         for entry in entries
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -68,24 +70,21 @@ def verify() -> None:
 @cache.command("clear")
 def clear() -> None:
     """Remove all packed weights; the next load of a model makes its own again."""
+    from corral.model.memory import size_text
     from corral.model.packed_cache import PackedCache
 
     try:
         entries = PackedCache().clear()
     except OSError as error:
         raise CorralError(f"the cache cannot be cleared: {error}") from error
-    click.echo(f"{len(entries)} removed, {_size(sum(entry.num_bytes for entry in entries))} freed")
+    click.echo(f"{len(entries)} removed, {size_text(sum(entry.num_bytes for entry in entries))} freed")
 
 
 def _name(model: str | None) -> str:
     """A model's name without what steers a terminal: it comes from a file."""
     if model is None:
         return "(unusable)"
-    return "".join(character if character.isprintable() else "?" for character in model)
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / (1 << 30):.2f} GiB" if num_bytes >= 1 << 30 else f"{num_bytes / (1 << 20):.1f} MiB"
+    return human.printable(model)
 
 
 def _age(seconds: float) -> str:

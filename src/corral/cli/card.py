@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from corral.cli import human
-from corral.cli.backend import ModelCard
+from corral.cli.model_card import ModelCard
 
 _MAX_LINES = 2  # of the system message and of the licence
 _MAX_ITEMS = 3  # of an array

@@ -18,7 +18,7 @@ import psutil
 
 from corral.config import DEFAULT_PORT, cache_home, data_home, forced_isa, has_https_proxy
 from corral.model.cpu import active_isa, available_isas, usable_cpus
-from corral.model.memory import read_memory
+from corral.model.memory import read_memory, size_text
 from corral.store.catalog import CATALOG
 
 BUSY_SHARE = 0.5  # of the CPUs, by the load average
@@ -136,13 +136,13 @@ def check_memory(free: int | None = None, total: int | None = None) -> Finding:
     """What is free, and the largest model of the catalog that it holds."""
     status = read_memory()
     free, total = status.free if free is None else free, status.total if total is None else total
-    text = f"{_gib(free)} free of {_gib(total)}"
+    text = f"{size_text(free)} free of {size_text(total)}"
     if free < MIN_FREE_MEMORY:
         advice = "stop other programs or raise the container's memory limit; the smallest models need about 1 GiB"
         return Finding("memory", Level.FAIL if free < MIN_FREE_MEMORY // 4 else Level.WARN, text, advice)
     fitting = [entry for entry in CATALOG if entry.artifact.size_bytes < MEMORY_SHARE * free]
     largest = max(fitting, key=lambda entry: entry.artifact.size_bytes, default=None)
-    holds = f"; holds models up to {largest.names[-1]} ({_gib(largest.artifact.size_bytes)})" if largest else ""
+    holds = f"; holds models up to {largest.names[-1]} ({size_text(largest.artifact.size_bytes)})" if largest else ""
     return Finding("memory", Level.OK, text + holds)
 
 
@@ -175,16 +175,16 @@ def check_swap() -> Finding:
     """Weights that are swapped out make every token wait for the disk."""
     swap = psutil.swap_memory()
     if swap.total and swap.percent > 50:
-        text = f"{_gib(swap.used)} of {_gib(swap.total)} in use: the machine has been short of memory"
+        text = f"{size_text(swap.used)} of {size_text(swap.total)} in use: the machine has been short of memory"
         return Finding("swap", Level.WARN, text, "stop other programs, or take smaller models")
-    return Finding("swap", Level.OK, f"{_gib(swap.used)} in use" if swap.total else "none")
+    return Finding("swap", Level.OK, f"{size_text(swap.used)} in use" if swap.total else "none")
 
 
 def check_disk(subject: str, folder: Path) -> Finding:
     """Room for models, and for their packed weights."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    text = f"{folder}: {_gib(free)} free"
+    text = f"{folder}: {size_text(free)} free"
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         advice = f"make {existing} a folder you can write to, or set CORRAL_HOME and CORRAL_CACHE to folders of yours"
         return Finding(
@@ -244,7 +244,3 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
-
-
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / (1 << 30):.1f} GiB"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from corral.cli.backend import ListedModel, ModelCard
+from corral.cli.model_card import ListedModel, ModelCard
 from corral.errors import ModelNotFound
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corral.cli.backend import ListedModel, ModelCard
+from corral.cli.model_card import ListedModel, ModelCard
 from corral.errors import CorralError, DownloadError
 from corral.store.status import OnStatus, Status
 

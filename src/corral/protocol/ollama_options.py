@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from corral.errors import InvalidRequest
+from corral.model_parameters import FLOATS, INTEGERS, TEXTS, UNUSED_BOOLEANS, UNUSED_FLOATS, UNUSED_INTEGERS
 from corral.sampling_params import SamplingParams
 
 NUM_PREDICT_CONTEXTS = 10  # an endless answer ends after this many contexts
@@ -27,18 +28,6 @@ DEFAULTS: dict[str, Any] = {
     "top_k": 40,
     "top_p": 0.9,
 }
-_INTEGERS = frozenset({"num_ctx", "num_predict", "repeat_last_n", "seed", "top_k"})
-_FLOATS = frozenset({"frequency_penalty", "min_p", "presence_penalty", "repeat_penalty", "temperature", "top_p"})
-# Ollama's own, but about its runner or about samplers that it no longer has: read for their type, then told as ignored.
-_IGNORED_TYPES = {
-    "integer": frozenset(
-        {"draft_num_predict", "main_gpu", "mirostat", "num_batch", "num_gpu", "num_gqa", "num_keep", "num_thread"}
-    ),
-    "float32": frozenset({"mirostat_eta", "mirostat_tau", "tfs_z", "typical_p"}),
-    "boolean": frozenset(
-        {"f16_kv", "logits_all", "low_vram", "numa", "penalize_newline", "use_mlock", "use_mmap", "vocab_only"}
-    ),
-}
 _HEADER_SAFE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -56,28 +45,28 @@ def ignored_options(options: Mapping[str, Any]) -> tuple[str, ...]:
 
     A name that no header can carry shows as "?".
     """
-    used = _INTEGERS | _FLOATS | {"stop"}
+    used = INTEGERS | FLOATS | TEXTS
     names = [name if _HEADER_SAFE.fullmatch(name) else "?" for name in options if name not in used]
     return tuple(dict.fromkeys(names))[:MAX_IGNORED]
 
 
 def _check(name: str, value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name in _INTEGERS or name in _IGNORED_TYPES["integer"]:
+    if name in INTEGERS | UNUSED_INTEGERS:
         if not is_number or value != value // 1:
             _refuse(name, "integer")
         return int(value)
-    if name in _FLOATS or name in _IGNORED_TYPES["float32"]:
+    if name in FLOATS | UNUSED_FLOATS:
         if not is_number or not abs(value) <= _MAX_FLOAT:
             _refuse(name, "float32")
         return float(value)
-    if name in _IGNORED_TYPES["boolean"] and not isinstance(value, bool):
+    if name in UNUSED_BOOLEANS and not isinstance(value, bool):
         _refuse(name, "boolean")
-    if name == "stop":
+    if name in TEXTS:
         if not isinstance(value, list):
             _refuse(name, "array")
         if not all(isinstance(item, str) for item in value):
-            raise InvalidRequest('option "stop" must be of an array of strings', param="options.stop")
+            raise InvalidRequest(f'option "{name}" must be of an array of strings', param=f"options.{name}")
     return value
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from corral.errors import CorralError, DiskFull, DownloadError
 from corral.store.catalog import Artifact
-from corral.store.download import Progress, Streams, discard
-from corral.store.http_client import Patience
 from corral.store.lock import file_lock
 from corral.store.sources import huggingface, wheel
+from corral.store.transport.client import Patience
+from corral.store.transport.download import Progress, Streams, discard
 
 
 def obtain(

@@ -37,6 +37,11 @@ class Layer:
     size: int
     from_: str = ""
 
+    @property
+    def hex(self) -> str:
+        """The digest's 64 hex digits."""
+        return self.digest.removeprefix("sha256:")
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -53,7 +58,7 @@ class Manifest:
     @property
     def digests(self) -> frozenset[str]:
         """Hex digests of all that it names."""
-        return frozenset(layer.digest.removeprefix("sha256:") for layer in self.all_layers)
+        return frozenset(layer.hex for layer in self.all_layers)
 
     @property
     def size(self) -> int:

@@ -26,7 +26,7 @@ _PARTS = {  # part -> (what it may be, the rule in words)
     "tag": (re.compile(_FIRST + r"[A-Za-z0-9_.-]{0,79}"), "1 to 80 letters, digits, '_', '-' and '.'"),
 }
 _DIGEST = re.compile(rf"sha256[:-](?P<hex>[0-9a-fA-F]{{{MIN_DIGEST_HEX},64}})")
-_HUB_HOSTS = ("hf.co/", "huggingface.co/")  # there, a tag may be a file's name
+HUB_HOSTS = ("hf.co", "huggingface.co")  # there, a tag may be a file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def as_path(text: str) -> Path | None:
     A path begins with a dot, a slash or a tilde, or ends in .gguf, or has a slash and exists. A bare word is a name
     even where a file is called so: what lies in the current folder must not take the place of a model.
     """
-    if "://" in text or text.lower().startswith((*_HUB_HOSTS, "pypi:")):
+    if "://" in text or text.lower().startswith((*(f"{host}/" for host in HUB_HOSTS), "pypi:")):
         return None
     if text.startswith((".", os.sep, "~")) or text.lower().endswith(".gguf") or (os.sep in text and _exists(text)):
         return Path(text).expanduser()

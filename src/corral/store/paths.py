@@ -11,11 +11,11 @@ Names and digests are checked before they become paths, so that none leads out o
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from corral.errors import CorralError
-from corral.store.names import ModelName
 
 MANIFESTS, BLOBS, LINKS, LOCKS, HOLDS = "manifests", "blobs", "links", "locks", "holds"
 BLOB_NAME = re.compile(r"sha256-(?P<hex>[0-9a-f]{64})")
@@ -45,5 +45,9 @@ def link_path(root: Path, digest: str) -> Path:
     return root / LINKS / f"sha256-{digest_hex(digest)}"
 
 
-def manifest_path(root: Path, name: ModelName) -> Path:
-    return root.joinpath(MANIFESTS, *name.parts)
+def entries(folder: Path) -> list[Path]:
+    """What is in `folder`, by name; nothing if there is none."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder))  # noqa: PTH208 - it is sorted by name
+    except (FileNotFoundError, NotADirectoryError):
+        return []

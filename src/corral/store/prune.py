@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from corral.store import catalog
 from corral.store.blobs import storing
 from corral.store.library import Library
 from corral.store.lock import if_free, is_held
-from corral.store.paths import BLOB_NAME, BLOBS, HOLDS, LINKS, LOCKS, MANIFESTS, PARTIAL, SCRATCH_NAME
+from corral.store.paths import BLOB_NAME, BLOBS, HOLDS, LINKS, LOCKS, MANIFESTS, PARTIAL, SCRATCH_NAME, entries
 
 MIN_AGE_S = 3600.0  # what is younger may belong to a pull or a create that has not written its manifest yet
 
@@ -56,7 +55,7 @@ def _unused(library: Library, now: float) -> Iterator[tuple[Path, str]]:
     if named is None:
         return
     kept = named | {entry.artifact.sha256 for entry in catalog.CATALOG}
-    for path in _entries(library.root / BLOBS):
+    for path in entries(library.root / BLOBS):
         match = BLOB_NAME.fullmatch(path.name)
         if match and match["hex"] not in kept and _is_old(path, now):
             yield path, match["hex"]
@@ -64,11 +63,11 @@ def _unused(library: Library, now: float) -> Iterator[tuple[Path, str]]:
 
 def _leftovers(root: Path, now: float) -> Iterator[tuple[Path, str]]:
     """What is under a temporary name, with the digest that it is for, if any; records of links that are gone."""
-    for path in _entries(root / BLOBS):
+    for path in entries(root / BLOBS):
         match = SCRATCH_NAME.fullmatch(path.name)
         if match and _is_old(path, now):
             yield path, match["hex"]
-    for path in _entries(root / LINKS):
+    for path in entries(root / LINKS):
         is_scratch = path.name.startswith(PARTIAL)
         if (is_scratch or not (root / BLOBS / path.name).is_symlink()) and _is_old(path, now):
             yield path, ""
@@ -101,7 +100,7 @@ def _remove(library: Library, path: Path, digest: str, *, dry_run: bool) -> bool
 
 def _remove_free_locks(root: Path) -> None:
     for folder in (LOCKS, HOLDS):
-        for path in _entries(root / folder):
+        for path in entries(root / folder):
             if path.name != "store":
                 with storing(path), if_free(path):
                     pass  # that removes it
@@ -133,10 +132,3 @@ def _disk_bytes(path: Path) -> int:
         except FileNotFoundError:
             continue
     return total
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder / name for name in os.listdir(folder))  # noqa: PTH208 - it is sorted by name
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -10,11 +10,11 @@ from corral.store.status import OnStatus, Status
 from corral.store.wanted import HubRepo, LocalPath, Named, Wanted, WebFile, read_wanted
 
 if TYPE_CHECKING:
-    from corral.store.download import Streams
-    from corral.store.http_client import Patience
     from corral.store.library import Library, StoredModel
     from corral.store.manifest import Layer, Manifest
     from corral.store.pulling import Puller
+    from corral.store.transport.client import Patience
+    from corral.store.transport.download import Streams
 
 
 def pull(

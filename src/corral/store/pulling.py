@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corral.store.http_client import Patience
 from corral.store.manifest import Layer
 from corral.store.status import OnStatus, Status
+from corral.store.transport.client import Patience
 
 if TYPE_CHECKING:
     import httpx
 
-    from corral.store.download import Progress, Remote, Streams
     from corral.store.library import Library
+    from corral.store.transport.download import Progress, Remote, Streams
 
 _TELL_S = 0.06
 
@@ -49,7 +49,7 @@ class Puller:
 
     def fetch(self, client: httpx.Client, remote: Remote, media_type: str) -> Layer:
         """`remote`, whose digest is promised, as a blob of the library."""
-        from corral.store.download import download
+        from corral.store.transport.download import download
 
         assert remote.sha256 is not None  # noqa: S101 - every caller has it from its source
         digest = f"sha256:{remote.sha256}"
@@ -99,7 +99,7 @@ class Puller:
     def _watch(self, digest: str, size: int | None) -> None:
         """Tell how somebody else's pull of the same blob gets on, until it ends one way or the other."""
         from corral.store.lock import is_held
-        from corral.store.ranges import arrived_bytes
+        from corral.store.transport.ranges import arrived_bytes
 
         self.say("waiting for another download")
         while is_held(self.library.lock_path(digest)):

@@ -13,10 +13,10 @@ from corral.store.status import OnStatus, Status
 if TYPE_CHECKING:
     import httpx
 
-    from corral.store.http_client import Patience
     from corral.store.library import Library
     from corral.store.manifest import Layer
     from corral.store.registry import Registry
+    from corral.store.transport.client import Patience
 
 CHUNK_BYTES = 64 << 20
 _PIECE_BYTES = 1 << 18
@@ -37,10 +37,10 @@ def push(
         InvalidModelName; ModelNotFound: there is no such model here.
         DownloadError: the registry cannot be reached, or refuses; what it has taken stays there.
     """
-    from corral.store.http_client import Patience
     from corral.store.library import Library
     from corral.store.manifest import MANIFEST_TYPE, encode_manifest
     from corral.store.registry import open_registry, told
+    from corral.store.transport.client import Patience
 
     on_status(Status("retrieving manifest"))
     library = library or Library.open()
@@ -90,8 +90,7 @@ class _Upload:
         self._tell(self.layer.size)
 
     def _tell(self, done: int) -> None:
-        digest = self.layer.digest
-        self.on_status(Status(f"pushing {digest.removeprefix('sha256:')[:12]}", digest, self.layer.size, done))
+        self.on_status(Status(f"pushing {self.layer.hex[:12]}", self.layer.digest, self.layer.size, done))
 
     def _is_there(self) -> bool:
         return self.registry.ask("HEAD", self.registry.url("blobs", self.layer.digest)).is_success
@@ -124,7 +123,7 @@ class _Upload:
         """All chunks; after a break, from where the registry says that it stopped."""
         import time
 
-        from corral.store.transfer import Break, wait_s
+        from corral.store.transport.transfer import Break, wait_s
 
         patience = self.registry.patience
         done = failures = 0
@@ -149,8 +148,8 @@ class _Upload:
     def _chunk(self, file: BinaryIO, location: httpx.URL, begin: int, end: int) -> httpx.URL:
         import httpx
 
-        from corral.store.http_client import describe
-        from corral.store.transfer import check_answer
+        from corral.store.transport.client import describe
+        from corral.store.transport.transfer import check_answer
 
         headers = {
             **self.registry.headers(location),
@@ -163,7 +162,7 @@ class _Upload:
                 location, headers=headers, content=self._pieces(file, begin, end), follow_redirects=False
             )
         except httpx.TransportError as error:
-            from corral.store.transfer import Break
+            from corral.store.transport.transfer import Break
 
             raise Break(describe(error, location)) from error
         if response.status_code in (307, 308):

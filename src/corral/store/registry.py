@@ -15,12 +15,12 @@ import httpx
 
 from corral.config import registry_mirror
 from corral.errors import DownloadError, InvalidConfig
-from corral.store.guard import Guard
-from corral.store.http_client import Patience, credentials, open_client, printable, shown
 from corral.store.manifest import MANIFEST_TYPE
 from corral.store.names import DEFAULT_HOST, ModelName
-from corral.store.questions import Reply, ask
-from corral.store.transfer import AccessRefused
+from corral.store.transport.client import Patience, credentials, open_client, printable, shown
+from corral.store.transport.guard import Guard
+from corral.store.transport.questions import Reply, ask
+from corral.store.transport.transfer import AccessRefused
 
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 _MAX_TOKEN_BYTES = 1 << 20

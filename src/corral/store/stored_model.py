@@ -105,7 +105,7 @@ class StoredModel:
             raise CorralError(
                 f"{path}, the {_kind(layer)} of model {str(self.name)!r}, is larger than {MAX_SMALL_BYTES} bytes"
             )
-        if hashlib.sha256(data).hexdigest() != layer.digest.removeprefix("sha256:"):
+        if hashlib.sha256(data).hexdigest() != layer.hex:
             raise CorralError(
                 f"{path}, the {_kind(layer)} of model {str(self.name)!r}, is damaged: its bytes are not what its "
                 f"digest says; {self._remedy()}"

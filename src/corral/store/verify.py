@@ -14,7 +14,18 @@ from corral.store.blobs import hash_file
 from corral.store.library import Library
 from corral.store.manifest import Layer, Manifest, read_manifest
 from corral.store.names import ModelName
-from corral.store.paths import BLOB_NAME, BLOBS, HOLDS, LINKS, LOCKS, MANIFESTS, PARTIAL, SCRATCH_NAME, blob_path
+from corral.store.paths import (
+    BLOB_NAME,
+    BLOBS,
+    HOLDS,
+    LINKS,
+    LOCKS,
+    MANIFESTS,
+    PARTIAL,
+    SCRATCH_NAME,
+    blob_path,
+    entries,
+)
 from corral.store.status import OnStatus, Status
 
 _FOLDERS = frozenset((MANIFESTS, BLOBS, LINKS, LOCKS, HOLDS))
@@ -58,8 +69,7 @@ class _Users:
     def of_digest(self) -> dict[str, tuple[str, ...]]:
         found: dict[str, tuple[str, ...]] = {}
         for layer, names in self.models.items():
-            digest = layer.digest.removeprefix("sha256:")
-            found[digest] = tuple(dict.fromkeys((*found.get(digest, ()), *names)))
+            found[layer.hex] = tuple(dict.fromkeys((*found.get(layer.hex, ()), *names)))
         return found
 
 
@@ -103,7 +113,7 @@ def _missing(library: Library, users: dict[Layer, list[str]]) -> Iterator[Proble
 def _damaged(library: Library, users: _Users, on_status: OnStatus) -> Iterator[Problem]:
     """Blobs whose bytes are not what their names say."""
     models = users.of_digest()
-    ours = {match["hex"] for path in _entries(library.root / BLOBS) if (match := BLOB_NAME.fullmatch(path.name))}
+    ours = {match["hex"] for path in entries(library.root / BLOBS) if (match := BLOB_NAME.fullmatch(path.name))}
     for digest in sorted(ours | users.ours):
         root = library.root if digest in ours else _root_of(library, digest)
         if root is None:
@@ -147,22 +157,15 @@ def _fault(root: Path, path: Path, digest: str, on_status: OnStatus) -> str | No
 
 def _foreign(root: Path) -> Iterator[Path]:
     """What lies in our folder and is neither ours nor work under way."""
-    for path in _entries(root):
+    for path in entries(root):
         if path.name not in _FOLDERS:
             yield path
     for name, path in manifest_tree.walk(root):
         if name is None:
             yield path
-    for path in _entries(root / BLOBS):
+    for path in entries(root / BLOBS):
         if not BLOB_NAME.fullmatch(path.name) and not SCRATCH_NAME.fullmatch(path.name):
             yield path
-    for path in _entries(root / LINKS):
+    for path in entries(root / LINKS):
         if not BLOB_NAME.fullmatch(path.name) and not path.name.startswith(PARTIAL):
             yield path
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder / name for name in os.listdir(folder))  # noqa: PTH208 - it is sorted by name
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -12,9 +12,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from corral.errors import InvalidModelName
-from corral.store.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, as_path, parse_name
+from corral.store.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, HUB_HOSTS, ModelName, as_path, parse_name
 
-_HUB_HOSTS = ("hf.co", "huggingface.co")
 _PYPI = "pypi:"
 _REQUIREMENT = re.compile(
     r"(?P<project>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?)(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]{0,40}))?"
@@ -78,7 +77,7 @@ def read_wanted(text: str) -> Wanted:
     if (path := as_path(text)) is not None:
         return LocalPath(path, ModelName(DEFAULT_HOST, DEFAULT_NAMESPACE, _part(path.stem), DEFAULT_TAG, given=text))
     name = parse_name(text)
-    if name.host.lower() in _HUB_HOSTS:
+    if name.host.lower() in HUB_HOSTS:
         return HubRepo(name)
     return Named(name)
 

@@ -8,30 +8,12 @@ from typing import TYPE_CHECKING
 
 from corral.cli import human
 from corral.cli.chat import help_texts
-from corral.cli.parameters import PARAMETERS, parse_parameter
+from corral.cli.chat.words import SHOW_WORDS, THINK_LEVELS, unquoted
+from corral.cli.parameters import parse_parameter
 from corral.errors import InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
     from corral.cli.chat.session import Chat
-
-_SET_WORDS = (
-    *("parameter", "system", "history", "nohistory", "wordwrap", "nowordwrap"),
-    *("format", "noformat", "verbose", "quiet", "think", "nothink"),
-)
-_SHOW_WORDS = ("info", "license", "modelfile", "parameters", "system", "template")
-THINK_LEVELS = ("low", "medium", "high", "max")
-
-# What may follow these words, for the completion.
-WORDS: dict[str, tuple[str, ...]] = {
-    "": ("/set", "/show", "/load", "/save", "/list", "/clear", "/help", "/?", "/bye", "/exit"),
-    "/set": _SET_WORDS,
-    "/set parameter": tuple(PARAMETERS),
-    "/set format": ("json",),
-    "/set think": THINK_LEVELS,
-    "/show": _SHOW_WORDS,
-    "/help": ("set", "show", "shortcuts"),
-    "/?": ("set", "show", "shortcuts"),
-}
 
 
 def is_command(text: str) -> bool:
@@ -90,8 +72,6 @@ def _set_parameter(chat: Chat, rest: str) -> None:
 
 
 def _set_system(chat: Chat, rest: str) -> None:
-    from corral.cli.chat.editor import unquoted
-
     if not rest:
         say(help_texts.SET)
         return
@@ -158,7 +138,7 @@ def _show(chat: Chat, rest: str) -> None:
     if not rest:
         say(help_texts.SHOW)
         return
-    if rest not in _SHOW_WORDS:
+    if rest not in SHOW_WORDS:
         say(f"Unknown command '/show {rest}'. Type /? for help")
         return
     card = chat.backend.card(chat.model.name)

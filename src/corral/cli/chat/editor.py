@@ -19,7 +19,7 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from corral.cli.chat.commands import WORDS
+from corral.cli.chat.words import QUOTES, WORDS
 from corral.cli.terminal import warn
 from corral.config import data_home, is_history_off, text_editor
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 PROMPT = ">>> "
 CONTINUATION = "... "
 PLACEHOLDER = "Send a message (/? for help)"
-QUOTES = '"""'
 _EDITORS = ("nano", "vi")
 
 
@@ -79,15 +78,6 @@ def is_open(text: str) -> bool:
         word, _, value = value.lstrip().partition(" ")
         start = value.lstrip() if word == "system" else ""
     return start.startswith(QUOTES) and QUOTES not in start[len(QUOTES) :]
-
-
-def unquoted(text: str) -> str:
-    '''The message within """, which may have a last part after them, as Ollama has it.'''
-    text = text.strip()
-    if not text.startswith(QUOTES):
-        return text
-    inside, _, rest = text[len(QUOTES) :].partition(QUOTES)
-    return inside.strip("\n") + rest
 
 
 class _History(FileHistory):

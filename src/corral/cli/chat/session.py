@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from corral.cli.chat.commands import is_command, is_leaving, obey
-from corral.cli.chat.editor import LineEditor, unquoted
+from corral.cli.chat.editor import LineEditor
+from corral.cli.chat.words import unquoted
 from corral.cli.progress import show_status
 from corral.cli.terminal import warn
 from corral.errors import CorralError, EngineDead

@@ -15,21 +15,20 @@ from huggingface_hub import constants, get_token, hf_hub_url
 
 from corral.errors import DigestMismatch, DownloadError, ModelNotFound
 from corral.store.catalog import Artifact, HubFile
-from corral.store.download import AccessRefused, Progress, Remote, Streams, download
-from corral.store.guard import Guard
-from corral.store.http_client import Patience, describe, open_client, printable, within
-from corral.store.hub_files import RepoFile, choose
 from corral.store.manifest import MODEL, PARAMS, SYSTEM, TEMPLATE, Layer
 from corral.store.names import ModelName
 from corral.store.pulling import Puller
-from corral.store.questions import Reply, ask
+from corral.store.sources.hub_files import RepoFile, choose
+from corral.store.transport.client import Patience, describe, open_client, printable, within
+from corral.store.transport.download import AccessRefused, Progress, Remote, Streams, download
+from corral.store.transport.guard import Guard
+from corral.store.transport.questions import Reply, ask
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_RENAMES = 5
 _MAX_LISTING_BYTES = 64 << 20
 _MAX_SIDECAR_BYTES = 1 << 20
 _SIDECARS = {"template": TEMPLATE, "system": SYSTEM, "params": PARAMS}
-HOSTS = ("hf.co", "huggingface.co")
 
 
 @dataclass(frozen=True, slots=True)

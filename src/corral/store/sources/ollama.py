@@ -6,12 +6,12 @@ import hashlib
 import json
 
 from corral.errors import DigestMismatch, DownloadError, ModelNotFound, UnsupportedModel
-from corral.store.download import Remote
 from corral.store.manifest import CONFIG, MAX_MANIFEST_BYTES, MODEL, Layer, Manifest, parse_manifest
 from corral.store.names import ModelName
 from corral.store.pulling import Puller
 from corral.store.registry import MANIFEST_HEADERS, Registry, open_registry, told
-from corral.store.transfer import AccessRefused
+from corral.store.transport.download import Remote
+from corral.store.transport.transfer import AccessRefused
 
 _MAX_CONFIG_BYTES = 4 << 20
 
@@ -83,7 +83,7 @@ def _fetch(registry: Registry, puller: Puller, layer: Layer) -> None:
     url = registry.url("blobs", layer.digest)
     for is_last in (False, True):
         headers = tuple(registry.headers().items())
-        remote = Remote(str(url), layer.digest, layer.size, layer.digest.removeprefix("sha256:"), headers=headers)
+        remote = Remote(str(url), layer.digest, layer.size, layer.hex, headers=headers)
         try:
             puller.fetch(registry.client, remote, layer.media_type)
             return

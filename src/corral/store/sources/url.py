@@ -5,12 +5,12 @@ from __future__ import annotations
 import httpx
 
 from corral.errors import DownloadError
-from corral.store.download import Remote
-from corral.store.guard import Guard
-from corral.store.http_client import credentials, open_client, shown
 from corral.store.manifest import MODEL, Layer
 from corral.store.pulling import Puller
-from corral.store.questions import ask
+from corral.store.transport.client import credentials, open_client, shown
+from corral.store.transport.download import Remote
+from corral.store.transport.guard import Guard
+from corral.store.transport.questions import ask
 from corral.store.wanted import WebFile
 
 

@@ -18,14 +18,14 @@ import httpx
 
 from corral.errors import CorralError, DigestMismatch, DiskFull, DownloadError
 from corral.store.catalog import Artifact, WheelParts
-from corral.store.download import AccessRefused, Progress, Remote, Streams, download
-from corral.store.http_client import Patience, open_client
-from corral.store.hub_files import RepoFile, check_parts, variants_of
 from corral.store.manifest import MODEL, Layer
-from corral.store.pip_settings import PipSettings, read_pip_settings
 from corral.store.pulling import Puller
-from corral.store.simple_index import WheelLink, find_wheel
-from corral.store.transfer import check_room
+from corral.store.sources.hub_files import RepoFile, check_parts, variants_of
+from corral.store.sources.pip_settings import PipSettings, read_pip_settings
+from corral.store.sources.simple_index import WheelLink, find_wheel
+from corral.store.transport.client import Patience, open_client
+from corral.store.transport.download import AccessRefused, Progress, Remote, Streams, download
+from corral.store.transport.transfer import check_room
 from corral.store.wanted import Wheel
 
 _CHUNK_BYTES = 1 << 22

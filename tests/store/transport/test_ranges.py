@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from corral.errors import DigestMismatch, DiskFull, DownloadError, InvalidConfig
-from corral.store.download import Remote, Streams, download
-from corral.store.http_client import Patience, open_client
-from corral.store.ranges import arrived_bytes, state_path
+from corral.store.transport.client import Patience, open_client
+from corral.store.transport.download import Remote, Streams, download
+from corral.store.transport.ranges import arrived_bytes, state_path
 from tests.support.fake_hub import FileRoute, Handler, LocalServer
 
 PATIENCE = Patience(connect_s=2.0, answer_s=2.0, stall_s=2.0, retries=3, backoff_s=0.001)

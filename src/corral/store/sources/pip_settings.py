@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import DownloadError
-from corral.store.http_client import Transport
+from corral.store.transport.client import Transport
 
 _SECTIONS = ("global", "install", "download", ":env:")  # the later one wins
 _LINE = re.compile(r"(?P<section>global|install|download|:env:)\.(?P<key>[\w-]+)=(?P<value>.+)")

@@ -21,8 +21,8 @@ import httpx
 
 from corral.config import transfer_streams
 from corral.errors import DigestMismatch, DownloadError
-from corral.store.http_client import Patience, describe, shown
-from corral.store.transfer import Break, Progress, Remote, check_answer, check_room, wait_s, writing
+from corral.store.transport.client import Patience, describe, shown
+from corral.store.transport.transfer import Break, Progress, Remote, check_answer, check_room, wait_s, writing
 
 _READ_BYTES = 1 << 22
 _TICK_S = 0.06

@@ -16,9 +16,9 @@ from urllib.request import url2pathname
 import httpx
 
 from corral.errors import DownloadError
-from corral.store.download import AccessRefused
-from corral.store.http_client import Patience, credentials, describe, shown, within
-from corral.store.pip_settings import PipSettings
+from corral.store.sources.pip_settings import PipSettings
+from corral.store.transport.client import Patience, credentials, describe, shown, within
+from corral.store.transport.download import AccessRefused
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 

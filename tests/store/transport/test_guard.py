@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from corral.errors import DownloadError
-from corral.store.guard import Guard
+from corral.store.transport.guard import Guard
 
 ADDRESSES = {
     "public.example": "93.184.216.34",

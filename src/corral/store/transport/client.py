@@ -17,7 +17,7 @@ import httpx
 
 from corral.config import ca_bundle
 from corral.errors import DownloadError, InvalidConfig
-from corral.store.guard import Guard
+from corral.store.transport.guard import Guard
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from typing import BinaryIO
 import httpx
 
 from corral.errors import DigestMismatch, DownloadError
-from corral.store.http_client import Patience, describe, shown
-from corral.store.ranges import NoRanges, RangedTransfer, Streams, is_worthwhile, state_path
-from corral.store.transfer import (
+from corral.store.transport.client import Patience, describe, shown
+from corral.store.transport.ranges import NoRanges, RangedTransfer, Streams, is_worthwhile, state_path
+from corral.store.transport.transfer import (
     AccessRefused,
     Break,
     Progress,

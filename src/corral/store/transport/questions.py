@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 
 from corral.errors import DownloadError
-from corral.store.http_client import Patience, describe, printable, shown, within
-from corral.store.transfer import RETRY_STATUS, wait_s
+from corral.store.transport.client import Patience, describe, printable, shown, within
+from corral.store.transport.transfer import RETRY_STATUS, wait_s
 
 MAX_BYTES = 8 << 20
 

@@ -10,9 +10,9 @@ from huggingface_hub import constants
 
 from corral.errors import DigestMismatch, DownloadError
 from corral.store.catalog import Artifact, HubFile
-from corral.store.download import AccessRefused
-from corral.store.http_client import Patience
 from corral.store.sources import huggingface
+from corral.store.transport.client import Patience
+from corral.store.transport.download import AccessRefused
 from tests.store.conftest import use_hub
 from tests.support.fake_hub import FakeHub, black_hole, refused_url
 

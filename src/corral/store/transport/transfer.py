@@ -13,7 +13,7 @@ from typing import Protocol
 import httpx
 
 from corral.errors import DiskFull, DownloadError
-from corral.store.http_client import shown
+from corral.store.transport.client import shown
 
 MAX_WAIT_S = 30.0
 RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})

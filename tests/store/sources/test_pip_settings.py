@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from corral.errors import DownloadError
-from corral.store import pip_settings
-from corral.store.pip_settings import Pip, parse_config_list, read_pip_settings
+from corral.store.sources import pip_settings
+from corral.store.sources.pip_settings import Pip, parse_config_list, read_pip_settings
 
 
 def test_the_environment_beats_download_beats_install_beats_global() -> None:

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from corral.errors import DigestMismatch, DiskFull, DownloadError
-from corral.store.download import AccessRefused, Remote, download
-from corral.store.http_client import Patience, open_client
+from corral.store.transport.client import Patience, open_client
+from corral.store.transport.download import AccessRefused, Remote, download
 from tests.support.fake_hub import FileRoute, Handler, LocalServer, black_hole, refused_url
 
 PATIENCE = Patience(connect_s=2.0, answer_s=2.0, stall_s=2.0, retries=2, backoff_s=0.001)

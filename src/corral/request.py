@@ -110,6 +110,7 @@ class EmbedRequest:
     Args:
         truncate: an input that is longer than the context is cut to it; otherwise it is refused.
         dimensions: keep only so many values of each vector; None keeps all.
+        max_context: the context is to hold no more tokens than these, if the model's own holds more.
     """
 
     request_id: str
@@ -117,6 +118,7 @@ class EmbedRequest:
     inputs: list[str | list[int]]
     truncate: bool = True
     dimensions: int | None = None
+    max_context: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from corral.cli import doctor_checks
+from corral.cli.address import ServerAddress
 from corral.cli.doctor_checks import Finding, Level
 from corral.model.cpu import usable_cpus
 
@@ -142,9 +143,25 @@ def answering(reply: bytes) -> Iterator[int]:
 )
 def test_who_holds_the_port(reply: bytes, level: Level, words: str) -> None:
     with answering(reply) as port:
-        found = doctor_checks.check_port(port)
+        found = doctor_checks.check_server(ServerAddress("127.0.0.1", port))
     assert found.level is level
     assert words in found.text
+
+
+def test_the_server_is_looked_for_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{port}")
+    found = doctor_checks.check_server()
+    assert found.level is Level.OK
+    assert f"none runs at http://127.0.0.1:{port}; `corral serve` would take it" in found.text
+    monkeypatch.setenv("OLLAMA_HOST", "ftp://x")
+    assert doctor_checks.check_server().level is Level.FAIL
+
+
+def test_a_server_elsewhere_that_does_not_answer_is_a_warning() -> None:
+    found = doctor_checks.check_server(ServerAddress("unknown.invalid", 11434, is_given=True))
+    assert found.level is Level.WARN
+    assert "CORRAL_HOST" in found.advice
 
 
 def free_port() -> int:

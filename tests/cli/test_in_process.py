@@ -100,7 +100,7 @@ def test_the_modelfile_fills_what_the_user_left_open() -> None:
 
 def test_what_cannot_be_obeyed_is_refused() -> None:
     local = LocalModel("m", Path("m"))
-    with pytest.raises(InvalidRequest, match="format"):
+    with pytest.raises(InvalidRequest, match="ask for JSON in the prompt"):
         make_request(local, Question([HELLO], format="json"))
     with pytest.raises(InvalidRequest, match="top_p"):
         make_request(local, Question([HELLO], {"top_p": "much"}))

@@ -35,7 +35,7 @@ def test_the_version_is_data(corral: Corral) -> None:
     "arguments",
     [
         ("fly",),
-        ("run",),
+        ("plan",),
         ("run", "x", "--fly"),
         ("serve", "x", "--port", "no"),
         ("plan", "x", "--kv-cache-memory", "4X"),

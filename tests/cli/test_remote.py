@@ -275,6 +275,22 @@ def test_ctrl_c_stops_the_answer_on_the_server(server: NativeServer, tmp_path: P
     assert server.bodies("/api/chat")[0]["messages"] == [], "it was not loaded before the first question"
 
 
+def test_without_a_model_it_is_the_default_of_the_catalog(
+    remote: Remote, server: NativeServer, corral: Corral, tmp_path: Path
+) -> None:
+    assert remote("run", input=b"hi").stdout == b"HI!\n"
+    assert server.bodies("/api/chat")[-1]["model"].startswith("smollm2")
+    assert b"smollm2 by default" in b" ".join(corral("run", "--help").stdout.split())
+    variables = environment(CORRAL_HOST=server.address, CORRAL_HOME=str(tmp_path))
+    with terminal_session([sys.executable, "-m", "corral", "run"], variables) as chat:
+        chat.expect(">>>")
+        chat.press(f"hello{ENTER}")
+        chat.expect("HELLO!")
+        chat.expect(">>>")
+        chat.press(CTRL_D)
+        assert chat.wait() == 0
+
+
 def test_a_draft_is_not_dropped_in_silence(server: NativeServer) -> None:
     backend = RemoteBackend(NativeClient(parse_address(server.address)))
     spec: Any = SimpleNamespace(drafts={"draft.gguf": "/draft.gguf"})

@@ -63,7 +63,7 @@ def test_a_taken_port_is_told() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(InvalidConfig, match="in use"):
+        with pytest.raises(InvalidConfig, match=r"in use: stop .* or give another --port"):
             bind(ServerConfig(port=other.getsockname()[1]))
 
 

@@ -333,3 +333,11 @@ def test_embed(server: NativeServer) -> None:
     assert server.post("/api/embeddings", {"model": "tiny", "prompt": "a"}).json() == {"embedding": [1, 0, 0, 0]}
     assert server.post("/api/embeddings", {"model": "tiny"}).json() == {"embedding": []}
     assert [request.truncate for request in server.manager.embeds] == [True, True, False]
+
+
+def test_embed_within_the_context_that_is_asked_for(server: NativeServer) -> None:
+    for options in ({"num_ctx": 3}, {}):
+        server.post("/api/embed", {"model": "tiny", "input": "a", "options": options})
+    first, second = server.manager.embeds
+    assert first.max_context == 3
+    assert second.max_context == 2048, "the Modelfile's counts"

@@ -20,7 +20,7 @@ import pytest
 from corral.config import EngineConfig, ServerConfig
 from corral.errors import InvalidConfig
 from corral.server.model_names import NamedModels
-from corral.server.run import EXIT_DRAIN_CUT, EXIT_INTERRUPTED, Serving, serve
+from corral.server.run import EXIT_DRAIN_CUT, EXIT_INTERRUPTED, Serving, describe, serve
 from tests.support import scripted_worker
 from tests.support.live_server import chat_body, error_of
 
@@ -41,6 +41,10 @@ local = LocalModel("scripted", Path(sys.argv[1]))
 serving = run.Serving(NamedModels([local]), (local,))
 sys.exit(run.serve(serving, EngineConfig(), ServerConfig(port=0, drain_timeout_s=100.0)))
 """
+
+
+async def test_an_empty_store_says_how_to_get_a_model() -> None:
+    assert await describe(Serving(NamedModels([]))) == "no models yet (`corral pull smollm2` gets one)"
 
 
 class ServerProcess:

@@ -194,7 +194,10 @@ async def test_a_context_that_is_too_long_is_told_and_reloads_nothing() -> None:
     async with stage() as on:
         await use(on, A, num_ctx=100)
         await use(on, A, num_ctx=1_000_000)
-        assert on.said[-1] == "a was asked for a context of 1,000,000 tokens; it has 4,096"
+        assert on.said[-1] == (
+            "a was asked for a context of 1,000,000 tokens; it has 4,096, as memory, the model or --max-model-len "
+            "(OLLAMA_CONTEXT_LENGTH) allow"
+        )
         assert sum("loaded" in line for line in on.said) == 1
 
 

@@ -113,6 +113,31 @@ def test_a_folder_of_safetensors_is_converted(library: Library, tmp_path: Path) 
     assert stored.config()["model_family"] == "qwen2"
 
 
+def test_a_converted_folder_is_called_as_it_is_and_gives_the_same_bytes_again(library: Library, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "my-finetune", "llama")
+    files = {path.name: str(path) for path in folder.iterdir()}
+    first, _ = make(library, "first", CreateSpec(files=files))
+    second, _ = make(library, "second", CreateSpec(files=files))
+    with open_gguf(first.to_local().path) as gguf:
+        assert gguf.metadata["general.name"] == "my-finetune"
+    assert second.manifest == first.manifest
+    blobs = {name: f"sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}" for name in files}
+    for name, digest in blobs.items():
+        library.add_blob(digest, [(folder / name).read_bytes()])
+    third, _ = make(library, "third", CreateSpec(files=blobs))
+    with open_gguf(third.to_local().path) as gguf:
+        assert gguf.metadata["general.name"] == "model"
+
+
+def test_a_wrong_quantisation_is_refused_before_a_conversion(library: Library, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "hf", "llama")
+    spec = CreateSpec(files={path.name: str(path) for path in folder.iterdir()}, quantize="Q9")
+    statuses: list[Status] = []
+    with pytest.raises(CorralError, match="'Q9' is no quantisation"):
+        create("x", spec, statuses.append, library=library)
+    assert statuses == []
+
+
 def test_a_template_that_cannot_be_rendered_is_refused_by_line(library: Library, weights: Path) -> None:
     with pytest.raises(UnsupportedModel, match="line 2"):
         make(

@@ -106,6 +106,23 @@ def test_a_long_text_is_cut_and_keeps_its_end_token(encoder: Pipeline) -> None:
     assert embed_all(encoder, ids).embeddings == embed_all(encoder, ids[:CONTEXT]).embeddings
 
 
+def test_the_caller_may_want_less_context_than_the_model_has(encoder: Pipeline) -> None:
+    head = encoder.tokenizer.encode("horse", add_special=True, parse_special=False)[:2]
+    cut = embed_all(encoder, "horse horse horse", max_context=3)
+    assert cut.embeddings == embed_all(encoder, [*head, SEP]).embeddings
+    assert cut.embeddings == embed_all(encoder, [*head, SEP, 9], max_context=3).embeddings
+    assert cut.prompt_tokens == 3
+    assert embed_all(encoder, "horse " * 100, max_context=CONTEXT + 1).prompt_tokens == CONTEXT
+    with pytest.raises(ContextLengthExceeded, match=r"^the input length exceeds the context length$"):
+        embed_all(encoder, "horse horse", max_context=3, truncate=False)
+
+
+@pytest.mark.parametrize("context", [2, 1, 0, -1])
+def test_a_context_that_leaves_nothing_of_the_text_is_refused(encoder: Pipeline, context: int) -> None:
+    with pytest.raises(ContextLengthExceeded, match=r"^input after truncation exceeds maximum context length$"):
+        embed_all(encoder, "horse horse", max_context=context)
+
+
 @pytest.mark.parametrize("text", ["horse " * 100, [9] * (CONTEXT + 1)])
 def test_a_long_text_is_refused_if_it_must_not_be_cut(encoder: Pipeline, text: str | list[int]) -> None:
     with pytest.raises(ContextLengthExceeded, match=r"^the input length exceeds the context length$") as caught:

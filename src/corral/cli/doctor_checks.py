@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from corral.config import DEFAULT_PORT, cache_home, data_home, forced_isa, has_https_proxy
+from corral.cli.address import NotConnected, ServerAddress, is_corral, server_address
+from corral.config import cache_home, data_home, forced_isa, has_https_proxy
+from corral.errors import InvalidConfig
 from corral.model.cpu import active_isa, available_isas, usable_cpus
 from corral.model.memory import read_memory, size_text
 from corral.store.catalog import CATALOG
@@ -70,7 +72,7 @@ def run_checks(*, is_online: bool) -> list[Finding]:
         lambda: check_disk("models", data_home()),
         lambda: check_disk("cache", cache_home()),
         check_open_files,
-        check_port,
+        check_server,
     ]
     if is_online:
         checks.append(check_hub)
@@ -205,19 +207,22 @@ def check_open_files() -> Finding:
     return Finding("files", Level.OK, text)
 
 
-def check_port(port: int = DEFAULT_PORT) -> Finding:
-    """Who answers where `corral serve` would."""
+def check_server(address: ServerAddress | None = None) -> Finding:
+    """Who answers where the verbs ask for a server, and `corral serve` would listen."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
-            connection.settimeout(1.0)
-            connection.sendall(b"HEAD / HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            head = connection.recv(4096).lower()
-    except OSError:
-        return Finding("server", Level.OK, f"none runs on port {port}; `corral serve` would take it")
-    if b"server: corral" in head:
-        return Finding("server", Level.OK, f"a Corral server answers on port {port}")
+        address = address or server_address()
+    except InvalidConfig as error:
+        return Finding("server", Level.FAIL, str(error), "correct it, or unset it to use this machine")
+    try:
+        if is_corral(address):
+            return Finding("server", Level.OK, f"a Corral server answers at {address}")
+    except NotConnected:
+        if address.is_given and not address.is_here:
+            advice = "start it there, or unset CORRAL_HOST and OLLAMA_HOST to use this machine"
+            return Finding("server", Level.WARN, f"none answers at {address}", advice)
+        return Finding("server", Level.OK, f"none runs at {address}; `corral serve` would take it")
     advice = "stop it, or give `corral serve` another --port"
-    return Finding("server", Level.NOTE, f"another program, such as Ollama, answers on port {port}", advice)
+    return Finding("server", Level.NOTE, f"another program, such as Ollama, answers at {address}", advice)
 
 
 def check_hub(endpoint: str | None = None) -> Finding:

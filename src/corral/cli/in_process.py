@@ -89,7 +89,10 @@ def make_request(local: LocalModel, question: Question) -> Request:
         InvalidRequest: an option out of range, or a format.
     """
     if question.format is not None:
-        raise InvalidRequest("a format is asked for, and Corral cannot hold a model to one yet", param="format")
+        raise InvalidRequest(
+            "structured output (format) is not supported yet; leave format out and ask for JSON in the prompt",
+            param="format",
+        )
     from corral.protocol.ollama_options import check_options, context_of, sampling_of
     from corral.server.model_defaults import apply
 

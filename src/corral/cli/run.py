@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from corral.cli.conversation import Conversation
     from corral.cli.place import Place
 
+DEFAULT_MODEL = "smollm2"  # of the catalog: small, and to be had where only a package index is
 MAX_NUM_SEQS = 1  # one person types
 _LOADING_FLAGS = ("kv_cache_dtype", "threads", "no_cache", "cache_max")  # a server has set its own
 _THINK: dict[str, bool | str] = {
@@ -42,7 +43,7 @@ class _Run(click.Command):
 
 
 @click.command("run", short_help="Answer a prompt, or chat.", cls=_Run)
-@options.model
+@options.model_name("model", required=False, default=DEFAULT_MODEL, metavar="[MODEL]")
 @click.argument("prompt", metavar="[PROMPT]...", nargs=-1)
 @option("--system", metavar="TEXT", help="The system message.")
 @option("--temperature", type=float, help="Spread of the choice; 0 always takes the likeliest. By default 0.8.")
@@ -85,8 +86,8 @@ def run(
 ) -> None:
     """Answer a prompt, or chat, with a model; it is downloaded first if need be.
 
-    MODEL is a name of the catalog (smollm2), any other that `corral pull` takes, or the path of a .gguf file; PROMPT
-    what to answer.
+    MODEL is a name of the catalog, any other that `corral pull` takes, or the path of a .gguf file, and smollm2 by
+    default, a tiny model for trying things out; PROMPT what to answer.
 
     What comes on standard input goes in front of the prompt. With neither, a chat begins: /? tells what it knows,
     Ctrl-C stops an answer, Ctrl-D or /bye leaves. An empty prompt ("") only loads the model. From a model that makes

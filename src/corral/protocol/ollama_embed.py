@@ -32,15 +32,19 @@ class EmbedCall:
         return ignored_options(self.options)
 
     def num_ctx(self, parameters: Mapping[str, Any]) -> int | None:
+        """The context asked for: the client's, else the Modelfile's."""
         return context_of({**check_options(parameters), **self.options})
 
-    def request(self) -> EmbedRequest:
+    def request(self, parameters: Mapping[str, Any]) -> EmbedRequest:
+        """`parameters` are the Modelfile's."""
         return EmbedRequest(
             request_id=new_request_id("embed"),
             model=self.model,
             inputs=list(self.inputs),
             truncate=self.truncate,
             dimensions=self.dimensions,
+            # Without the floor that an answer's context has: a text of two tokens is one.
+            max_context={**check_options(parameters), **self.options}.get("num_ctx"),
         )
 
 

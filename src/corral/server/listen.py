@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -69,6 +70,8 @@ def bind(config: ServerConfig) -> list[socket.socket]:
         for sock in sockets:
             sock.close()
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            reason += ": stop the server that runs there (Ollama, or another Corral), or give another --port"
         raise InvalidConfig(f"cannot listen on {config.host} port {config.port}: {reason}") from None
     return sockets
 

@@ -102,7 +102,8 @@ class ModelManager:
                 slot.keep_alive_s = _keep_alive(keep_alive)
             if num_ctx is not None and slot.client is not None and num_ctx > slot.info.max_model_len:
                 self._say(
-                    f"{local.name} was asked for a context of {num_ctx:,} tokens; it has {slot.info.max_model_len:,}"
+                    f"{local.name} was asked for a context of {num_ctx:,} tokens; it has {slot.info.max_model_len:,}, "
+                    "as memory, the model or --max-model-len (OLLAMA_CONTEXT_LENGTH) allow"
                 )
             yield ServedModel(local, slot, 0.0 if was_there else self._clock.time() - started)
         finally:

@@ -140,7 +140,7 @@ async def _embed(manager: ModelManager, call: EmbedCall, watch: Stopwatch) -> Em
     num_ctx = call.num_ctx(local.parameters)
     async with manager.lease(local, keep_alive=call.keep_alive, num_ctx=num_ctx) as model:
         watch.loaded(model.load_s)
-        return await model.embed(call.request()) if call.inputs else None
+        return await model.embed(call.request(local.parameters)) if call.inputs else None
 
 
 def _loaded(model: RunningModel) -> LoadedModel:

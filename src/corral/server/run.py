@@ -79,16 +79,19 @@ async def _serve(serving: Serving, engine: EngineConfig, config: ServerConfig, s
         await _first_of(running, server.is_listening.wait())
         urls = ", ".join(url_of(sock) for sock in sockets)
         apis = "OpenAI's API under /v1, Ollama's under /api"
-        _say(f"Corral serves {await _describe(serving)} at {urls} ({apis}; Ctrl-C stops it)")
+        _say(f"Corral serves {await describe(serving)} at {urls} ({apis}; Ctrl-C stops it)")
         return await _run_until_stopped(server, running, lifecycle, config)
     finally:
         await manager.close()
 
 
-async def _describe(serving: Serving) -> str:
+async def describe(serving: Serving) -> str:
+    """What is served, in the words of the line that says the server is ready."""
     if serving.pinned:
         return ", ".join(local.name for local in serving.pinned)
     num_models = len(await asyncio.to_thread(serving.names.all))
+    if num_models == 0:
+        return "no models yet (`corral pull smollm2` gets one)"
     return f"{num_models} models on demand" if num_models != 1 else "1 model on demand"
 
 
@@ -132,7 +135,8 @@ async def _run_until_stopped(
         serving.result()
         return EXIT_DRAIN_CUT
     if lifecycle.num_in_flight:
-        _say(f"Corral finishes {lifecycle.num_in_flight} answers and stops; another Ctrl-C stops it at once")
+        answers = "1 answer" if lifecycle.num_in_flight == 1 else f"{lifecycle.num_in_flight} answers"
+        _say(f"Corral finishes {answers} and stops; another Ctrl-C stops it at once")
     is_drained = await lifecycle.drain(config.drain_timeout_s)
     server.should_exit = True
     server.force_exit = not is_drained

@@ -66,11 +66,14 @@ class _Builder:
     on_status: OnStatus
 
     def layers(self) -> list[Layer]:
-        base = self._base_layers()
-        importer = WeightImporter(self.library, self.on_status)
         spec = self.spec
+        # What is wrong is said before gigabytes are fetched, converted or hashed.
         if spec.template is not None:
             _check_template(spec.template)
+        if spec.quantize is not None:
+            _check_quantize(spec.quantize)
+        base = self._base_layers()
+        importer = WeightImporter(self.library, self.on_status)
         for field, instruction in _UNUSED.items():
             if getattr(spec, field):
                 self.on_status(Status(f"{instruction} is kept, but Corral does not use it"))
@@ -151,6 +154,12 @@ class _Builder:
             raise InvalidRequest("a model needs weights: a .gguf file, or a model that has one", param="files")
         more = {key: text for key in ("renderer", "parser", "requires") if (text := getattr(self.spec, key))}
         return manifest_of(name, tuple(layers), self.library, more)
+
+
+def _check_quantize(kind: str) -> None:
+    from corral.model.quantize import check_kind
+
+    check_kind(kind)
 
 
 def _check_template(source: str) -> None:

@@ -86,7 +86,8 @@ class WeightImporter:
         from corral.model.convert import convert_safetensors
 
         with tempfile.TemporaryDirectory(prefix="corral-convert-") as scratch:
-            folder = Path(scratch)
+            folder = Path(scratch) / _called(files)  # it becomes the model's general.name
+            folder.mkdir()
             for name, where in files.items():
                 if "/" not in name:  # a folder within holds nothing that a conversion reads
                     (folder / name).symlink_to(self._path_of(name, where).absolute())
@@ -156,6 +157,12 @@ class WeightImporter:
                 return file.read(4) == b"GGUF"
         except OSError as error:
             raise CorralError(f"{name} cannot be read: {error.strerror or error}") from error
+
+
+def _called(files: dict[str, str]) -> str:
+    """What the folder that `files` come from is called; blobs have lost it."""
+    parents = {Path(where).parent.name for where in files.values() if not where.startswith("sha256:")}
+    return parents.pop() or "model" if len(parents) == 1 else "model"
 
 
 def _kind_of(path: Path) -> str:

@@ -52,7 +52,7 @@ def _check(request: EmbedRequest, info: ModelInfo) -> None:
 
 def _encode(text: str | list[int], request: EmbedRequest, tokenizer: Tokenizer, info: ModelInfo) -> list[int]:
     """The ids of one input, cut to the context if the request allows it."""
-    limit = info.max_model_len
+    limit = info.max_model_len if request.max_context is None else min(request.max_context, info.max_model_len)
     if isinstance(text, str):
         if not request.truncate and tokenizer.min_num_tokens(text) > limit:
             raise _too_long()
@@ -65,7 +65,9 @@ def _encode(text: str | list[int], request: EmbedRequest, tokenizer: Tokenizer, 
         return token_ids
     if not request.truncate:
         raise _too_long()
-    if isinstance(text, str) and tokenizer.adds_eos and limit > 1:
+    if limit <= (tokenizer.adds_bos + tokenizer.adds_eos if isinstance(text, str) else 0):
+        raise ContextLengthExceeded("input after truncation exceeds maximum context length", param="input")
+    if isinstance(text, str) and tokenizer.adds_eos:
         return [*token_ids[: limit - 1], token_ids[-1]]  # what ends a text, [SEP] or EOS, ends a shorter one too
     return token_ids[:limit]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from corral.cli.answer import AnsweringModel
     from corral.cli.backend import Backend
     from corral.cli.conversation import Conversation
+    from corral.store.status import Status
 
 OpenModel = Callable[[str], "AnsweringModel"]
 
@@ -80,7 +81,12 @@ class Chat:
         from corral.cli.chat.saving import spec_of
 
         with show_status() as on_status:
-            self.backend.create(name, spec_of(self.model.name, self.conversation), on_status)
+
+            def on_progress(status: Status) -> None:
+                if status.total:  # weights on their way; the small steps say nothing to somebody who chats
+                    on_status(status)
+
+            self.backend.create(name, spec_of(self.model.name, self.conversation), on_progress)
 
     def close(self) -> None:
         self.model.close()

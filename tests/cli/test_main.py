@@ -122,7 +122,8 @@ def test_the_tokenizer_is_begun_before_the_engine_is_imported() -> None:
 
 
 def test_a_model_in_this_process_needs_nothing_of_the_server() -> None:
-    assert not imported_by("import corral.worker.pipeline") & {"pydantic", "starlette", "uvicorn", "httpx", "rich"}
+    unneeded = {"pydantic", "starlette", "uvicorn", "httpx", "rich", "msgspec"}
+    assert not imported_by("import corral.worker.pipeline") & unneeded
 
 
 def test_http_is_imported_beside_the_worker_not_before_it() -> None:

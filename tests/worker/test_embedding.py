@@ -19,6 +19,7 @@ from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput, ne
 from corral.sampling_params import SamplingParams
 from corral.worker import embedding
 from corral.worker.pipeline import Pipeline
+from corral.worker.protocol import MAX_FRAME_BYTES
 from tests.support.encoder_writer import TinyEncoder, write_tiny_encoder
 from tests.support.gguf_writer import TinyModel, write_tiny_gguf
 
@@ -255,3 +256,7 @@ def test_the_context_may_be_shorter_and_not_longer(tmp_path: Path) -> None:
         pipeline.close()
     with pytest.raises(InvalidConfig, match="max_model_len is 513"):
         Pipeline.load(path, EngineConfig(max_model_len=513, num_threads=1))
+
+
+def test_the_largest_result_fits_into_a_frame() -> None:
+    assert 2 * embedding.MAX_RESULT_BYTES <= MAX_FRAME_BYTES

@@ -10,9 +10,8 @@ from corral.errors import ContextLengthExceeded, CorralError, InvalidRequest
 from corral.request import EmbedRequest, EmbedResult
 from corral.text.tokenizer import Tokenizer
 from corral.worker.info import ModelInfo
-from corral.worker.protocol import MAX_FRAME_BYTES
 
-MAX_RESULT_BYTES = MAX_FRAME_BYTES // 2  # of all vectors of one request
+MAX_RESULT_BYTES = 128 << 20  # of all vectors of one request: half of what a frame of the worker's protocol may hold
 
 OnResult = Callable[[EmbedResult | CorralError], None]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,6 +103,7 @@ print(json.dumps({'models': models, 'whole': whole, 'streamed': streamed}))
 
 
 def test_javascript(url: str, tmp_path: Path) -> None:
+    assert shutil.which("npm"), "this test needs node and npm; Debian has them as nodejs and npm"
     (tmp_path / "package.json").write_text('{"type": "module", "private": true}')
     subprocess.run(
         ["npm", "install", "--no-audit", "--no-fund", "--silent", "ollama"], cwd=tmp_path, check=True, timeout=240

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -23,67 +17,12 @@ from corral.store.manifest import CONFIG, MODEL, Manifest
 from corral.store.names import parse_name
 from tests.support.models import model_path
 from tests.support.random_models import write_zoo_model
+from tests.support.serve_process import serving
 
 pytestmark = pytest.mark.e2e
 
 NUM_CLIENTS = 20
 QUESTIONS_EACH = 3
-
-
-class Serving:
-    """A server process whose log is kept."""
-
-    def __init__(self, *arguments: str, folder: Path) -> None:
-        command = [sys.executable, "-m", "corral", "serve", "--port", "0", *arguments]
-        env = {**os.environ, "CORRAL_HOME": str(folder), "OLLAMA_MODELS": str(folder / "none")}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
-        self.log: list[str] = []
-        self._url = ""
-        self._is_ready = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
-            if found := re.search(r"http://[^\s,]+", line):
-                self._url = found.group()
-                self._is_ready.set()
-        self._is_ready.set()
-
-    def url(self) -> str:
-        assert self._is_ready.wait(120)
-        assert self._url, "".join(self.log)
-        return self._url
-
-    def stop(self) -> int:
-        self.process.terminate()
-        code = self.process.wait(120)
-        self.finish_log()
-        return code
-
-    def finish_log(self) -> None:
-        self._reader.join(30)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.finish_log()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
-
-    def count(self, word: str) -> int:
-        return sum(line.startswith(word) for line in self.log)
-
-
-@contextmanager
-def serving(*arguments: str, folder: Path) -> Iterator[Serving]:
-    server = Serving(*arguments, folder=folder)
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +75,7 @@ def test_a_model_that_can_never_fit_is_refused_with_numbers(models: list[Path], 
     limit = str(read_needs(large, EngineConfig()).fixed_bytes - (1 << 20))
     words = r"does not fit: it needs [\d.]+ MiB for weights.* MiB are free"
     with serving("--max-memory", limit, str(large), folder=tmp_path) as server:
-        assert server.process.wait(120) == 1
-        server.finish_log()
+        assert server.wait() == 1
         assert re.search(f"Error: .*{words}", "".join(server.log))
     library = Library(tmp_path / "models")
     layer = library.link_file(large, MODEL, lambda _status: None)

@@ -19,7 +19,7 @@ from corral.worker.info import WorkerStats
 from tests.support.models import MODEL_PARAMS, model_path
 
 NEVER = 86_400.0  # kv_idle_release_s beyond any test
-NUM_REQUESTS = 50
+NUM_REQUESTS = 24
 PROMPT_TOKENS = 100
 ANSWER_TOKENS = 28  # 128 tokens in all; the last one is never computed, so 127 have KV, in 8 blocks
 FULL_BLOCKS = 7

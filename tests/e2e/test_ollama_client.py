@@ -1,57 +1,61 @@
-"""The official `ollama` client against real models: what its users call, call by call."""
+"""The official `ollama` client against `corral serve` over a store of real models: what its users call."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import ollama
 import pytest
 
-from corral.server.store_access import StoreAccess
-from corral.store.manifest import CONFIG, MODEL, PARAMS, SYSTEM, Manifest
-from corral.store.names import parse_name
+from corral.store.manifest import MODEL, SYSTEM
 from tests.support.fake_registry import fake_registry
-from tests.support.gguf_writer import write_tiny_gguf
+from tests.support.gguf_writer import TinyModel, write_tiny_gguf
+from tests.support.minilm import minilm_path
 from tests.support.models import model_path
-from tests.support.native_models import native_models
+from tests.support.serve_process import ServeProcess, create_model, serving
 
 pytestmark = pytest.mark.e2e
 
-NAME = "smollm2"
+NAME, EMBEDDER = "smollm2", "all-minilm"
+MAX_LOADED = 3
 PARIS: list[Any] = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+COUNT: list[Any] = [{"role": "user", "content": "Count from 1 to 40."}]
+# The first values of "why is the sky blue?" that Ollama's own tests expect of all-minilm.
+SKY = (0.010071031, -0.0017594866, 0.050072223, 0.046929732, 0.05491682)
 GREEDY: dict[str, Any] = {"temperature": 0, "num_predict": 12}
 
 
-def add_model(store: StoreAccess, name: str, path: Path, parameters: dict[str, Any], system: str = "") -> None:
-    library = store.library
-    layers = [
-        library.link_file(path, MODEL, lambda _: None),
-        library.add_bytes(json.dumps(parameters).encode(), PARAMS),
-    ]
-    if system:
-        layers.append(library.add_bytes(system.encode(), SYSTEM))
-    library.write(parse_name(name), Manifest(library.add_bytes(b"{}", CONFIG), tuple(layers)))
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store of two models, made as users make them."""
+    folder = tmp_path_factory.mktemp("home")
+    create_model(NAME, f"FROM {model_path('smollm2-135m')}\nPARAMETER temperature 0\n", folder)
+    create_model(EMBEDDER, f"FROM {minilm_path()}\n", folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, StoreAccess]]:
-    folder = tmp_path_factory.mktemp("store")
-    with native_models(folder / "models") as (url, store):
-        add_model(store, NAME, model_path("smollm2-135m"), {"temperature": 0})
-        add_model(store, "pirate", model_path("smollm2-135m"), {"num_predict": 3}, "You are a pirate.")
-        add_model(store, "tiny", write_tiny_gguf(folder / "tiny.gguf"), {})
-        yield url, store
+def server(store: Path) -> Iterator[ServeProcess]:
+    """With three models more: one with a Modelfile of its own, two of a few random weights."""
+    with serving("--max-loaded-models", str(MAX_LOADED), folder=store) as server:
+        made = ollama.Client(server.url(), timeout=300)
+        made.create("pirate", from_=NAME, system="You are a pirate.", parameters={"num_predict": 3})
+        for seed, name in enumerate(("tiny", "tiny2")):
+            digest = made.create_blob(write_tiny_gguf(store / f"{name}.gguf", TinyModel(seed=seed)))
+            made.create(name, files={f"{name}.gguf": digest})
+        made._client.close()
+        yield server
 
 
 @pytest.fixture
-def client(served: tuple[str, StoreAccess]) -> Iterator[ollama.Client]:
-    made = ollama.Client(served[0], timeout=300)
+def client(server: ServeProcess) -> Iterator[ollama.Client]:
+    made = ollama.Client(server.url(), timeout=300)
     yield made
     made._client.close()
 
@@ -116,6 +120,23 @@ def test_a_modelfiles_system_message_and_parameters(client: ollama.Client) -> No
     assert client.chat("pirate", PARIS, options={"num_predict": 5, "temperature": 0}).eval_count == 5
 
 
+def test_embed(client: ollama.Client) -> None:
+    texts = ["why is the sky blue?", "Why does the sky look blue?", "My cat sleeps all day."]
+    reply = client.embed(EMBEDDER, texts)
+    sky, same, other = np.array(reply.embeddings)
+    np.testing.assert_allclose(sky[: len(SKY)], SKY, rtol=0.02)
+    np.testing.assert_allclose([np.linalg.norm(row) for row in (sky, same, other)], 1, rtol=1e-5)
+    assert sky @ same > 0.8 > 0.3 > sky @ other
+    assert (reply.prompt_eval_count or 0) > 15
+    assert len(client.embed(EMBEDDER, texts[0], dimensions=64).embeddings[0]) == 64
+    old = np.array(client.embeddings(EMBEDDER, texts[0]).embedding)
+    assert old @ sky / np.linalg.norm(old) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ollama.ResponseError, match='"all-minilm" does not support chat'):
+        client.chat(EMBEDDER, PARIS)
+    with pytest.raises(ollama.ResponseError, match='"all-minilm" does not support generate'):
+        client.generate(EMBEDDER, "a")
+
+
 def test_list_show_and_ps(client: ollama.Client) -> None:
     client.generate(NAME, keep_alive="10m")
     assert {model.model for model in client.list().models} >= {f"{NAME}:latest", "pirate:latest", "tiny:latest"}
@@ -141,6 +162,28 @@ def test_unload(client: ollama.Client) -> None:
     for model in client.ps().models:
         assert model.model != "tiny:latest" or getattr(model, "state", "stopping") == "stopping"
     assert client.generate("tiny", "a", raw=True, options={"num_predict": 1}).eval_count == 1
+
+
+def test_the_least_recently_used_model_makes_room(client: ollama.Client, server: ServeProcess) -> None:
+    names = [NAME, EMBEDDER, "tiny", "tiny2"]
+    assert len(names) == MAX_LOADED + 1
+    for name in names:
+        ask_anything(client, name)
+    assert loaded(client) == {f"{name}:latest" for name in names[1:]}
+    assert server.count(f"evicted {NAME}:latest") >= 1
+    assert client.chat(NAME, PARIS, options=GREEDY).done
+    assert loaded(client) == {f"{name}:latest" for name in (NAME, *names[2:])}
+
+
+def ask_anything(client: ollama.Client, name: str) -> None:
+    if name == EMBEDDER:
+        client.embed(name, "a")
+    else:
+        client.generate(name, "a", options={"num_predict": 1})
+
+
+def loaded(client: ollama.Client) -> set[str | None]:
+    return {model.model for model in client.ps().models if getattr(model, "state", "") != "stopping"}
 
 
 def test_copy_and_delete(client: ollama.Client) -> None:
@@ -204,3 +247,25 @@ def test_many_clients_over_two_models(client: ollama.Client) -> None:
     alone = [ask(number) for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(ask, range(16))) == alone
+
+
+def test_a_stream_in_flight_is_finished_before_the_end(store: Path) -> None:
+    request: dict[str, Any] = {"model": NAME, "messages": COUNT, "options": {"temperature": 0, "num_predict": 120}}
+    with serving(folder=store) as server, httpx.Client(base_url=server.url(), timeout=300) as http:
+        client = ollama.Client(server.url(), timeout=300)
+        whole = client.chat(**request).message.content
+        stream = client.chat(**request, stream=True)
+        parts = [next(stream), next(stream)]
+        server.process.terminate()
+        refused = None
+        for part in stream:
+            parts.append(part)
+            if refused is None and http.get("/health").json() == {"status": "draining"}:
+                refused = http.post("/api/chat", json={"model": NAME, "messages": COUNT})
+        assert "".join(part.message.content or "" for part in parts) == whole
+        assert parts[-1].done_reason in ("stop", "length")
+        assert refused is not None
+        assert (refused.status_code, list(refused.json())) == (503, ["error"])
+        assert server.wait() == 0
+        assert server.count("Corral finishes 1 answer") == 1
+        client._client.close()

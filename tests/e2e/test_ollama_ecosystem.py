@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_ollama_client import NAME, add_model
 from tests.support.models import model_path
-from tests.support.native_models import native_models
+from tests.support.serve_process import create_model, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
+NAME = "smollm2"
 QUESTION = "What is the capital of France? Answer in one word."
 
 JAVASCRIPT = """
@@ -56,9 +57,10 @@ console.log(JSON.stringify({
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with native_models(tmp_path_factory.mktemp("store")) as (url, store):
-        add_model(store, NAME, model_path("smollm2-135m"), {"temperature": 0})
-        yield url
+    folder = tmp_path_factory.mktemp("home")
+    create_model(NAME, f"FROM {model_path('smollm2-135m')}\nPARAMETER temperature 0\n", folder)
+    with serving(folder=folder) as server:
+        yield server.url()
 
 
 def test_langchain(url: str) -> None:
@@ -101,6 +103,7 @@ print(json.dumps({'models': models, 'whole': whole, 'streamed': streamed}))
 
 
 def test_javascript(url: str, tmp_path: Path) -> None:
+    assert shutil.which("npm"), "this test needs node and npm; Debian has them as nodejs and npm"
     (tmp_path / "package.json").write_text('{"type": "module", "private": true}')
     subprocess.run(
         ["npm", "install", "--no-audit", "--no-fund", "--silent", "ollama"], cwd=tmp_path, check=True, timeout=240

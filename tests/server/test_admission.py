@@ -49,6 +49,15 @@ def test_kv_caches_go_before_models() -> None:
     assert decide(residents, [want("a", 50)], BUDGET) == Decision(evictions={"old": "a"})
 
 
+def test_a_model_that_need_only_give_back_its_kv_cache_stays_when_another_one_goes() -> None:
+    residents = [replace(IDLE_OLD, releasable_bytes=12), replace(IDLE_NEW, num_bytes=52, releasable_bytes=20)]
+    assert decide(residents, [want("a", 50)], BUDGET) == Decision(evictions={"old": "a"}, releases=["new"])
+    assert decide(residents, [want("a", 69)], BUDGET) == Decision(evictions={"old": "a", "new": "a"})
+    # What is coming back is promised once.
+    assert decide(residents, [want("a", 50), want("b", 19)], BUDGET).evictions == {"old": "a", "new": "b"}
+    assert decide(residents, [want("a", 50), want("b", 18)], BUDGET).evictions == {"old": "a"}
+
+
 def test_a_pinned_models_kv_cache_can_go() -> None:
     residents = [replace(IDLE_OLD, is_pinned=True, releasable_bytes=30)]
     assert decide(residents, [want("a", 80, least=80)], BUDGET).refused == {"a": 70}

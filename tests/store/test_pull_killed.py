@@ -78,7 +78,7 @@ def nursery() -> Iterator[Nursery]:
         process.stdin.close()
 
 
-@pytest.mark.parametrize("rounds", [30, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_killed_pull_leaves_the_store_whole(registry: FakeRegistry, rounds: int) -> None:
     chance = random.Random(rounds)
     for tag in ("a", "b"):

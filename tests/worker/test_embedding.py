@@ -82,12 +82,17 @@ def test_what_a_load_tells(encoder: Pipeline, decoder: Pipeline) -> None:
     assert "users at once" not in encoder.plan_text
 
 
+MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
+
+
 def test_an_encoder_does_not_generate(encoder: Pipeline) -> None:
     with pytest.raises(InvalidRequest, match=r'^"minilm" does not support generate$') as caught:
         encoder.submit(Request("r", "minilm", prompt="x"), lambda _: None)
     assert caught.value.param == "model"
+    with pytest.raises(InvalidRequest, match=r'^"tiny bert" does not support chat$'):
+        encoder.submit(Request("r", messages=MESSAGES), lambda _: None)
     with pytest.raises(InvalidRequest, match=r'^"tiny bert" does not support generate$'):
-        encoder.submit(Request("r", messages=[{"role": "user", "content": "x"}]), lambda _: None)
+        encoder.submit(Request("r", messages=MESSAGES, with_prompt_ids=True), lambda _: None)
 
 
 def test_a_load_of_an_encoder_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,8 @@ Waiting models are looked at in the order of their oldest request. For each one,
 1. It fits into what is free, besides what is promised to those before it: it starts. Loads that fit never wait.
 2. It fits once the workers that are stopping have stopped: it waits, and that memory is promised to it.
 3. It fits if idle workers give back the memory of their KV caches: they do.
-4. It fits if idle workers are evicted, the least recently asked first: they are.
+4. It fits if idle workers are evicted, the least recently asked first: they are, until it is enough that those that
+   stay give back their KV caches.
 5. Only busy workers are in the way. At first it waits for one of them to fall idle, and those behind it may go first if
    they fit. After a bounded time (`is_starved`) the busy worker that was asked longest ago is closed: it takes no new
    leases, so it falls idle when those it has have ended.
@@ -206,6 +207,8 @@ class _Decider(Generic[Key]):
         for victim in chosen:
             self._take(victim)
             self._decision.evictions[victim.key] = key
+            if self._release(need, slack):  # those that stay need not go as well
+                break
         return True
 
     def _close(self, need: int, slack: int) -> bool:

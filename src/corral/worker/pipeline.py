@@ -143,7 +143,9 @@ class Pipeline:
         """
         request_id = request.request_id
         if self.info.is_embedding:
-            raise InvalidRequest(f'"{request.model or self.info.name}" does not support generate', param="model")
+            is_chat = request.messages is not None and not request.with_prompt_ids  # /api/generate makes messages too
+            wanted = "chat" if is_chat else "generate"
+            raise InvalidRequest(f'"{request.model or self.info.name}" does not support {wanted}', param="model")
         prompt = self._prompting.prepare(request)
         lease = None if request.adapter is None else self._adapters.acquire(request.adapter)
         answering = Answering(

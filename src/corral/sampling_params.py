@@ -14,6 +14,8 @@ MAX_STOP_TOKEN_IDS = 1024
 MAX_LOGIT_BIAS = 1024
 MAX_TEMPERATURE = 100.0  # protocols may allow less
 MAX_LOGPROBS = 20
+MAX_BAD_WORDS = 256
+MAX_BAD_WORD_LENGTH = 256  # characters in each
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class SamplingParams:
         logit_bias: token id -> value added to its logit.
         ignore_eos: the model's end-of-text tokens do not end the answer.
         logprobs: tell each token's log-probability, and those of this many of the likeliest tokens; None tells none.
+        prompt_logprobs: as logprobs, of the prompt's tokens; None tells none.
+        allowed_token_ids: no other tokens are drawn; None allows all.
+        bad_words: texts that the answer does not contain, as far as their own tokens write them.
+        include_stop_str: the stop string that ended the answer is part of it.
+        skip_special_tokens: control tokens are not shown in the answer's text.
         penalty_window: the penalties look at this many of the last tokens only; 0 turns them off, None is no limit.
 
     Raises:
@@ -60,6 +67,11 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     penalty_window: int | None = None
+    prompt_logprobs: int | None = None
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
+    include_stop_str: bool = False
+    skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
         _check_int("n", self.n, 1, MAX_N)
@@ -74,6 +86,8 @@ class SamplingParams:
             _check_int("seed", self.seed, -(1 << 63), (1 << 64) - 1)
         if self.logprobs is not None:
             _check_int("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if self.prompt_logprobs is not None:
+            _check_int("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS)
         if self.penalty_window is not None:
             _check_int("penalty_window", self.penalty_window, 0, 1 << 31)
         if self.max_tokens is not None:
@@ -100,6 +114,20 @@ class SamplingParams:
             )
         for token_id in self.stop_token_ids:
             _check_int("stop_token_ids", token_id, 0, 1 << 31)
+        if self.allowed_token_ids is not None and not self.allowed_token_ids:
+            raise InvalidRequest(
+                "allowed_token_ids is empty; it needs one token id at least", param="allowed_token_ids"
+            )
+        for token_id in self.allowed_token_ids or ():
+            _check_int("allowed_token_ids", token_id, 0, 1 << 31)
+        if len(self.bad_words) > MAX_BAD_WORDS:
+            raise InvalidRequest(
+                f"bad_words has {len(self.bad_words)} texts; at most {MAX_BAD_WORDS} are allowed", param="bad_words"
+            )
+        if any(not isinstance(word, str) or not 0 < len(word) <= MAX_BAD_WORD_LENGTH for word in self.bad_words):
+            raise InvalidRequest(
+                f"bad_words must hold texts of 1 to {MAX_BAD_WORD_LENGTH} characters", param="bad_words"
+            )
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
             raise InvalidRequest(
                 f"logit_bias has {len(self.logit_bias)} entries; at most {MAX_LOGIT_BIAS} are allowed",

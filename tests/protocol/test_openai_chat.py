@@ -214,12 +214,12 @@ def output(*deltas: Delta, finished: bool = False, usage: Usage | None = None) -
 def test_stream_has_role_then_text_then_reason_then_usage() -> None:
     call = parse_chat(body(n=2, stream=True, stream_options={"include_usage": True}))
     stream = ChatStream(call, "m", 123)
-    assert stream.encode(output(Delta(0, ""))) == b""  # a step that only computed prompt tokens says nothing
+    assert stream.encode(0, output(Delta(0, ""))) == b""  # a step that only computed prompt tokens says nothing
     raw = stream.open()
-    raw += stream.encode(output(Delta(0, "Hé"), Delta(1, "")))
-    raw += stream.encode(output(Delta(1, "x", finish_reason=FinishReason.LENGTH)))
-    raw += stream.encode(output(Delta(0, "", finish_reason=FinishReason.STOP), finished=True))
-    raw += stream.close(Usage(7, 3, 2))
+    raw += stream.encode(0, output(Delta(0, "Hé"), Delta(1, "")))
+    raw += stream.encode(0, output(Delta(1, "x", finish_reason=FinishReason.LENGTH)))
+    raw += stream.encode(0, output(Delta(0, "", finish_reason=FinishReason.STOP), finished=True, usage=Usage(7, 3, 2)))
+    raw += stream.close()
     chunks = events(raw)
     assert chunks.pop() == "[DONE]"
     usage = chunks.pop()
@@ -245,7 +245,7 @@ def test_stream_has_role_then_text_then_reason_then_usage() -> None:
 
 def test_stream_without_usage_never_mentions_it() -> None:
     stream = ChatStream(parse_chat(body(stream=True)), "m", 123)
-    raw = stream.open() + stream.encode(output(Delta(0, "a"))) + stream.close(Usage(1, 1, 0))
+    raw = stream.open() + stream.encode(0, output(Delta(0, "a"))) + stream.close()
     assert b"usage" not in raw
     assert raw.endswith(b"data: [DONE]\n\n")
 
@@ -253,7 +253,7 @@ def test_stream_without_usage_never_mentions_it() -> None:
 def test_line_breaks_in_text_stay_inside_one_event() -> None:
     stream = ChatStream(parse_chat(body(stream=True)), "m", 123)
     text = 'a\n\ndata: [DONE]\r\n\u2028"'
-    [chunk] = events(stream.encode(output(Delta(0, text))))
+    [chunk] = events(stream.encode(0, output(Delta(0, text))))
     assert chunk["choices"][0]["delta"]["content"] == text
 
 
@@ -280,7 +280,7 @@ def test_whole_answer() -> None:
 def test_thinking_is_not_lost() -> None:
     call = parse_chat({"model": "m", "messages": [{"role": "user", "content": "x"}]})
     output = RequestOutput("r", (Delta(0, "Yes", (1,), FinishReason.STOP, thinking="hm"),), is_finished=True)
-    streamed = ChatStream(call, "m", 1).encode(output)
+    streamed = ChatStream(call, "m", 1).encode(0, output)
     assert b'"delta":{"reasoning_content":"hm"}' in streamed
     assert streamed.index(b"reasoning_content") < streamed.index(b'"content":"Yes"')
     answers = Answers(1)

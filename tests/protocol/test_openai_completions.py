@@ -91,9 +91,9 @@ def test_stream_indexes_echo_and_usage() -> None:
     call = parse_completion(body(["P", "Q"], n=2, echo=True, stream=True, stream_options={"include_usage": True}))
     stream = CompletionStream(call, "m", 5)
     raw = stream.open()
-    raw += stream.encode(1, RequestOutput("r", (Delta(0, ""), Delta(1, "z"))))
-    raw += stream.encode(0, finished("y", Usage(), 1))
-    raw += stream.close(Usage(2, 2, 0))
+    raw += stream.encode(1, RequestOutput("r", (Delta(0, ""), Delta(1, "z")), Usage(2, 0, 0)))
+    raw += stream.encode(0, finished("y", Usage(0, 2, 0), 1))
+    raw += stream.close()
     lines = [line[6:] for line in raw.decode().split("\n\n") if line]
     assert lines.pop() == "[DONE]"
     chunks = [json.loads(line) for line in lines]

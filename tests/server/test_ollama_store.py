@@ -218,7 +218,7 @@ def test_blobs(server: NativeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (response.status_code, response.json()) == (400, {"error": text})
     assert server.call("HEAD", f"/api/blobs/{OTHER_DIGEST}").status_code == 404
     # One that sends nothing for a while is given up, and nothing of it is left.
-    monkeypatch.setattr("corral.server.ollama_store_routes.BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("corral.server.routes.ollama_store.BODY_TIMEOUT_S", 0.05)
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as sock:
         head = f"POST /api/blobs/{OTHER_DIGEST} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"

@@ -20,7 +20,18 @@ from pathlib import Path
 
 from corral.config import EngineConfig
 from corral.errors import ContextLengthExceeded, CorralError, EngineDead, InsufficientMemory, QueueFull
-from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage
+from corral.request import (
+    Delta,
+    Detokenized,
+    DetokenizeRequest,
+    EmbedRequest,
+    EmbedResult,
+    FinishReason,
+    RenderedPrompt,
+    Request,
+    RequestOutput,
+    Usage,
+)
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.main import run
 
@@ -141,6 +152,16 @@ class ScriptedModel:
                 held.words = ["HELD", "RELEASED"]
             self._held = {}
             self._changed.notify_all()
+
+    def render(self, request: Request) -> RenderedPrompt:
+        script = script_of(request)
+        if script == "too long":
+            raise ContextLengthExceeded("the prompt is too long", param="prompt")
+        return RenderedPrompt(request.request_id, script, [len(word) for word in script.split()])
+
+    def detokenize(self, request: DetokenizeRequest) -> Detokenized:
+        texts = [b"x" * token_id for token_id in request.token_ids]
+        return Detokenized(request.request_id, b" ".join(texts).decode(), texts)
 
     def abort(self, request_id: str) -> None:
         with self._changed:

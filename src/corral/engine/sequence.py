@@ -16,6 +16,7 @@ from corral.request import FinishReason
 from corral.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from corral.engine.constraint import Constraint
     from corral.model.adapter import LoadedAdapter
 
 _SEED_MASK = (1 << 64) - 1
@@ -37,6 +38,8 @@ class SequenceGroupSpec:
         sampling: `n` sequences are drawn with it; `stop` strings are the caller's business.
         eog_ids: the model's end-of-text tokens.
         cache_salt: prefix blocks are shared only among equal salts.
+        constraint: what the answers must look like, in its first state; each sequence has a copy of its own.
+        bad_ids: token sequences that are not completed.
         adapter: what the KV is computed with; None is the bare model. Prefix blocks are shared only among equal ones.
     """
 
@@ -46,6 +49,8 @@ class SequenceGroupSpec:
     eog_ids: frozenset[int] = frozenset()
     cache_salt: str = ""
     adapter: LoadedAdapter | None = None
+    constraint: Constraint | None = None
+    bad_ids: tuple[tuple[int, ...], ...] = ()
 
 
 class Sequence(Node):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from corral.errors import InvalidRequest
 from corral.protocol.answer import Answers, encode_usage
 from corral.protocol.fields import SamplingFields, StrictModel, read_fields, show_value, validate
+from corral.protocol.openai_errors import reply_to
 from corral.protocol.sse import DONE, encode_event
 from corral.request import Request, RequestOutput, Usage, new_request_id
 
@@ -155,6 +156,7 @@ class ChatStream:
     def __init__(self, call: ChatCall, model: str, created: int) -> None:
         self._num_answers = call.request.sampling.n
         self._include_usage = call.include_usage
+        self._usage = Usage()
         self._base = {
             "id": call.request.request_id,
             "object": "chat.completion.chunk",
@@ -167,8 +169,9 @@ class ChatStream:
         roles = ({"role": "assistant", "content": ""} for _ in range(self._num_answers))
         return b"".join(self._event(index, delta, None) for index, delta in enumerate(roles))
 
-    def encode(self, output: RequestOutput) -> bytes:
+    def encode(self, _: int, output: RequestOutput) -> bytes:
         """The events of one output; b"" when no answer gained anything to show."""
+        self._usage = output.usage
         events = []
         for delta in output.deltas:
             if delta.thinking:
@@ -179,11 +182,15 @@ class ChatStream:
                 events.append(self._event(delta.index, {}, delta.finish_reason.value))
         return b"".join(events)
 
-    def close(self, usage: Usage) -> bytes:
+    def close(self) -> bytes:
         """The usage chunk, if asked for, and the end mark."""
         if not self._include_usage:
             return DONE
-        return encode_event({**self._base, "choices": [], "usage": encode_usage(usage)}) + DONE
+        return encode_event({**self._base, "choices": [], "usage": encode_usage(self._usage)}) + DONE
+
+    def fail(self, error: Exception) -> bytes:
+        """The error as the last event; no end mark follows it."""
+        return reply_to(error).event()
 
     def _event(self, index: int, delta: dict[str, str], finish_reason: str | None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

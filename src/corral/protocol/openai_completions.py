@@ -9,6 +9,7 @@ from typing import Any
 from corral.errors import InvalidRequest
 from corral.protocol.answer import Answers, encode_usage, total_usage
 from corral.protocol.fields import SamplingFields, read_fields, show_value
+from corral.protocol.openai_errors import reply_to
 from corral.protocol.sse import DONE, encode_event
 from corral.request import Request, RequestOutput, Usage, new_request_id
 
@@ -100,6 +101,7 @@ class CompletionStream:
 
     def __init__(self, call: CompletionCall, model: str, created: int) -> None:
         self._call = call
+        self._usages = [Usage()] * len(call.requests)
         self._base = {"id": call.response_id, "object": "text_completion", "created": created, "model": model}
 
     def open(self) -> bytes:
@@ -113,6 +115,7 @@ class CompletionStream:
 
     def encode(self, prompt_index: int, output: RequestOutput) -> bytes:
         """The events of one prompt's output; b"" when no answer gained anything to show."""
+        self._usages[prompt_index] = output.usage
         first = prompt_index * self._call.n
         events = []
         for delta in output.deltas:
@@ -121,11 +124,16 @@ class CompletionStream:
                 events.append(self._event(first + delta.index, delta.text, reason))
         return b"".join(events)
 
-    def close(self, usage: Usage) -> bytes:
+    def close(self) -> bytes:
         """The usage chunk, if asked for, and the end mark."""
         if not self._call.include_usage:
             return DONE
-        return encode_event({**self._base, "choices": [], "usage": encode_usage(usage)}) + DONE
+        usage = encode_usage(total_usage(self._usages))
+        return encode_event({**self._base, "choices": [], "usage": usage}) + DONE
+
+    def fail(self, error: Exception) -> bytes:
+        """The error as the last event; no end mark follows it."""
+        return reply_to(error).event()
 
     def _event(self, index: int, text: str, finish_reason: str | None) -> bytes:
         choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}

@@ -17,11 +17,11 @@ from corral.server.auth import HostGuard, KeyAuth
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
-from corral.server.ollama_routes import ollama_routes
-from corral.server.ollama_store_routes import ollama_store_routes
-from corral.server.openai_routes import openai_routes
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
 from corral.server.replies import body_of, is_native
+from corral.server.routes.ollama import ollama_routes
+from corral.server.routes.ollama_store import ollama_store_routes
+from corral.server.routes.openai import openai_routes
 from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput
+from corral.request import (
+    Detokenized,
+    DetokenizeRequest,
+    EmbedRequest,
+    EmbedResult,
+    RenderedPrompt,
+    Request,
+    RequestOutput,
+)
 from corral.store.local_model import LocalModel
 from corral.worker.info import ModelInfo, WorkerStats
 
@@ -48,6 +56,14 @@ class ServedModel:
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vectors of the request's inputs, as WorkerClient.embed gives them."""
         return await self._slot.worker.embed(request)
+
+    async def render(self, request: Request) -> RenderedPrompt:
+        """What the request's prompt would be, as WorkerClient.render gives it."""
+        return await self._slot.worker.render(request)
+
+    async def detokenize(self, request: DetokenizeRequest) -> Detokenized:
+        """The texts of token ids, as WorkerClient.detokenize gives them."""
+        return await self._slot.worker.detokenize(request)
 
     async def stats(self) -> WorkerStats:
         return await self._slot.worker.stats()

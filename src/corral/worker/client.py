@@ -7,10 +7,19 @@ import itertools
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from corral.config import EngineConfig
 from corral.errors import CorralError, EngineDead
-from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput
+from corral.request import (
+    Detokenized,
+    DetokenizeRequest,
+    EmbedRequest,
+    EmbedResult,
+    RenderedPrompt,
+    Request,
+    RequestOutput,
+)
 from corral.worker import protocol
 from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
@@ -22,6 +31,8 @@ logger = logging.getLogger("corral.worker")
 OnProgress = Callable[[int, int], None]
 OnPlan = Callable[[str], None]
 
+_Result = TypeVar("_Result")
+
 
 class WorkerClient:
     """One running worker. Make it with `start`; it is closed by `close`, or by its process's death."""
@@ -32,7 +43,7 @@ class WorkerClient:
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
         self._streams: dict[str, asyncio.Queue[RequestOutput | CorralError]] = {}
-        self._embeds: dict[str, asyncio.Future[EmbedResult]] = {}
+        self._asked: dict[str, asyncio.Future[Any]] = {}  # request id -> its one result
         self._calls: dict[int, asyncio.Future[WorkerStats | None]] = {}
         self._call_ids = itertools.count(1)
         self._drained: asyncio.Future[None] | None = None
@@ -127,18 +138,31 @@ class WorkerClient:
         Raises:
             CorralError: of the class the worker raised it with; EngineDead when the process dies.
         """
+        return await self._ask(request.request_id, protocol.SubmitEmbed(request), EmbedResult)
+
+    async def render(self, request: Request) -> RenderedPrompt:
+        """What the request's prompt would be. Raises as `embed`."""
+        return await self._ask(request.request_id, protocol.Render(request), RenderedPrompt)
+
+    async def detokenize(self, request: DetokenizeRequest) -> Detokenized:
+        """The texts of token ids. Raises as `embed`."""
+        return await self._ask(request.request_id, protocol.Detokenize(request), Detokenized)
+
+    async def _ask(self, request_id: str, frame: protocol.ToWorker, kind: type[_Result]) -> _Result:
         self._check_alive()
-        request_id = request.request_id
-        future: asyncio.Future[EmbedResult] = asyncio.get_running_loop().create_future()
-        self._embeds[request_id] = future
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked[request_id] = future
         try:
-            self._send(protocol.SubmitEmbed(request))
-            return await future
+            self._send(frame)
+            result = await future
         except asyncio.CancelledError:
             self.abort(request_id)
             raise
         finally:
-            del self._embeds[request_id]
+            del self._asked[request_id]
+        if not isinstance(result, kind):
+            raise EngineDead(f"the worker answered {type(frame).__name__} with {type(result).__name__}")
+        return result
 
     def abort(self, request_id: str) -> None:
         """Gives a request up; its blocks are free after the engine's next step. Idempotent."""
@@ -211,12 +235,12 @@ class WorkerClient:
             case protocol.Outputs(outputs=outputs):
                 for output in outputs:
                     self._deliver(output.request_id, output)
-            case protocol.Embedded(result=result):
-                self._end_embed(result.request_id, result)
+            case protocol.Embedded(result=result) | protocol.Rendered(result=result) | protocol.Texts(result=result):
+                self._end_asked(result.request_id, result)
             case protocol.Failure(request_id="") if not self._ready.done():
                 self._ready.set_exception(protocol.error_of(frame))
-            case protocol.Failure(request_id=request_id) if request_id in self._embeds:
-                self._end_embed(request_id, protocol.error_of(frame))
+            case protocol.Failure(request_id=request_id) if request_id in self._asked:
+                self._end_asked(request_id, protocol.error_of(frame))
             case protocol.Failure(request_id=request_id):
                 self._deliver(request_id, protocol.error_of(frame))
             case protocol.Stats(call_id=call_id, stats=stats):
@@ -243,8 +267,8 @@ class WorkerClient:
         if (queue := self._streams.get(request_id)) is not None:
             queue.put_nowait(output)
 
-    def _end_embed(self, request_id: str, result: EmbedResult | CorralError) -> None:
-        future = self._embeds.get(request_id)  # none if its caller was cancelled
+    def _end_asked(self, request_id: str, result: EmbedResult | RenderedPrompt | Detokenized | CorralError) -> None:
+        future = self._asked.get(request_id)  # none if its caller was cancelled
         if future is None or future.done():
             return
         if isinstance(result, CorralError):
@@ -264,8 +288,8 @@ class WorkerClient:
         self._death = cause
         for queue in self._streams.values():
             queue.put_nowait(EngineDead(f"the worker has ended: {cause}"))
-        for request_id in list(self._embeds):
-            self._end_embed(request_id, EngineDead(f"the worker has ended: {cause}"))
+        for request_id in list(self._asked):
+            self._end_asked(request_id, EngineDead(f"the worker has ended: {cause}"))
         waiting: list[asyncio.Future[None] | asyncio.Future[WorkerStats | None]] = [self._ready, *self._calls.values()]
         if self._drained is not None:
             waiting.append(self._drained)

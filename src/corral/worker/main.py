@@ -10,12 +10,22 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from corral.config import EngineConfig
 from corral.errors import CorralError, EngineDead, InvalidRequest, QueueFull, ServerDraining
-from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput, Usage
+from corral.request import (
+    Detokenized,
+    DetokenizeRequest,
+    EmbedRequest,
+    EmbedResult,
+    RenderedPrompt,
+    Request,
+    RequestOutput,
+    Usage,
+)
 from corral.worker import protocol
 from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
@@ -41,6 +51,8 @@ class LoadedModel(Protocol):
     def plan_text(self) -> str: ...
     def submit(self, request: Request, on_output: Callable[[RequestOutput | CorralError], None]) -> int: ...
     def embed(self, request: EmbedRequest, on_result: Callable[[EmbedResult | CorralError], None]) -> int: ...
+    def render(self, request: Request) -> RenderedPrompt: ...
+    def detokenize(self, request: DetokenizeRequest) -> Detokenized: ...
     def abort(self, request_id: str) -> None: ...
     def stats(self) -> WorkerStats: ...
     def release_kv(self) -> None: ...
@@ -109,6 +121,10 @@ class Worker:
                 self._start(self._load_model(Path(path), config))
             case protocol.Submit(request=request) | protocol.SubmitEmbed(request=request) if self._model is not None:
                 self._submit(self._model, request)
+            case protocol.Render(request=request) if self._model is not None:
+                self._start(self._look_up(request.request_id, partial(self._model.render, request)))
+            case protocol.Detokenize(request=detokenize) if self._model is not None:
+                self._start(self._look_up(detokenize.request_id, partial(self._model.detokenize, detokenize)))
             case protocol.Abort(request_id=request_id):
                 if request_id in self._submitting:
                     self._submitting[request_id] = True
@@ -189,6 +205,20 @@ class Worker:
         finally:
             if self._submitting.pop(request_id):
                 model.abort(request_id)
+
+    async def _look_up(self, request_id: str, work: Callable[[], RenderedPrompt | Detokenized]) -> None:
+        """Work on texts alone: it joins no queue and no drain waits for it."""
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._text_pool, work)
+        except CorralError as error:
+            self._fail(request_id, error)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            self._fail(request_id, CorralError("the texts could not be prepared; the worker's log says why"))
+        else:
+            self._outbox.post(
+                protocol.Rendered(result) if isinstance(result, RenderedPrompt) else protocol.Texts(result)
+            )
 
     async def _release_kv(self, model: LoadedModel, call_id: int) -> None:
         # On a thread: the engine does it after its step.

@@ -19,10 +19,12 @@ def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
                 thinking=before.thinking + delta.thinking,
                 token_ids=before.token_ids + delta.token_ids,
                 logprobs=before.logprobs + delta.logprobs,
+                tool_calls=before.tool_calls + delta.tool_calls,
             )
         deltas[delta.index] = delta
     # Only the note that a request was taken has no deltas; it may come after the first words, and then knows less.
     usage = second.usage if second.deltas or not first.deltas else first.usage
     is_finished = first.is_finished or second.is_finished
     prompt_ids = first.prompt_ids or second.prompt_ids
-    return RequestOutput(first.request_id, tuple(deltas.values()), usage, is_finished, prompt_ids)
+    prompt_logprobs = first.prompt_logprobs or second.prompt_logprobs
+    return RequestOutput(first.request_id, tuple(deltas.values()), usage, is_finished, prompt_ids, prompt_logprobs)

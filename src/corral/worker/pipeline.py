@@ -20,7 +20,14 @@ from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.packed_cache import PackedCache
 from corral.model.plan import EmbeddingShape, Plan, make_plan
 from corral.model.weights import load_model
-from corral.request import EmbedRequest, Request, RequestOutput
+from corral.request import (
+    Detokenized,
+    DetokenizeRequest,
+    EmbedRequest,
+    RenderedPrompt,
+    Request,
+    RequestOutput,
+)
 from corral.text.templates import PromptTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.adapters import AdapterCache, AdapterLease
@@ -193,6 +200,26 @@ class Pipeline:
             QueueFull, ServerDraining, EngineDead: it cannot be answered now; as above.
         """
         return submit_embed(request, on_result, self._engine, self.tokenizer, self.info)
+
+    def render(self, request: Request) -> RenderedPrompt:
+        """What the request's prompt would be. Raises InvalidRequest as `submit` does."""
+        prompt = self._prompting.prepare(request)
+        return RenderedPrompt(request.request_id, prompt.text, prompt.ids)
+
+    def detokenize(self, request: DetokenizeRequest) -> Detokenized:
+        """The texts of token ids.
+
+        Raises:
+            InvalidRequest: an id outside of the vocabulary.
+        """
+        vocab_size = self.tokenizer.vocab_size
+        for token_id in request.token_ids:
+            if not 0 <= token_id < vocab_size:
+                raise InvalidRequest(
+                    f"tokens has token id {token_id}; ids go from 0 to {vocab_size - 1}", param="tokens"
+                )
+        texts = [self.tokenizer.token_bytes(token_id) for token_id in request.token_ids]
+        return Detokenized(request.request_id, self.tokenizer.decode(request.token_ids), texts)
 
     def abort(self, request_id: str) -> None:
         """Ends a request before the next step; unknown and finished ids are ignored."""

@@ -33,6 +33,7 @@ class Prompt:
 
     Args:
         ids: at least one, and fewer than the context holds.
+        text: what they were made of, as far as it is known: of ids given by the client nothing is.
         sampling: the request's, with as many tokens as the context leaves.
         stop_texts: what ends an answer besides the request's own stop strings.
         markers: of thinking that is to be taken apart from the answer; None if there is none.
@@ -47,6 +48,7 @@ class Prompt:
     is_thinking: bool = False
     dropped_messages: int = 0
     dropped_tokens: int = 0
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Prompting:
         prompt = self._checked(request, fitted, limit, "messages")
         return replace(
             prompt,
+            text=last.plain,
             stop_texts=known.template.stop_texts,
             markers=markers,
             is_thinking=markers is not None and opens_thinking(last.plain, markers),
@@ -164,7 +167,7 @@ class Prompting:
         self._check_text("prompt", text + (request.suffix or ""), limit)
         rendered = known.template.render_suffix(text, request.suffix or "")
         ids = self._tokenizer.encode_chat(rendered.text, rendered.guard)
-        return self._checked(request, Fitted(ids), limit, "prompt")
+        return replace(self._checked(request, Fitted(ids), limit, "prompt"), text=rendered.plain)
 
     def _raw_prompt(self, request: Request, limit: int) -> Prompt:
         prompt = request.prompt
@@ -177,12 +180,14 @@ class Prompting:
             return self._checked(request, Fitted(kept, 0, len(prompt) - len(kept)), limit, "prompt")
 
         def encode(text: str) -> list[int]:
-            return self._tokenizer.encode(text, add_special=True, parse_special=False)
+            return self._tokenizer.encode(text, add_special=request.add_special_tokens, parse_special=False)
 
         if request.overflow is Overflow.REFUSE:
             self._check_text("prompt", prompt, limit)
-            return self._checked(request, Fitted(encode(prompt)), limit, "prompt")
-        return self._checked(request, fit_text(prompt, limit, self._tokenizer, encode), limit, "prompt")
+            fitted = Fitted(encode(prompt))
+        else:
+            fitted = fit_text(prompt, limit, self._tokenizer, encode)
+        return replace(self._checked(request, fitted, limit, "prompt"), text=prompt)
 
     def _check_text(self, param: str, text: str, limit: int) -> None:
         """Refuses a hopelessly long text before it costs seconds in template and tokenizer."""

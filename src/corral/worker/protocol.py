@@ -1,6 +1,7 @@
 """Frames between the front process and a worker: msgpack behind a 4-byte big-endian length. Pure.
 
-The front sends Load, Submit, SubmitEmbed, Abort, Drain, Ping, ReleaseKV and GetStats; the worker sends the rest.
+The front sends Load, Submit, SubmitEmbed, Render, Detokenize, Abort, Drain, Ping, ReleaseKV and GetStats; the worker
+sends the rest.
 Decoding builds only the types named here, so a frame can do no more than its fields say.
 """
 
@@ -13,7 +14,15 @@ import msgspec
 
 from corral import errors
 from corral.config import EngineConfig
-from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput
+from corral.request import (
+    Detokenized,
+    DetokenizeRequest,
+    EmbedRequest,
+    EmbedResult,
+    RenderedPrompt,
+    Request,
+    RequestOutput,
+)
 from corral.worker.info import ModelInfo, WorkerStats
 
 MAX_FRAME_BYTES: Final = 256 << 20
@@ -35,6 +44,16 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
 
 class SubmitEmbed(msgspec.Struct, tag=True, frozen=True):
     request: EmbedRequest
+
+
+class Render(msgspec.Struct, tag=True, frozen=True):
+    """What the request's prompt would be; nothing is computed."""
+
+    request: Request
+
+
+class Detokenize(msgspec.Struct, tag=True, frozen=True):
+    request: DetokenizeRequest
 
 
 class Abort(msgspec.Struct, tag=True, frozen=True):
@@ -87,6 +106,16 @@ class Embedded(msgspec.Struct, tag=True, frozen=True):
     result: EmbedResult
 
 
+class Rendered(msgspec.Struct, tag=True, frozen=True):
+    result: RenderedPrompt
+
+
+class Texts(msgspec.Struct, tag=True, frozen=True):
+    """The answer to Detokenize."""
+
+    result: Detokenized
+
+
 class Failure(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
     """A typed error: of one request, or of the load when `request_id` is empty."""
 
@@ -109,8 +138,8 @@ class Stats(msgspec.Struct, tag=True, frozen=True):
     stats: WorkerStats
 
 
-ToWorker = Load | Submit | SubmitEmbed | Abort | Drain | Ping | ReleaseKV | GetStats
-FromWorker = Planned | Progress | Ready | Outputs | Embedded | Failure | Drained | Pong | Stats
+ToWorker = Load | Submit | SubmitEmbed | Render | Detokenize | Abort | Drain | Ping | ReleaseKV | GetStats
+FromWorker = Planned | Progress | Ready | Outputs | Embedded | Rendered | Texts | Failure | Drained | Pong | Stats
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(ToWorker)

@@ -31,7 +31,7 @@ from corral.protocol.ollama_store import (
 from corral.protocol.openai_errors import request_timeout
 from corral.server.limits import BODY_TIMEOUT_S, RefusedError, read_any_json
 from corral.server.model_details import list_models, show_model
-from corral.server.ollama_routes import find_model, json_response
+from corral.server.routes.ollama import find_model, json_response
 from corral.server.store_access import StoreAccess, remote_name, store_name
 from corral.server.store_jobs import StoreJobs, chunks_from_loop
 from corral.server.streaming import LineStream, unless_disconnected

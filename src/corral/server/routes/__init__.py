@@ -1,0 +1,1 @@
+"""What each path does: one file a protocol or subject. Here wire formats and workers meet."""

@@ -45,7 +45,7 @@ class Bench:
         )
         blocks = max(cell.streams * (-(-_context(cell) // BLOCK_SIZE) + 1) for cell in (WARM_UP, *cells))
         longest = max(_context(cell) for cell in (WARM_UP, *cells))
-        runner = ModelRunner(model, blocks, engine_config)
+        runner = ModelRunner(model, blocks, engine_config, self.vocab_size)
         self.engine = EngineCore(runner, engine_config, max_model_len=longest, vocab_size=self.vocab_size)
         self._rng = np.random.default_rng(0)
         self._num_requests = 0

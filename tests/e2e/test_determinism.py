@@ -157,7 +157,7 @@ SEEDED = SamplingParams(temperature=0.9, top_k=40, top_p=0.95, seed=7, max_token
 def make_engine(runner: NativeRunner, num_blocks: int = 512, **settings: Any) -> EngineCore:
     config = replace(EngineConfig(max_num_seqs=64, max_step_ms=1e9), **settings)
     return EngineCore(
-        ModelRunner(runner.model, num_blocks, config),
+        ModelRunner(runner.model, num_blocks, config, runner.config.vocab_size),
         config,
         max_model_len=num_blocks * BLOCK_SIZE if num_blocks < 100 else 400,
         vocab_size=runner.config.vocab_size,

@@ -4,7 +4,7 @@ from array import array
 
 from corral._native import Adapter
 from corral.engine.batch import build_batch
-from corral.engine.scheduler import ScheduledRow
+from corral.engine.scheduled_batch import ScheduledRow
 from corral.engine.sequence import Sequence, SequenceGroup, SequenceGroupSpec
 from corral.model.adapter import LoadedAdapter
 from corral.sampling_params import SamplingParams

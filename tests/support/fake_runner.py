@@ -10,7 +10,7 @@ from corral.config import BLOCK_SIZE, EngineConfig
 from corral.engine.core import EngineCore
 from corral.engine.logprobs import LogprobQuery
 from corral.engine.output import TokenLogprobs
-from corral.engine.scheduler import ScheduledBatch, ScheduledRow
+from corral.engine.scheduled_batch import ScheduledBatch, ScheduledRow
 from corral.engine.sequence import Sequence, SequenceGroupSpec
 from corral.request import FinishReason
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -292,3 +293,18 @@ def test_an_exchange_goes_on_from_its_ids(pipeline: Pipeline) -> None:
 def test_a_context_of_ids_that_there_are_not_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(InvalidRequest, match="token id 999999"):
         ask(pipeline, replace(of(None), messages=[{"role": "user", "content": "hi"}], context=(999_999,)))
+
+
+def test_the_prompts_own_probabilities_come_once(pipeline: Pipeline) -> None:
+    outputs = ask(pipeline, of("The horses ate", prompt_logprobs=1, n=2))
+    [scores] = [output.prompt_logprobs for output in outputs if output.prompt_logprobs]
+    assert outputs[0].prompt_logprobs == scores
+    assert b"".join(score.text_bytes for score in scores).decode().strip() == "The horses ate"
+    assert math.isnan(scores[0].logprob)
+    assert all(score.logprob <= score.top[0][1] <= 0 for score in scores[1:])
+    assert [len(output.prompt_logprobs) for output in ask(pipeline, of([5], prompt_logprobs=0))[:2]] == [1, 0]
+
+
+def test_bad_words_are_not_written(pipeline: Pipeline) -> None:
+    assert "near" in text_of(ask(pipeline, of()))
+    assert "near" not in text_of(ask(pipeline, of(bad_words=("near",))))

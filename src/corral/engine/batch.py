@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from corral.engine.scheduler import ScheduledRow
+from corral.engine.scheduled_batch import ScheduledRow
 
 if TYPE_CHECKING:
     from corral.model.adapter import LoadedAdapter
@@ -44,6 +44,7 @@ def build_batch(rows: list[ScheduledRow]) -> Batch:
         table = row.sequence.block_table
         tables[at, : len(table)] = np.frombuffer(table, dtype=np.int32)
         token_ids.extend(row.sequence.token_ids[row.start : row.start + row.num_tokens])
+        logit_rows += [offsets[-1] + position - row.start for position in row.scored]
         offsets.append(len(token_ids))
         if row.is_last:
             logit_rows.append(len(token_ids) - 1)

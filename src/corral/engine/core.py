@@ -9,9 +9,10 @@ from typing import Protocol
 from corral.config import BLOCK_SIZE, EngineConfig
 from corral.engine.block_pool import BlockPool, IntegrityError
 from corral.engine.budget import StepBudget
-from corral.engine.logprobs import LogprobQuery
+from corral.engine.logprobs import LogprobQuery, queries_of
 from corral.engine.output import SequenceOutput, StepOutput, TokenLogprobs
-from corral.engine.scheduler import ScheduledBatch, Scheduler
+from corral.engine.scheduled_batch import ScheduledBatch
+from corral.engine.scheduler import Scheduler
 from corral.engine.sequence import SequenceGroup, SequenceGroupSpec, SequenceStatus
 from corral.engine.stats import EngineStats, StepTimes
 from corral.errors import ContextLengthExceeded, InvalidConfig, InvalidRequest
@@ -82,7 +83,7 @@ class EngineCore:
         if not batch.rows:
             raise IntegrityError(f"{self._scheduler.num_waiting} sequences wait, none runs and none can start")
         sampled = self._runner.execute(batch)
-        queries = _logprob_queries(batch, sampled)
+        queries = queries_of(batch, sampled)
         result = self._scheduler.update(batch, sampled, self._runner.logprobs(queries) if queries else {})
         elapsed_ms = 1000.0 * (self._clock() - started)
         self._budget.observe(batch.num_prefill_tokens, batch.num_decode_rows, elapsed_ms)
@@ -108,6 +109,7 @@ class EngineCore:
         self._check_ids("prompt", min(spec.prompt_ids), max(spec.prompt_ids))
         self._check_ids("stop_token_ids", *spec.sampling.stop_token_ids)
         self._check_ids("logit_bias", *spec.sampling.logit_bias)
+        self._check_ids("allowed_token_ids", *(spec.sampling.allowed_token_ids or ()))
 
     def _check_ids(self, param: str, *token_ids: int) -> None:
         for token_id in token_ids:
@@ -184,13 +186,3 @@ class EngineCore:
             last_step_ms=self.times.last_ms,
             mean_step_ms=self.times.mean_ms,
         )
-
-
-def _logprob_queries(batch: ScheduledBatch, sampled: list[int]) -> list[LogprobQuery]:
-    """Of the rows whose requests ask; a row without a token has no distribution either."""
-    drawn = (row.sequence.group.params.logprobs for row in batch.rows if row.is_last)
-    return [
-        LogprobQuery(index, token_id, num_top)
-        for index, (num_top, token_id) in enumerate(zip(drawn, sampled, strict=False))
-        if num_top is not None and token_id >= 0
-    ]

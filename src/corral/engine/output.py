@@ -31,6 +31,7 @@ class SequenceOutput:
         num_cached_tokens: tokens of the request's prompt that came from cached blocks.
         num_prompt_tokens: tokens of the prompt.
         logprobs: one for each of new_token_ids where the request asks for them, else none.
+        prompt_logprobs: once, with a first token: of all tokens of the prompt but the first, where they are asked for.
     """
 
     request_id: str
@@ -41,6 +42,7 @@ class SequenceOutput:
     num_cached_tokens: int = 0
     num_prompt_tokens: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -10,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from corral.engine.sequence import Sequence
+from corral.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from corral._native import Decoder
+    from corral.engine.constraint import Mask
+    from corral.engine.scheduled_batch import ScheduledRow
 
 _Floats = npt.NDArray[np.float32]
 _Ints = npt.NDArray[np.int32]
@@ -40,15 +44,25 @@ class SamplingArrays:
     bias_values: _Floats
 
 
-def build_sampling_arrays(sequences: list[Sequence]) -> SamplingArrays:
-    """What the next token of each sequence is drawn with.
+def sequences_of_logits(rows: list[ScheduledRow]) -> list[Sequence | None]:
+    """Whose token is drawn from each row of a step's logits; None where the logits only score a prompt."""
+    sequences: list[Sequence | None] = []
+    for row in rows:
+        sequences += [None] * len(row.scored)
+        if row.is_last:
+            sequences.append(row.sequence)
+    return sequences
+
+
+def build_sampling_arrays(sequences: SequenceOf[Sequence | None]) -> SamplingArrays:
+    """What the next token of each sequence is drawn with; where there is none, the cheapest draw.
 
     It depends on nothing but the sequence itself (params, seed, known tokens): not on the batch, the chunking or the
     blocks, so a recomputed sequence draws the same tokens again.
     """
-    params = [sequence.group.params for sequence in sequences]
-    histories = [_history(sequence) for sequence in sequences]
-    biases = [_biases(sequence) for sequence in sequences]
+    params = [_GREEDY if sequence is None else sequence.group.params for sequence in sequences]
+    histories = [_EMPTY if sequence is None else _history(sequence) for sequence in sequences]
+    biases = [[] if sequence is None else _biases(sequence) for sequence in sequences]
     return SamplingArrays(
         temperature=np.array([p.temperature for p in params], dtype=np.float32),
         top_k=np.array([max(p.top_k, 0) for p in params], dtype=np.int32),
@@ -57,12 +71,15 @@ def build_sampling_arrays(sequences: list[Sequence]) -> SamplingArrays:
         repetition_penalty=np.array([p.repetition_penalty for p in params], dtype=np.float32),
         presence_penalty=np.array([p.presence_penalty for p in params], dtype=np.float32),
         frequency_penalty=np.array([p.frequency_penalty for p in params], dtype=np.float32),
-        seeds=np.array([sequence.seed for sequence in sequences], dtype=np.uint64),
-        positions=np.array([sequence.num_tokens for sequence in sequences], dtype=np.int64),
+        seeds=np.array([0 if sequence is None else sequence.seed for sequence in sequences], dtype=np.uint64),
+        positions=np.array([0 if sequence is None else sequence.num_tokens for sequence in sequences], dtype=np.int64),
         history_offsets=_offsets([len(history) for history in histories]),
         history_ids=np.concatenate(histories) if any(map(len, histories)) else _EMPTY,
         output_starts=np.array(
-            [_output_start(sequence, len(history)) for sequence, history in zip(sequences, histories, strict=True)],
+            [
+                0 if sequence is None else _output_start(sequence, len(history))
+                for sequence, history in zip(sequences, histories, strict=True)
+            ],
             dtype=np.int32,
         ),
         bias_offsets=_offsets([len(bias) for bias in biases]),
@@ -71,9 +88,14 @@ def build_sampling_arrays(sequences: list[Sequence]) -> SamplingArrays:
     )
 
 
-def sample(decoder: Decoder, sequences: list[Sequence]) -> list[int]:
-    """Draw one token per logit row of the last forward; -1 where the logits were not finite."""
-    if not sequences:
+def sample(decoder: Decoder, sequences: list[Sequence | None], mask: Mask | None = None) -> list[int]:
+    """Draw one token per sequence from the logit rows of the last forward; -1 where the logits were not finite.
+
+    Args:
+        sequences: one entry per logit row, see `sequences_of_logits`.
+        mask: [R, ceil(V / 32)], what each row allows; None allows all.
+    """
+    if all(sequence is None for sequence in sequences):
         return []
     arrays = build_sampling_arrays(sequences)
     drawn = decoder.sample(
@@ -92,12 +114,13 @@ def sample(decoder: Decoder, sequences: list[Sequence]) -> list[int]:
         arrays.bias_offsets,
         arrays.bias_ids,
         arrays.bias_values,
-        None,
+        mask,
     )
     token_ids: list[int] = drawn.tolist()
-    return token_ids
+    return [token_id for sequence, token_id in zip(sequences, token_ids, strict=True) if sequence is not None]
 
 
+_GREEDY = SamplingParams(temperature=0.0)
 _EMPTY: _Ints = np.empty(0, dtype=np.int32)
 
 
@@ -117,11 +140,23 @@ def _output_start(sequence: Sequence, history_length: int) -> int:
 
 
 def _biases(sequence: Sequence) -> list[tuple[int, float]]:
-    params = sequence.group.params
-    if sequence.num_output_tokens >= params.min_tokens:
-        return list(params.logit_bias.items()) if params.logit_bias else []
-    biases = params.logit_bias | dict.fromkeys(sorted(sequence.group.stop_ids), _SUPPRESSED)
-    return list(biases.items())
+    group = sequence.group
+    biases = group.params.logit_bias
+    if sequence.num_output_tokens < group.params.min_tokens:
+        biases = biases | dict.fromkeys(sorted(group.stop_ids), _SUPPRESSED)
+    if group.bad_ids:
+        biases = biases | dict.fromkeys(_completions(sequence), _SUPPRESSED)
+    return list(biases.items()) if biases else []
+
+
+def _completions(sequence: Sequence) -> list[int]:
+    """The tokens that would complete one of the bad token sequences."""
+    output_length = sequence.num_output_tokens
+    found = []
+    for *begun, last in sequence.group.bad_ids:
+        if len(begun) <= output_length and (not begun or sequence.token_ids[-len(begun) :].tolist() == begun):
+            found.append(last)
+    return found
 
 
 def _offsets(lengths: list[int]) -> _Ints:

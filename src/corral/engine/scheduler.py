@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 
 from corral.config import BLOCK_SIZE
@@ -12,40 +12,13 @@ from corral.engine.block_pool import BlockPool, IntegrityError
 from corral.engine.budget import StepBudget
 from corral.engine.linked_list import LinkedList
 from corral.engine.output import SequenceOutput, StepOutput, TokenLogprobs
+from corral.engine.scheduled_batch import ScheduledBatch, ScheduledRow
 from corral.engine.sequence import Sequence, SequenceGroup, SequenceStatus
 from corral.errors import CorralError
 from corral.request import FinishReason
 
 _AGE = attrgetter("seq_id")
 _NO_LOGPROBS: Mapping[int, TokenLogprobs] = {}
-
-
-@dataclass(slots=True)
-class ScheduledRow:
-    """Tokens [start, start + num_tokens) of a sequence. `is_last`: they are its last known ones, so one is drawn."""
-
-    sequence: Sequence
-    start: int
-    num_tokens: int
-    is_last: bool
-
-
-@dataclass(slots=True)
-class ScheduledBatch:
-    """One step's work. `copies`, (source, destination) block ids, are due before the forward."""
-
-    rows: list[ScheduledRow] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)
-    num_prefill_tokens: int = 0
-    num_decode_rows: int = 0
-
-    def append(self, sequence: Sequence, num_tokens: int) -> None:
-        is_last = num_tokens == sequence.num_new_tokens
-        self.rows.append(ScheduledRow(sequence, sequence.num_computed_tokens, num_tokens, is_last))
-        if num_tokens == 1 and is_last:
-            self.num_decode_rows += 1
-        else:
-            self.num_prefill_tokens += num_tokens
 
 
 @dataclass(slots=True)
@@ -99,29 +72,33 @@ class Scheduler:
         # Decode rows have their tokens reserved: a long prompt never costs a stream its turn.
         num_prompts = len(self.running) - num_decoding + len(self.waiting)
         prefill_left = self.budget.prefill_tokens(num_decoding, num_prompts)
+        # Logits are kept for as many tokens as there may be sequences: those drawn now, and scored ones of prompts.
+        logits_left = max(2, self.max_running - num_decoding)
         at = 0
         while at < len(self.running):
             sequence = self.running[at]
             num_tokens = sequence.num_new_tokens
             if num_tokens > 1:
-                num_tokens = min(num_tokens, prefill_left)
+                num_tokens = min(num_tokens, prefill_left, _most_tokens(sequence, logits_left))
                 prefill_left -= num_tokens
+                logits_left -= _num_logits(sequence, num_tokens)
             if num_tokens:
                 if not self._make_room(sequence, sequence.num_computed_tokens + num_tokens):
                     break
                 batch.append(sequence, num_tokens)
             at += 1
-        self._admit_waiting(batch, prefill_left)
+        self._admit_waiting(batch, prefill_left, logits_left)
         batch.copies = self.pool.take_copies()
         return batch
 
-    def _admit_waiting(self, batch: ScheduledBatch, tokens_left: int) -> None:
+    def _admit_waiting(self, batch: ScheduledBatch, tokens_left: int, logits_left: int) -> None:
         while tokens_left > 0 and len(self.running) < self.max_running:
             sequence = self.waiting.head
-            if sequence is None or not self._admit(sequence):
+            if sequence is None or _most_tokens(sequence, logits_left) < 1 or not self._admit(sequence):
                 break
-            num_tokens = min(sequence.num_new_tokens, tokens_left)
+            num_tokens = min(sequence.num_new_tokens, tokens_left, _most_tokens(sequence, logits_left))
             tokens_left -= num_tokens
+            logits_left -= _num_logits(sequence, num_tokens)
             batch.append(sequence, num_tokens)
 
     def _make_room(self, sequence: Sequence, end: int) -> bool:
@@ -168,6 +145,8 @@ class Scheduler:
 
         The last known token is never among them: it must be computed for its logits.
         """
+        if sequence.group.prompt_logprobs is not None:
+            return [], 0  # what is not computed has no logits
         cached = self.pool.match(sequence.chain, (sequence.num_tokens - 1) // BLOCK_SIZE)
         num_prompt_tokens = sequence.group.num_prompt_tokens
         donor = sequence.group.find_donor()
@@ -207,22 +186,27 @@ class Scheduler:
         """Book a step's results.
 
         Args:
-            sampled: one id per row with `is_last`, -1 where the logits were not finite.
-            logprobs: by index into `sampled`, of those that asked for them.
+            sampled: one id per row with `is_last`, -1 where nothing could be drawn.
+            logprobs: by row of the step's logits, of those that asked for them; see ScheduledRow.
         """
         if len(sampled) != sum(row.is_last for row in batch.rows):
             raise IntegrityError(f"the runner drew {len(sampled)} tokens for {sum(r.is_last for r in batch.rows)} rows")
         result = StepOutput()
-        tokens = enumerate(sampled)
+        tokens, at = iter(sampled), 0
         for row in batch.rows:
+            group = row.sequence.group
             self._book_computed(row)
+            if group.prompt_logprobs is not None:
+                group.prompt_logprobs += [logprobs[at + i] for i in range(len(row.scored))]
+            at += len(row.scored)
             if not row.is_last:
                 continue
-            index, token_id = next(tokens)
+            token_id = next(tokens)
             if token_id < 0:
-                result.failures[row.sequence.group.request_id] = _not_finite(row.sequence)
+                result.failures[group.request_id] = row.sequence.failure or _not_finite(row.sequence)
             else:
-                result.outputs.append(self._book_token(row.sequence, token_id, logprobs.get(index)))
+                result.outputs.append(self._book_token(row.sequence, token_id, logprobs.get(at)))
+            at += 1
         for request_id in result.failures:
             self._discard(request_id)
         result.outputs = [output for output in result.outputs if output.request_id not in result.failures]
@@ -261,11 +245,14 @@ class Scheduler:
         self.counts.generated_tokens += 1
         reason = sequence.find_finish(token_id)
         is_stop = reason is FinishReason.STOP
+        group = sequence.group
+        prompt_logprobs, group.prompt_logprobs = group.prompt_logprobs, None
         output = sequence.make_output(
             new_token_ids=() if is_stop else (token_id,),
             finish_reason=reason,
             stop_token=token_id if is_stop else None,
             logprobs=() if is_stop or logprobs is None else (logprobs,),
+            prompt_logprobs=tuple(prompt_logprobs or ()),
         )
         if reason is not None:
             self.end(sequence, reason)
@@ -355,6 +342,15 @@ def check_queues(scheduler: Scheduler) -> None:
     for sequence in running:
         if len(sequence.block_table) * BLOCK_SIZE < sequence.num_computed_tokens:
             raise IntegrityError(f"sequence {sequence.seq_id} has more computed tokens than block slots")
+
+
+def _most_tokens(sequence: Sequence, logits_left: int) -> int:
+    """Tokens of a chunk; they are bounded by the logits if those are kept."""
+    return max(0, logits_left) if sequence.group.prompt_logprobs is not None else sequence.num_new_tokens
+
+
+def _num_logits(sequence: Sequence, num_tokens: int) -> int:
+    return num_tokens if sequence.group.prompt_logprobs is not None else 1
 
 
 def _not_finite(sequence: Sequence) -> CorralError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from corral.engine.linked_list import Node
 from corral.engine.output import SequenceOutput, TokenLogprobs
 from corral.engine.prefix_chain import PrefixChain, root_hash
+from corral.errors import CorralError
 from corral.request import FinishReason
 from corral.sampling_params import SamplingParams
 
@@ -59,9 +60,12 @@ class Sequence(Node):
     __slots__ = (
         "block_table",
         "chain",
+        "constraint",
+        "failure",
         "finish_reason",
         "group",
         "index",
+        "num_accepted_tokens",
         "num_computed_tokens",
         "seed",
         "seq_id",
@@ -81,6 +85,9 @@ class Sequence(Node):
         self.block_table: array[int] = array("i")
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
+        self.constraint = None if group.constraint is None else group.constraint.copy()
+        self.num_accepted_tokens = 0  # tokens of the output that the constraint has been told
+        self.failure: CorralError | None = None  # why nothing can be drawn
 
     @property
     def num_tokens(self) -> int:
@@ -100,8 +107,12 @@ class Sequence(Node):
         return self.token_ids[self.group.num_prompt_tokens :]
 
     def find_finish(self, token_id: int) -> FinishReason | None:
-        """Why the sequence ends with `token_id`, already its last token, or None."""
-        if token_id in self.group.stop_ids and self.num_output_tokens > self.group.params.min_tokens:
+        """Why the sequence ends with `token_id`, already its last token, or None.
+
+        Where tokens are constrained, an end before min_tokens was drawn because nothing else was allowed.
+        """
+        group = self.group
+        if token_id in group.stop_ids and (self.num_output_tokens > group.params.min_tokens or group.is_constrained):
             return FinishReason.STOP
         return FinishReason.LENGTH if self.num_tokens >= self.group.max_length else None
 
@@ -112,6 +123,7 @@ class Sequence(Node):
         finish_reason: FinishReason | None = None,
         stop_token: int | None = None,
         logprobs: tuple[TokenLogprobs, ...] = (),
+        prompt_logprobs: tuple[TokenLogprobs, ...] = (),
     ) -> SequenceOutput:
         return SequenceOutput(
             request_id=self.group.request_id,
@@ -122,6 +134,7 @@ class Sequence(Node):
             num_cached_tokens=self.group.num_cached_tokens or 0,
             num_prompt_tokens=self.group.num_prompt_tokens,
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
         )
 
 
@@ -133,7 +146,9 @@ class SequenceGroup:
 
     __slots__ = (
         "adapter",
+        "bad_ids",
         "cache_salt",
+        "constraint",
         "is_forked",
         "leader",
         "max_length",
@@ -141,6 +156,7 @@ class SequenceGroup:
         "num_prompt_tokens",
         "num_unfinished",
         "params",
+        "prompt_logprobs",
         "request_id",
         "root_hash",
         "seed",
@@ -155,7 +171,10 @@ class SequenceGroup:
         self.cache_salt = spec.cache_salt
         self.adapter = spec.adapter
         self.seed = random.SystemRandom().getrandbits(64) if params.seed is None else params.seed & _SEED_MASK
-        eog_ids = frozenset() if params.ignore_eos else spec.eog_ids
+        self.constraint = spec.constraint
+        self.bad_ids = spec.bad_ids
+        # What a grammar wants ends with an end-of-text token, and nothing may follow it.
+        eog_ids = frozenset() if params.ignore_eos and spec.constraint is None else spec.eog_ids
         # An id beyond the vocabulary (a tokenizer larger than the output matrix) can never be drawn.
         self.stop_ids = frozenset(i for i in eog_ids | frozenset(params.stop_token_ids) if 0 <= i < vocab_size)
         self.num_prompt_tokens = len(spec.prompt_ids)
@@ -165,9 +184,16 @@ class SequenceGroup:
         self.num_cached_tokens: int | None = None  # set when the first member starts
         self.num_unfinished = params.n
         self.is_forked = params.n == 1
+        # Of prompt tokens 1, 2, ...; None where they are not asked for or have been told.
+        self.prompt_logprobs: list[TokenLogprobs] | None = [] if params.prompt_logprobs is not None else None
         prompt_ids = array("i", spec.prompt_ids)
         self.sequences = [Sequence(self, i, first_seq_id + i, prompt_ids) for i in range(params.n)]
         self.leader = self.sequences[0]
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether not all tokens may be drawn."""
+        return self.constraint is not None or self.params.allowed_token_ids is not None
 
     def find_donor(self) -> Sequence | None:
         """A running member that has the KV of the whole prompt, for another to fork from."""

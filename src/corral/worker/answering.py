@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 from corral.engine.output import SequenceOutput
 from corral.errors import CorralError
-from corral.request import Delta, FinishReason, Request, RequestOutput, Usage
+from corral.request import Delta, FinishReason, Request, RequestOutput, TokenLogprob, Usage
 from corral.text.detokenizer import Detokenizer
 from corral.text.reasoning import ReasoningSplitter
 from corral.text.stop import StopMatcher
@@ -36,6 +37,7 @@ class Answering:
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._prompt_ids = tuple(prompt.ids) if request.with_prompt_ids else ()  # until they have been told
+        self._scores_prompt = sampling.prompt_logprobs is not None  # likewise
         self._num_cached_tokens = 0
         self._num_completion_tokens = 0
         self._on_output = on_output
@@ -80,7 +82,17 @@ class Answering:
                 self._prompt.dropped_tokens,
             )
             prompt_ids, self._prompt_ids = self._prompt_ids, ()
-            self._on_output(RequestOutput(self._request_id, tuple(deltas), usage, self.is_finished, prompt_ids))
+            scores = self._prompt_logprobs(result)
+            self._on_output(RequestOutput(self._request_id, tuple(deltas), usage, self.is_finished, prompt_ids, scores))
+
+    def _prompt_logprobs(self, outputs: tuple[SequenceOutput, ...]) -> tuple[TokenLogprob, ...]:
+        """One for each token of the prompt, with the first token of an answer; nothing stands before the first."""
+        if not self._scores_prompt:
+            return ()
+        self._scores_prompt = False
+        first_id = self._prompt.ids[0]
+        first = TokenLogprob(first_id, self._tokenizer.token_bytes(first_id), math.nan)
+        return (first, *(lp for output in outputs for lp in describe(output.prompt_logprobs, self._tokenizer)))
 
     def _advance(self, output: SequenceOutput) -> Delta | None:
         answer = self._answers[output.index]

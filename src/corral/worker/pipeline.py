@@ -32,6 +32,7 @@ from corral.text.templates import PromptTemplate
 from corral.text.tokenizer import Tokenizer
 from corral.worker.adapters import AdapterCache, AdapterLease
 from corral.worker.answering import Answering, OnOutput
+from corral.worker.bad_words import bad_ids_of
 from corral.worker.embedding import OnResult, submit_embed
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
@@ -105,7 +106,7 @@ class Pipeline:
         num_threads = config.num_threads or usable_cpus()
         model = load_model(opened.gguf, model_config, num_threads, on_progress, PackedCache.of(config))
         tokenizer, template = opened.text.result()
-        runner = ModelRunner(model, plan.num_blocks, config)
+        runner = ModelRunner(model, plan.num_blocks, config, model_config.vocab_size)
         core = EngineCore(runner, config, max_model_len=plan.max_model_len, vocab_size=model_config.vocab_size)
         info = ModelInfo(
             name=plan.name,
@@ -177,6 +178,7 @@ class Pipeline:
             eog_ids=self.tokenizer.eog_ids,
             cache_salt=request.cache_salt,
             adapter=lease.adapter if lease else None,
+            bad_ids=bad_ids_of(prompt.sampling.bad_words, self.tokenizer),
         )
         try:
             self._engine.submit(spec, on_step)

@@ -66,9 +66,7 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
     ]
 
 
-async def _embed_pairs(
-    manager: ModelManager, local: LocalModel, call: PairsCall
-) -> tuple[EmbedResult, EmbedResult]:
+async def _embed_pairs(manager: ModelManager, local: LocalModel, call: PairsCall) -> tuple[EmbedResult, EmbedResult]:
     queries, documents = call.requests(_num_ctx(local))
     async with manager.lease(local) as model:
         # One after the other: if the first is refused, nobody has to give the second up.

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
+import hypothesis.errors
 import pytest
 
 from corral.config import EngineConfig
@@ -19,12 +21,11 @@ from tests.support.live_server import SCRIPTED, LiveServer, live_server
 from tests.support.models import model_path
 
 schemathesis: Any = pytest.importorskip("schemathesis", reason="pip install corral[clients]")
-hypothesis: Any = pytest.importorskip("hypothesis")
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES_SCRIPTED = 25  # of each route, and of each kind: as the schema says, and otherwise
-EXAMPLES_REAL = 6
+EXAMPLES_SCRIPTED = 60  # of each route, and of each kind: as the schema says, and otherwise
+EXAMPLES_REAL = 25
 TIMEOUT_S = 30.0
 MAX_TOKENS = 4  # of an answer: what is fuzzed is the way there
 AWAY = ("/api/pull", "/api/push")  # they call other machines

@@ -95,8 +95,8 @@ def http_page() -> str:
     parts = [
         MARK,
         "# HTTP API\n",
-        "A running server tells the same, with types, at `/openapi.json` (OpenAPI 3.1). Where the server has keys, every",
-        "route but those marked *public* wants one.\n",
+        "A running server tells the same, with types, at `/openapi.json` (OpenAPI 3.1).",
+        "Where the server has keys, every route but those marked *public* wants one.\n",
         "| route | does | fields of the body |\n|---|---|---|",
     ]
     for operation in OPERATIONS:

@@ -134,8 +134,14 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("POST", "/tokenize", "The tokens of a text or a chat.", TokenizeFields, answer=_TOKENS),
     Operation("POST", "/detokenize", "The text of tokens.", DetokenizeFields, answer=_object(prompt=TEXT)),
-    Operation("POST", "/v1/chat/completions/render", "The prompt that a chat comes to.", ChatFields, answer=_RENDERED),
-    Operation("POST", "/v1/completions/render", "The prompts that the model is given.", CompletionFields, answer=_list_of(_RENDERED)),
+    Operation("POST", "/v1/chat/completions/render", "What a chat comes to.", ChatFields, answer=_RENDERED),
+    Operation(
+        "POST",
+        "/v1/completions/render",
+        "The prompts that the model is given.",
+        CompletionFields,
+        answer=_list_of(_RENDERED),
+    ),
     # Ollama's
     Operation("GET", "/api/version", "The version of Ollama whose API this is.", answer=_object(version=TEXT)),
     Operation("GET", "/api/tags", "The models that are here."),

@@ -14,7 +14,7 @@ import numpy as np
 from corral.errors import CorralError, InvalidRequest
 from corral.grammar import Grammar
 from corral.text.grammar.matcher import GrammarMatcher, reason_of
-from corral.text.grammar.sources import ll_grammar, name_of
+from corral.text.grammar.sources import limited_lark, ll_grammar, name_of
 from corral.text.grammar.vocabulary import GrammarVocabulary
 from corral.text.tokenizer import Tokenizer
 
@@ -84,12 +84,19 @@ class GrammarCompiler:
         """
         return self._compiled([ll_grammar(grammar)], name_of(grammar.kind), drops_space)
 
-    def compile_calls(self, lark: str, answer: Grammar | None = None, *, drops_space: bool = False) -> GrammarMatcher:
+    def compile_calls(
+        self, lark: str, answer: Grammar | None = None, *, is_strict: bool = False, drops_space: bool = False
+    ) -> GrammarMatcher:
         """As `compile`, of calls in llguidance's Lark; with `answer`, what it allows may be written instead.
+
+        Args:
+            is_strict: arguments that cannot be held to the whole of their schema are refused; otherwise they are held
+                to what of it can be enforced.
 
         Raises:
             InvalidRequest: as `compile`.
         """
+        lark = limited_lark(lark, is_lenient=not is_strict)
         if answer is None:
             return self._compiled([{"lark_grammar": lark}], "tools' parameters", drops_space)
         grammars = [

@@ -98,7 +98,8 @@ def _digits(multiple: Any) -> int:
         return 1
     number = int("".join(map(str, digits.digits)))
     exponent = int(digits.exponent)
-    return max(1, min(number * 10 ** min(max(exponent, 0), 6), MAX_MULTIPLE + 1))
+    shift = min(max(exponent, 0), 6)
+    return max(1, min(number * int(10**shift), MAX_MULTIPLE + 1))
 
 
 def _no_constant(name: str) -> Any:

@@ -64,8 +64,13 @@ def ll_grammar(grammar: Grammar) -> dict[str, Any]:
             return {"lark_grammar": lark_of_gbnf(grammar.source)}
 
 
-def limited_lark(source: str) -> str:
-    """A Lark grammar whose JSON Schemas (%json {...}) are held to the limits of schemas, and to their white space."""
+def limited_lark(source: str, *, is_lenient: bool = False) -> str:
+    """A Lark grammar whose JSON Schemas (%json {...}) are held to the limits of schemas, and to their white space.
+
+    Args:
+        is_lenient: keywords that cannot be enforced are passed over.
+    """
+    options = {**OPTIONS, "lenient": is_lenient, "coerce_one_of": is_lenient}
     decoder = json.JSONDecoder()
     pieces: list[str] = []
     at = 0
@@ -78,7 +83,7 @@ def limited_lark(source: str) -> str:
             continue  # llguidance says what is wrong with it
         check_schema(schema)
         if isinstance(schema, dict):
-            schema["x-guidance"] = OPTIONS
+            schema["x-guidance"] = options
         pieces += [source[at : found.end()], json.dumps(schema)]
         at = end
     return "".join([*pieces, source[at:]])

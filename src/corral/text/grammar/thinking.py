@@ -125,8 +125,8 @@ class ThinkingConstraint:
         """As Constraint.copy."""
         twin = ThinkingConstraint.__new__(ThinkingConstraint)
         twin.__dict__.update(self.__dict__)
-        twin._answer = None if self._answer is None else self._answer.copy()  # noqa: SLF001 - its own kind
-        twin._forced = list(self._forced)  # noqa: SLF001
+        twin._answer = None if self._answer is None else self._answer.copy()
+        twin._forced = list(self._forced)
         return twin
 
     def _mask_thinking(self, mask: Mask) -> bool:

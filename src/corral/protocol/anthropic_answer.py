@@ -15,6 +15,7 @@ from corral.tool_call import ToolCallDelta
 SIGNATURE = "corral"  # clients send it back with the thinking; there is nothing to prove
 
 Event = dict[str, Any]
+UNENDED: Event = {"stop_reason": None, "stop_sequence": None, "stop_details": None, "container": None}
 
 
 class _Call:
@@ -75,7 +76,7 @@ class BlockWriter:
 
     def _write_text(self, text: str) -> Iterator[Event]:
         text, self._space = self._space + text, ""
-        yield from self._open("text", {"type": "text", "text": ""})
+        yield from self._open("text", {"type": "text", "text": "", "citations": None})
         yield self._delta({"type": "text_delta", "text": text})
 
     def _tool(self, delta: ToolCallDelta) -> Iterator[Event]:
@@ -114,7 +115,8 @@ class BlockWriter:
         self._space = ""
         self.num_tool_uses += 1
         yield from self._close()
-        yield from self._open("tool_use", {"type": "tool_use", "id": new_id("toolu"), "name": name, "input": {}})
+        block = {"type": "tool_use", "id": new_id("toolu"), "name": name, "input": {}, "caller": {"type": "direct"}}
+        yield from self._open("tool_use", block)
 
     def _open(self, kind: str, block: Event) -> Iterator[Event]:
         if self._kind == kind:
@@ -160,16 +162,16 @@ class Ending:
                 self._reason, self._stop = delta.finish_reason, delta.stop_reason
 
     def payload(self, num_tool_uses: int) -> dict[str, Any]:
-        """stop_reason and stop_sequence; only calls that were told count as such."""
+        """Why it ended; only calls that were told count as such."""
         if self._reason is FinishReason.LENGTH:
             reason = "model_context_window_exceeded" if self._call.is_clamped else "max_tokens"
         elif num_tool_uses and self._reason is FinishReason.TOOL_CALLS:
             reason = "tool_use"
         elif isinstance(self._stop, str) and self._stop in self._call.stop_sequences:
-            return {"stop_reason": "stop_sequence", "stop_sequence": self._stop}
+            return {**UNENDED, "stop_reason": "stop_sequence", "stop_sequence": self._stop}
         else:
             reason = "end_turn"
-        return {"stop_reason": reason, "stop_sequence": None}
+        return {**UNENDED, "stop_reason": reason}
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:
@@ -179,6 +181,8 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
         "cache_creation_input_tokens": 0,  # nobody pays for it here
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
+        "output_tokens_details": None,
+        "server_tool_use": None,
     }
 
 
@@ -190,7 +194,7 @@ def encode_message(call: MessagesCall, model: str, content: list[Event], ending:
         "model": model,
         "content": content,
         **ending,
-        "usage": {**encode_usage(usage), "service_tier": "standard"},
+        "usage": {**encode_usage(usage), "cache_creation": None, "inference_geo": None, "service_tier": "standard"},
     }
 
 

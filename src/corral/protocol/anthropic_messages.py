@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
 from corral.protocol.anthropic_content import parse_messages, parse_system
@@ -215,9 +216,7 @@ def _sampling(fields: CreateFields, defaults: Mapping[str, Any]) -> SamplingPara
         message = f"temperature is {temperature!r}; it must be a number from 0 to {MAX_TEMPERATURE:g}"
         raise InvalidRequest(message, param="temperature")
     given: dict[str, Any] = {"max_tokens": fields.max_tokens}
-    given |= {
-        name: value for name in ("temperature", "top_k", "top_p") if (value := getattr(fields, name)) is not None
-    }
+    given |= {name: value for name in ("temperature", "top_k", "top_p") if (value := getattr(fields, name)) is not None}
     if fields.stop_sequences:
         given["stop"] = _stops(fields.stop_sequences)
     return SamplingParams(**{**{name: value for name, value in defaults.items() if value is not None}, **given})

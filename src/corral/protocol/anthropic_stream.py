@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from corral.protocol.anthropic_answer import BlockWriter, Ending, Event, encode_message, encode_usage
+from corral.protocol.anthropic_answer import UNENDED, BlockWriter, Ending, Event, encode_message, encode_usage
 from corral.protocol.anthropic_errors import anthropic_error
 from corral.protocol.anthropic_messages import MessagesCall
 from corral.protocol.sse import encode_named_event
 from corral.request import RequestOutput
-
-_UNENDED = {"stop_reason": None, "stop_sequence": None}
 
 
 class MessageStream:
@@ -32,7 +30,7 @@ class MessageStream:
         events = []
         if not self._is_open:
             self._is_open = True
-            message = encode_message(self._call, self._model, [], _UNENDED, output.usage)
+            message = encode_message(self._call, self._model, [], UNENDED, output.usage)
             events += [_event({"type": "message_start", "message": message}), _event({"type": "ping"})]
         for delta in output.deltas:
             events += map(_event, self._writer.push(delta))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -45,9 +45,14 @@ class WrittenModel(FakeModel):
         super().__init__(manager, local)
         self._scripts = manager.scripts
 
-    async def _say(self, request: Request, script: str) -> AsyncGenerator[RequestOutput, None]:
-        if script == "no room" and request.sampling.max_tokens is not None:
+    async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
+        if script_of(request) == "no room" and request.sampling.max_tokens is not None:
             raise ContextLengthExceeded("the context holds 4096 tokens; more were asked for", param="max_tokens")
+        async with aclosing(super().generate(request)) as outputs:
+            async for output in outputs:
+                yield output
+
+    async def _say(self, request: Request, script: str) -> AsyncGenerator[RequestOutput, None]:
         if script not in self._scripts:
             async for output in super()._say(request, script):
                 yield output

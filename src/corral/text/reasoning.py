@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from corral.text.tokenizer import Tokenizer
@@ -46,11 +47,13 @@ def markers_of(source: str, tokenizer: Tokenizer) -> Markers | None:
         pair = _PAIRS[0]
     if pair is None:
         return None
-    ids: set[int] = set()
-    for text in pair:
-        if text in tokenizer.control_texts:
-            ids.update(tokenizer.encode(text, add_special=False, parse_special=True))
-    return Markers(*pair, frozenset(ids))
+    return Markers(*pair, ids_of(pair, tokenizer))
+
+
+def ids_of(texts: Iterable[str], tokenizer: Tokenizer) -> frozenset[int]:
+    """The control tokens among `texts`."""
+    found = [text for text in texts if text in tokenizer.control_texts]
+    return frozenset(i for text in found for i in tokenizer.encode(text, add_special=False, parse_special=True))
 
 
 def opens_thinking(prompt: str, markers: Markers) -> bool:

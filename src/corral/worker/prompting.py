@@ -13,6 +13,9 @@ from corral.text.reasoning import Markers, markers_of, opens_thinking
 from corral.text.rendered import Rendered
 from corral.text.templates import PromptTemplate, template_for
 from corral.text.tokenizer import Tokenizer
+from corral.text.tools.detect import style_of
+from corral.text.tools.style import ToolStyle
+from corral.tool_call import ToolMode
 from corral.worker.overflow import Fitted, cut_ids, fit_messages, fit_text
 
 _MAX_TEMPLATES = 16  # of requests, kept compiled
@@ -38,6 +41,7 @@ class Prompt:
         stop_texts: what ends an answer besides the request's own stop strings.
         markers: of thinking that is to be taken apart from the answer; None if there is none.
         is_thinking: the prompt has opened the thinking already.
+        tool_style: how calls are written; None if none are to be looked for.
         dropped_messages, dropped_tokens: what was left out.
     """
 
@@ -46,6 +50,7 @@ class Prompt:
     stop_texts: tuple[str, ...] = ()
     markers: Markers | None = None
     is_thinking: bool = False
+    tool_style: ToolStyle | None = None
     dropped_messages: int = 0
     dropped_tokens: int = 0
     text: str = ""
@@ -53,10 +58,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A template and what it says of thinking."""
+    """A template and what it says of thinking and of calls."""
 
     template: PromptTemplate
     markers: Markers | None
+    style: ToolStyle | None
 
 
 class Prompting:
@@ -82,6 +88,8 @@ class Prompting:
         known = self._own if request.template is None else self._override(request.template)
         if request.think and not known.template.knows_thinking:
             raise InvalidRequest(f'"{self._name_for(request)}" does not support thinking', param="think")
+        if request.tools and known.style is None:
+            raise InvalidRequest(f'"{self._name_for(request)}" does not support tools', param="tools")
         limit = self._limit(request)
         if request.suffix:
             return self._suffix_prompt(request, known, limit)
@@ -104,7 +112,7 @@ class Prompting:
 
     def _known(self, template: PromptTemplate) -> _Known:
         markers = markers_of(template.source, self._tokenizer) if template.knows_thinking else None
-        return _Known(template, markers)
+        return _Known(template, markers, style_of(template, self._tokenizer))
 
     def _override(self, source: str) -> _Known:
         with self._lock:
@@ -121,10 +129,19 @@ class Prompting:
     def _chat_prompt(self, request: Request, known: _Known, limit: int) -> Prompt:
         messages = request.messages or []
         last = Rendered("", "\ufdd0")
+        think = known.template.thinking_of(request.template_kwargs) if request.think is None else request.think
+        think = False if think == "none" else think
 
         def encode(chosen: list[dict[str, object]]) -> list[int]:
             nonlocal last
-            last = known.template.render_chat(chosen, think=request.think)
+            last = known.template.render_chat(
+                chosen,
+                think=think,
+                tools=request.tools or None,
+                add_generation_prompt=request.add_generation_prompt,
+                continue_final_message=request.continue_final_message,
+                kwargs=request.template_kwargs,
+            )
             if is_strict:
                 self._check_text("messages", last.plain, limit)
             return self._go_on_from(request.context, self._tokenizer.encode_chat(last.text, last.guard))
@@ -137,7 +154,8 @@ class Prompting:
             fitted = Fitted(encode(messages))
         else:
             fitted = fit_messages(messages, limit, self._tokenizer, encode)
-        markers = None if request.think is False else known.markers
+        markers = None if think is False else known.markers
+        is_calling = bool(request.tools) and request.tool_choice.mode is not ToolMode.NONE
         prompt = self._checked(request, fitted, limit, "messages")
         return replace(
             prompt,
@@ -145,6 +163,7 @@ class Prompting:
             stop_texts=known.template.stop_texts,
             markers=markers,
             is_thinking=markers is not None and opens_thinking(last.plain, markers),
+            tool_style=known.style if is_calling else None,
         )
 
     def _go_on_from(self, context: tuple[int, ...], ids: list[int]) -> list[int]:

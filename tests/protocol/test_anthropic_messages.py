@@ -82,7 +82,6 @@ def test_a_conversation_with_tools() -> None:
             "role": "assistant",
             "content": "Let me look.",
             "thinking": "hm",
-            "reasoning_content": "hm",
             "tool_calls": [{"type": "function", "id": "toolu_1", "function": function}],
         },
         {**tool, "content": "rain"},

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from corral.protocol.anthropic_ids import new_id
 from corral.protocol.anthropic_messages import MessagesCall
+from corral.protocol.tool_arguments import read_arguments
 from corral.request import Delta, FinishReason, RequestOutput, Usage
 from corral.tool_call import ToolCallDelta
 
@@ -104,12 +103,11 @@ class BlockWriter:
         yield from self._close()
 
     def _whole_tool(self, call: _Call) -> Iterator[Event]:
-        arguments = call.arguments or "{}"
-        if _read_object(arguments) is None:
+        if read_arguments(call.arguments) is None:
             yield from self._text(f"{call.name}{call.arguments}")
             return
         yield from self._open_tool(call.name)
-        yield self._delta({"type": "input_json_delta", "partial_json": arguments})
+        yield self._delta({"type": "input_json_delta", "partial_json": call.arguments or "{}"})
 
     def _open_tool(self, name: str) -> Iterator[Event]:
         self._space = ""
@@ -135,15 +133,6 @@ class BlockWriter:
         if self._kind:
             yield {"type": "content_block_stop", "index": self._index}
         self._kind = ""
-
-
-def _read_object(text: str) -> dict[str, Any] | None:
-    """The JSON object, or None: what a model writes may be anything."""
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 class Ending:
@@ -238,7 +227,7 @@ def _fold(events: list[Event]) -> list[Event]:
                     parts.append(delta[_PARTS[delta["type"]]])
             case "content_block_stop":
                 block, text = blocks[-1], "".join(parts)
-                block[_FIELDS[block["type"]]] = _read_object(text) or {} if block["type"] == "tool_use" else text
+                block[_FIELDS[block["type"]]] = read_arguments(text) or {} if block["type"] == "tool_use" else text
     return blocks
 
 

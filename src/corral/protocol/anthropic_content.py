@@ -149,17 +149,13 @@ def _assistant(blocks: list[StrictModel], tools: dict[str, str]) -> list[Message
         "content": "\n".join(block.text for block in blocks if isinstance(block, TextBlock)),
     }
     if thoughts := [block.thinking for block in blocks if isinstance(block, ThinkingBlock) and block.thinking]:
-        message |= _thinking("\n".join(thoughts))
+        message["thinking"] = "\n".join(thoughts)
     if uses := [block for block in blocks if isinstance(block, ToolUseBlock)]:
         tools.update((use.id, use.name) for use in uses)
         message["tool_calls"] = [
             {"type": "function", "id": use.id, "function": {"name": use.name, "arguments": use.input}} for use in uses
         ]
     return [message]
-
-
-def _thinking(text: str) -> Message:
-    return {"thinking": text, "reasoning_content": text}  # Go's templates know the one, most of Jinja's the other
 
 
 def _user(where: str, block: StrictModel, tools: dict[str, str]) -> Message:
@@ -184,6 +180,6 @@ def _append(turns: list[Message], message: Message) -> None:
         return
     last["content"] = "\n".join(text for text in (last["content"], message["content"]) if text)
     if thinking := message.get("thinking"):
-        last |= _thinking("\n".join(filter(None, (last.get("thinking"), thinking))))
+        last["thinking"] = "\n".join(filter(None, (last.get("thinking"), thinking)))
     if calls := message.get("tool_calls"):
         last["tool_calls"] = [*last.get("tool_calls", ()), *calls]

@@ -7,7 +7,7 @@ from corral.text.tokenizer import Tokenizer
 from corral.text.tools.marked_json import MarkedJSON
 from corral.text.tools.style import ToolStyle
 
-HERMES = MarkedJSON("hermes", "<tool_call>", "</tool_call>")
+HERMES = MarkedJSON("hermes", "<tool_call>", "</tool_call>", others=("<tools>", "<tool>", "<function_call>"))
 
 
 def style_of(template: PromptTemplate, tokenizer: Tokenizer) -> ToolStyle | None:

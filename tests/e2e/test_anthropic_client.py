@@ -93,7 +93,9 @@ def test_it_calls_a_tool_and_reads_its_result(client: anthropic.Anthropic, strea
     assert use.name == "get_weather"
     assert "Paris" in use.input["city"]
     result = {"type": "tool_result", "tool_use_id": use.id, "content": "It is 21 degrees and sunny."}
-    turns = [*WEATHER, {"role": "assistant", "content": reply.content}, {"role": "user", "content": [result]}]
+    # So small a model calls again and again unless it is told to go on.
+    told_to = [result, {"type": "text", "text": "Now tell me in one sentence."}]
+    turns = [*WEATHER, {"role": "assistant", "content": reply.content}, {"role": "user", "content": told_to}]
     told = client.messages.create(**ask(turns, tools=[TOOL], max_tokens=48))
     assert "21" in text_of(told)
 

@@ -45,7 +45,7 @@ class ThinkingFields(StrictModel):
     display: str | None = None
 
 
-class CountFields(StrictModel):
+class CountTokensFields(StrictModel):
     model: str
     messages: list[Any]
     system: Any = None
@@ -56,7 +56,7 @@ class CountFields(StrictModel):
     output_format: Any = None
 
 
-class CreateFields(CountFields):
+class MessagesFields(CountTokensFields):
     max_tokens: int
     stop_sequences: list[Any] | None = None
     stream: bool | None = None
@@ -107,7 +107,7 @@ def parse_create(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> Messag
     Raises:
         InvalidRequest: names the field at fault; unknown fields and those that cannot be obeyed are refused.
     """
-    fields = read_fields(CreateFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
+    fields = read_fields(MessagesFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
     call = _call(fields)
     if (budget := call.request.thinking_budget) is not None and budget >= fields.max_tokens:
         message = f"thinking.budget_tokens is {budget}; it must be less than max_tokens, {fields.max_tokens}"
@@ -121,10 +121,10 @@ def parse_create(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> Messag
 
 def parse_count(body: Mapping[str, Any]) -> MessagesCall:
     """Reads a body of /v1/messages/count_tokens. Raises InvalidRequest as parse_create does."""
-    return _call(read_fields(CountFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS))
+    return _call(read_fields(CountTokensFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS))
 
 
-def _call(fields: CountFields) -> MessagesCall:
+def _call(fields: CountTokensFields) -> MessagesCall:
     output = OutputFields() if fields.output_config is None else _output(fields.output_config)
     think, budget, shows_thinking = _think(fields.thinking, output.effort)
     turns = parse_messages(fields.messages)
@@ -210,7 +210,7 @@ def _grammar(new: object, old: object) -> Grammar | None:
     raise InvalidRequest(message, param=path, code="invalid_type")
 
 
-def _sampling(fields: CreateFields, defaults: Mapping[str, Any]) -> SamplingParams:
+def _sampling(fields: MessagesFields, defaults: Mapping[str, Any]) -> SamplingParams:
     temperature = fields.temperature
     if temperature is not None and not 0.0 <= temperature <= MAX_TEMPERATURE:
         message = f"temperature is {temperature!r}; it must be a number from 0 to {MAX_TEMPERATURE:g}"

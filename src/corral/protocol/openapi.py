@@ -60,12 +60,10 @@ _SHAPES: dict[str, Schema] = {
     "tokens": TOKEN_IDS,
 }
 # Anthropic's: text alone, as blocks of other types have fields of their own.
+_TURN: Schema = MESSAGES["items"]
 _TURNS: Schema = {
     **MESSAGES,
-    "items": {
-        **MESSAGES["items"],
-        "properties": {**MESSAGES["items"]["properties"], "role": {"enum": ["user", "assistant"]}},
-    },
+    "items": {**_TURN, "properties": {**_TURN["properties"], "role": {"enum": ["user", "assistant"]}}},
 }
 _SHAPES_OF: dict[str, dict[str, Schema]] = {
     "CountTokensFields": {"messages": _TURNS},

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from corral.errors import InvalidRequest
 from corral.protocol.answer import Answers, encode_usage
-from corral.protocol.fields import SamplingFields, StrictModel, read_fields, show_value, validate
+from corral.protocol.fields import StrictModel, read_fields, show_value, validate
 from corral.protocol.openai_errors import reply_to
+from corral.protocol.openai_sampling import SamplingFields
 from corral.protocol.sse import DONE, encode_event
 from corral.request import Request, RequestOutput, Usage, new_request_id
 

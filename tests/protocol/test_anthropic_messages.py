@@ -264,3 +264,22 @@ def test_a_prefilled_answer_has_no_format() -> None:
         parse(user("a"), assistant("b"), output_format=form)
     with pytest.raises(InvalidRequest, match="not both"):
         parse(output_format=form, output_config={"format": form})
+
+
+def test_a_lenient_server_leaves_out_what_it_does_not_know() -> None:
+    ignored: list[str] = []
+    fields = body(
+        user([{"type": "text", "text": "a", "x": 1}]),
+        y=2,
+        system=[{"type": "text", "text": "s", "z": 3}],
+        tools=[{**WEATHER, "t": 4}],
+        tool_choice={"type": "auto", "u": 5},
+        thinking={"type": "adaptive", "v": 6},
+        output_config={"w": 7},
+    )
+    request = parse_create(fields, {}, ignored).request
+    assert [m["content"] for m in request.messages or []] == ["s", "a"]
+    expected = ["y", "messages[0].content[0].x", "system[0].z", "tools[0].t", "tool_choice.u", "thinking.v"]
+    assert sorted(ignored) == sorted([*expected, "output_config.w"])
+    with pytest.raises(InvalidRequest, match="mcp_servers is not supported"):
+        parse_create({**fields, "mcp_servers": [{}]}, {}, ignored)

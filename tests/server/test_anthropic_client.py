@@ -286,3 +286,11 @@ def test_bodies_that_are_too_large(tmp_path: Path) -> None:
     with written_server(tmp_path / "models", local, max_body_bytes=1000) as small:
         response = httpx.post(small.url + MESSAGES, json=ask("a" * 2000))
         assert (response.status_code, response.json()["error"]["type"]) == (413, "request_too_large")
+
+
+def test_a_lenient_server_tells_what_it_left_out(tmp_path: Path) -> None:
+    local = LocalModel("tiny:latest", write_tiny_gguf(tmp_path / "tiny.gguf"))
+    with written_server(tmp_path / "models", local, lenient=True) as lenient:
+        for fields in ({}, {"stream": True}):
+            response = httpx.post(lenient.url + MESSAGES, json=ask("a", colour="red", **fields))
+            assert (response.status_code, response.headers["x-corral-ignored"]) == (200, "colour")

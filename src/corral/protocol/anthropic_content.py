@@ -11,6 +11,7 @@ MAX_MESSAGES = 10_000
 ROLES = ("user", "assistant", "system")
 
 Message = dict[str, Any]
+Ignored = list[str] | None  # gets the paths of unknown fields; None refuses them
 
 
 class MessageFields(StrictModel):
@@ -69,17 +70,17 @@ _BLOCKS: dict[str, dict[str, type[StrictModel]]] = {
 }
 
 
-def parse_system(raw: object) -> list[Message]:
+def parse_system(raw: object, ignored: Ignored = None) -> list[Message]:
     """The system message, or none.
 
     Raises:
         InvalidRequest: names the field.
     """
-    text = "" if raw is None else _texts("system", raw, "system")
+    text = "" if raw is None else _texts("system", raw, "system", ignored)
     return [{"role": "system", "content": text}] if text else []
 
 
-def parse_messages(raw: list[Any]) -> list[Message]:
+def parse_messages(raw: list[Any], ignored: Ignored = None) -> list[Message]:
     """The turns; messages of one role that follow one another are one turn, as Anthropic has it.
 
     Raises:
@@ -92,7 +93,7 @@ def parse_messages(raw: list[Any]) -> list[Message]:
     tools: dict[str, str] = {}  # names by the ids of their calls
     for index, entry in enumerate(raw):
         where = f"messages[{index}]"
-        fields = validate(MessageFields, entry, prefix=where)
+        fields = validate(MessageFields, entry, prefix=where, ignored=ignored)
         if fields.role not in ROLES:
             message = f"{where}.role is {show_value(fields.role)}; it must be one of {', '.join(ROLES)}"
             raise InvalidRequest(message, param=f"{where}.role", code="invalid_value")
@@ -100,20 +101,21 @@ def parse_messages(raw: list[Any]) -> list[Message]:
         if fields.content in ("", []) and not (is_last and fields.role == "assistant"):
             path = f"{where}.content"
             raise InvalidRequest(f"{path} is empty; only the last message, of the assistant, may be", param=path)
-        for message_out in _read_message(f"{where}.content", fields, tools):
+        for message_out in _read_message(f"{where}.content", fields, tools, ignored):
             _append(turns, message_out)
     return turns
 
 
-def _read_message(where: str, fields: MessageFields, tools: dict[str, str]) -> list[Message]:
+def _read_message(where: str, fields: MessageFields, tools: dict[str, str], ignored: Ignored) -> list[Message]:
     if fields.role == "system" or isinstance(fields.content, str):
-        return [{"role": fields.role, "content": _texts(where, fields.content, "system")}]
+        return [{"role": fields.role, "content": _texts(where, fields.content, "system", ignored)}]
     blocks = [
-        _read_block(f"{where}[{i}]", block, fields.role) for i, block in enumerate(_listed(where, fields.content))
+        _read_block(f"{where}[{i}]", block, fields.role, ignored)
+        for i, block in enumerate(_listed(where, fields.content))
     ]
     if fields.role == "assistant":
         return _assistant(blocks, tools)
-    return [_user(f"{where}[{i}]", block, tools) for i, block in enumerate(blocks)]
+    return [_user(f"{where}[{i}]", block, tools, ignored) for i, block in enumerate(blocks)]
 
 
 def _listed(where: str, content: object) -> list[Any]:
@@ -123,7 +125,7 @@ def _listed(where: str, content: object) -> list[Any]:
     raise InvalidRequest(message, param=where, code="invalid_type")
 
 
-def _read_block(where: str, block: object, role: str) -> StrictModel:
+def _read_block(where: str, block: object, role: str, ignored: Ignored) -> StrictModel:
     known = _BLOCKS[role]
     kind = block.get("type") if isinstance(block, dict) else None
     if isinstance(kind, str) and kind not in known:
@@ -131,14 +133,14 @@ def _read_block(where: str, block: object, role: str) -> StrictModel:
         reason = "is not allowed here" if other else "is not supported: models here take text only"
         message = f"{where} is a block of type {show_value(kind)}, which {reason}; allowed: {', '.join(known)}"
         raise InvalidRequest(message, param=where, code="unsupported_content_type")
-    return validate(known[kind] if isinstance(kind, str) else TextBlock, block, prefix=where)
+    return validate(known[kind] if isinstance(kind, str) else TextBlock, block, prefix=where, ignored=ignored)
 
 
-def _texts(where: str, content: object, kind: str) -> str:
+def _texts(where: str, content: object, kind: str, ignored: Ignored) -> str:
     """A text, or the blocks of one."""
     if isinstance(content, str):
         return content
-    blocks = [_read_block(f"{where}[{i}]", block, kind) for i, block in enumerate(_listed(where, content))]
+    blocks = [_read_block(f"{where}[{i}]", block, kind, ignored) for i, block in enumerate(_listed(where, content))]
     return "\n".join(block.text for block in blocks if isinstance(block, TextBlock))
 
 
@@ -158,7 +160,7 @@ def _assistant(blocks: list[StrictModel], tools: dict[str, str]) -> list[Message
     return [message]
 
 
-def _user(where: str, block: StrictModel, tools: dict[str, str]) -> Message:
+def _user(where: str, block: StrictModel, tools: dict[str, str], ignored: Ignored) -> Message:
     if isinstance(block, TextBlock):
         return {"role": "user", "content": block.text}
     assert isinstance(block, ToolResultBlock)  # noqa: S101 - _BLOCKS has no third
@@ -167,7 +169,7 @@ def _user(where: str, block: StrictModel, tools: dict[str, str]) -> Message:
         path = f"{where}.tool_use_id"
         message = f"{path} is {show_value(block.tool_use_id)}; no tool_use block before it has this id"
         raise InvalidRequest(message, param=path, code="invalid_value")
-    content = "" if block.content is None else _texts(f"{where}.content", block.content, "tool_result")
+    content = "" if block.content is None else _texts(f"{where}.content", block.content, "tool_result", ignored)
     if block.is_error and not content.lower().startswith("error"):
         content = f"Error: {content}"  # templates have no field for it
     return {"role": "tool", "content": content, "tool_call_id": block.tool_use_id, "name": name, "tool_name": name}

@@ -10,7 +10,7 @@ import msgspec
 
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
-from corral.protocol.anthropic_content import parse_messages, parse_system
+from corral.protocol.anthropic_content import Ignored, parse_messages, parse_system
 from corral.protocol.anthropic_ids import new_id
 from corral.protocol.anthropic_tools import parse_choice, parse_tools
 from corral.protocol.fields import StrictModel, read_fields, show_value, validate
@@ -98,17 +98,18 @@ class MessagesCall:
         return replace(self, request=request, ignored=(*self.ignored, "thinking"))
 
 
-def parse_create(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> MessagesCall:
+def parse_create(body: Mapping[str, Any], defaults: Mapping[str, Any], ignored: Ignored = None) -> MessagesCall:
     """Reads a body of /v1/messages.
 
     Args:
         defaults: fields of SamplingParams where the client gave none.
+        ignored: gets the paths of unknown fields; None refuses them.
 
     Raises:
         InvalidRequest: names the field at fault; unknown fields and those that cannot be obeyed are refused.
     """
-    fields = read_fields(MessagesFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
-    call = _call(fields)
+    fields = read_fields(MessagesFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS, ignored=ignored)
+    call = _call(fields, ignored)
     if (budget := call.request.thinking_budget) is not None and budget >= fields.max_tokens:
         message = f"thinking.budget_tokens is {budget}; it must be less than max_tokens, {fields.max_tokens}"
         raise InvalidRequest(message, param="thinking.budget_tokens")
@@ -119,15 +120,17 @@ def parse_create(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> Messag
     )
 
 
-def parse_count(body: Mapping[str, Any]) -> MessagesCall:
-    """Reads a body of /v1/messages/count_tokens. Raises InvalidRequest as parse_create does."""
-    return _call(read_fields(CountTokensFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS))
+def parse_count(body: Mapping[str, Any], ignored: Ignored = None) -> MessagesCall:
+    """Reads a body of /v1/messages/count_tokens. As parse_create."""
+    return _call(
+        read_fields(CountTokensFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS, ignored=ignored), ignored
+    )
 
 
-def _call(fields: CountTokensFields) -> MessagesCall:
-    output = OutputFields() if fields.output_config is None else _output(fields.output_config)
-    think, budget, shows_thinking = _think(fields.thinking, output.effort)
-    turns = parse_messages(fields.messages)
+def _call(fields: CountTokensFields, ignored: Ignored) -> MessagesCall:
+    output = OutputFields() if fields.output_config is None else _output(fields.output_config, ignored)
+    think, budget, shows_thinking = _think(fields.thinking, output.effort, ignored)
+    turns = parse_messages(fields.messages, ignored)
     is_prefilled = turns[-1]["role"] == "assistant"
     if is_prefilled and turns[-1].get("tool_calls"):
         message = "messages ends with a tool_use block; the user's tool_result must follow"
@@ -135,10 +138,10 @@ def _call(fields: CountTokensFields) -> MessagesCall:
     if is_prefilled and not turns[-1]["content"]:
         turns.pop()
         is_prefilled = False
-    messages = [*parse_system(fields.system), *turns]
+    messages = [*parse_system(fields.system, ignored), *turns]
     if not any(message["role"] != "system" for message in messages):
         raise InvalidRequest("messages needs a message of the user", param="messages")
-    tools, eager = parse_tools(fields.tools or [])
+    tools, eager = parse_tools(fields.tools or [], ignored)
     grammar = _grammar(output.format, fields.output_format)
     if is_prefilled and grammar is not None:
         message = "output_config.format cannot go on from an assistant's message at the end of messages"
@@ -150,7 +153,7 @@ def _call(fields: CountTokensFields) -> MessagesCall:
         think=think,
         thinking_budget=budget,
         tools=tools or None,
-        tool_choice=parse_choice(fields.tool_choice, [tool["function"]["name"] for tool in tools]),
+        tool_choice=parse_choice(fields.tool_choice, [tool["function"]["name"] for tool in tools], ignored),
         grammar=grammar,
         add_generation_prompt=not is_prefilled,
         continue_final_message=is_prefilled,
@@ -158,20 +161,20 @@ def _call(fields: CountTokensFields) -> MessagesCall:
     return MessagesCall(request, shows_thinking=shows_thinking, eager_tools=eager)
 
 
-def _output(raw: object) -> OutputFields:
-    fields = validate(OutputFields, raw, prefix="output_config")
+def _output(raw: object, ignored: Ignored) -> OutputFields:
+    fields = validate(OutputFields, raw, prefix="output_config", ignored=ignored)
     if fields.effort is not None and fields.effort not in EFFORTS:
         message = f"output_config.effort is {show_value(fields.effort)}; it must be one of {', '.join(EFFORTS)}"
         raise InvalidRequest(message, param="output_config.effort", code="invalid_value")
     return fields
 
 
-def _think(raw: object, effort: str | None) -> tuple[bool | str | None, int | None, bool]:
+def _think(raw: object, effort: str | None, ignored: Ignored) -> tuple[bool | str | None, int | None, bool]:
     """How to think, with how many tokens, and whether to tell."""
     level = None if effort is None else EFFORTS[effort]
     if raw is None:
         return level, None, True
-    fields = validate(ThinkingFields, raw, prefix="thinking")
+    fields = validate(ThinkingFields, raw, prefix="thinking", ignored=ignored)
     if fields.type not in THINKING:
         message = f"thinking.type is {show_value(fields.type)}; it must be one of {', '.join(THINKING)}"
         raise InvalidRequest(message, param="thinking.type", code="invalid_value")

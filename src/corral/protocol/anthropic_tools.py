@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from corral.errors import InvalidRequest
+from corral.protocol.anthropic_content import Ignored
 from corral.protocol.fields import StrictModel, show_value, validate
 from corral.tool_call import ToolChoice, ToolMode
 
@@ -35,7 +36,7 @@ class ChoiceFields(StrictModel):
     disable_parallel_tool_use: bool | None = None
 
 
-def parse_tools(raw: list[Any]) -> tuple[list[dict[str, Any]], frozenset[str]]:
+def parse_tools(raw: list[Any], ignored: Ignored = None) -> tuple[list[dict[str, Any]], frozenset[str]]:
     """The tools as templates want them, and the names of those whose input is to be streamed as it is written.
 
     Raises:
@@ -46,7 +47,7 @@ def parse_tools(raw: list[Any]) -> tuple[list[dict[str, Any]], frozenset[str]]:
     tools: dict[str, dict[str, Any]] = {}
     eager = set()
     for index, entry in enumerate(raw):
-        fields = _read_tool(f"tools[{index}]", entry)
+        fields = _read_tool(f"tools[{index}]", entry, ignored)
         if fields.name in tools:
             message = f"tools[{index}].name is {show_value(fields.name)}, as that of an earlier tool"
             raise InvalidRequest(message, param=f"tools[{index}].name", code="invalid_value")
@@ -59,7 +60,7 @@ def parse_tools(raw: list[Any]) -> tuple[list[dict[str, Any]], frozenset[str]]:
     return list(tools.values()), frozenset(eager)
 
 
-def _read_tool(where: str, entry: object) -> ToolFields:
+def _read_tool(where: str, entry: object, ignored: Ignored) -> ToolFields:
     kind = entry.get("type") if isinstance(entry, dict) else None
     if isinstance(kind, str) and kind != CUSTOM:
         message = (
@@ -67,7 +68,7 @@ def _read_tool(where: str, entry: object) -> ToolFields:
         )
         message += "type 'custom', with a name and an input_schema"
         raise InvalidRequest(message, param=where, code="unsupported_tool")
-    fields = validate(ToolFields, entry, prefix=where)
+    fields = validate(ToolFields, entry, prefix=where, ignored=ignored)
     if not _NAME.fullmatch(fields.name):
         path = f"{where}.name"
         message = f"{path} is {show_value(fields.name)}; it must be 1 to 128 letters, digits, '_' and '-'"
@@ -88,7 +89,7 @@ def _read_tool(where: str, entry: object) -> ToolFields:
     return fields
 
 
-def parse_choice(raw: object, tool_names: list[str]) -> ToolChoice:
+def parse_choice(raw: object, tool_names: list[str], ignored: Ignored = None) -> ToolChoice:
     """Whether the model has to call.
 
     Raises:
@@ -96,7 +97,7 @@ def parse_choice(raw: object, tool_names: list[str]) -> ToolChoice:
     """
     if raw is None:
         return ToolChoice()
-    fields = validate(ChoiceFields, raw, prefix="tool_choice")
+    fields = validate(ChoiceFields, raw, prefix="tool_choice", ignored=ignored)
     if fields.type not in _MODES:
         message = f"tool_choice.type is {show_value(fields.type)}; it must be one of {', '.join(_MODES)}"
         raise InvalidRequest(message, param="tool_choice.type", code="invalid_value")

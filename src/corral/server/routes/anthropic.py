@@ -22,12 +22,12 @@ from corral.protocol.anthropic_models import encode_model, encode_page
 from corral.protocol.anthropic_stream import MessageStream
 from corral.server.answering import answer_stream, find_model
 from corral.server.fan_out import fan_out
+from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.model_defaults import apply, sampling_defaults
 from corral.server.model_details import details_of
 from corral.server.model_manager import ModelManager
 from corral.server.replies import MESSAGES, MODELS, REQUEST_ID_HEADER, is_anthropic
-from corral.server.routes.ollama_answering import ignored_headers
 from corral.server.routes.openai import model_card, model_cards
 from corral.server.streaming import unless_disconnected
 from corral.store.local_model import LocalModel
@@ -40,11 +40,11 @@ def anthropic_routes(manager: ModelManager) -> list[Route]:
 
     async def messages(http: HTTPRequest) -> Response:
         body = await read_json(http)
-        found = find_model(manager, body)
-        call = parse_create(body, sampling_defaults(found) if found else {})
+        found, ignored = find_model(manager, body), ignored_fields(http)
+        call = parse_create(body, sampling_defaults(found) if found else {}, ignored)
         local = found or _lookup(manager, call.request.model)
         call = await _for_model(call, local)
-        headers = _headers(call)
+        headers = _headers(call, ignored)
         try:
             return await _answer(http, manager, local, call, headers)
         except ContextLengthExceeded as error:
@@ -55,8 +55,8 @@ def anthropic_routes(manager: ModelManager) -> list[Route]:
 
     async def count_tokens(http: HTTPRequest) -> Response:
         body = await read_json(http)
-        found = find_model(manager, body)
-        call = parse_count(body)
+        found, ignored = find_model(manager, body), ignored_fields(http)
+        call = parse_count(body, ignored)
         local = found or _lookup(manager, call.request.model)
         call = await _for_model(call, local)
 
@@ -65,7 +65,7 @@ def anthropic_routes(manager: ModelManager) -> list[Route]:
                 return len((await model.render(call.request)).token_ids)
 
         num_tokens = await unless_disconnected(http.receive, count())
-        return _json({"input_tokens": num_tokens}, _headers(call))
+        return _json({"input_tokens": num_tokens}, _headers(call, ignored))
 
     async def list_models(http: HTTPRequest) -> Response:
         return _json(encode_page(await model_cards(manager), http.query_params), _new_headers())
@@ -130,8 +130,8 @@ def _lookup(manager: ModelManager, name: str) -> LocalModel:
         raise ModelNotFound(f"{error}; {hint}") from None
 
 
-def _headers(call: MessagesCall) -> Headers:
-    return {**_new_headers(), **ignored_headers(call.request.model, call.ignored)}
+def _headers(call: MessagesCall, ignored: list[str] | None) -> Headers:
+    return {**_new_headers(), **ignored_headers(call.request.model, [*(ignored or ()), *call.ignored])}
 
 
 def _new_headers() -> Headers:

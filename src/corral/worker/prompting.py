@@ -162,7 +162,9 @@ class Prompting:
             fitted = Fitted(encode(messages))
         else:
             fitted = fit_messages(messages, limit, self._tokenizer, encode)
-        markers = None if think is False else known.markers
+        markers = known.markers
+        if think is False and markers is not None and not markers.is_constant:
+            markers = None
         is_calling = bool(request.tools) and request.tool_choice.mode is not ToolMode.NONE
         prompt = self._checked(request, fitted, limit, "messages")
         return replace(

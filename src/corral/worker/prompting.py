@@ -229,7 +229,7 @@ class Prompting:
     def _checked(self, request: Request, fitted: Fitted, limit: int, param: str) -> Prompt:
         """The prompt, and an answer that ends with the context."""
         num_tokens = len(fitted.ids)
-        if num_tokens == 0:
+        if num_tokens == 0 and limit != _NO_LIMIT:
             raise InvalidRequest(f"the {param} came to no token at all; at least one is needed", param=param)
         if num_tokens >= limit:
             raise ContextLengthExceeded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,3 +110,24 @@ def test_ollamas_client_calls_it_too(server: LiveServer) -> None:
     [call] = reply.message.tool_calls or []
     assert call.function.name == "get_weather"
     assert "Paris" in call.function.arguments["city"]
+
+
+def test_a_call_can_be_required(client: anthropic.Anthropic) -> None:
+    choice: Any = {"type": "any", "disable_parallel_tool_use": True}
+    reply = client.messages.create(**ask(PARIS, tools=[TOOL], tool_choice=choice, max_tokens=64))
+    assert [block.name for block in reply.content if block.type == "tool_use"] == ["get_weather"]
+    assert reply.stop_reason == "tool_use"
+
+
+def test_answers_keep_to_a_schema(server: LiveServer, client: anthropic.Anthropic) -> None:
+    schema = {**SCHEMA, "additionalProperties": False}
+    form = {"format": {"type": "json_schema", "schema": schema}}
+    reply = client.messages.create(**ask(max_tokens=48, extra_body={**GREEDY, "output_config": form}))
+    assert list(json.loads(text_of(reply))) == ["city"]
+    native = ollama.Client(server.url, timeout=300)
+    options: Any = {"temperature": 0, "num_predict": 48}
+    told = native.chat(NAME, PARIS, format=schema, options=options).message.content or ""
+    assert list(json.loads(told)) == ["city"]
+    written = native.generate(NAME, "An object, please.", format="json", options=options).response or ""
+    assert isinstance(json.loads(written), dict)
+    native._client.close()

@@ -100,3 +100,24 @@ def test_a_prompt_longer_than_the_context_has_tokens_too(server: LiveServer) -> 
     messages = [{"role": "user", "content": "horse " * 5000}]
     assert post(server, "/v1/chat/completions/render", model="smollm2", messages=messages).status_code == 200
     assert post(server, "/tokenize", model="smollm2", prompt="").json()["tokens"] == []
+
+
+@pytest.mark.parametrize("kwargs", [{"tokenize": True}, {"messages": []}, {"add_generation_prompt": [1] * 1000}])
+def test_a_template_is_told_only_what_it_asks_for(server: LiveServer, kwargs: Any) -> None:
+    refused = post(server, "/tokenize", model="smollm2", messages=PARIS, chat_template_kwargs=kwargs)
+    assert (refused.status_code, error_of(refused)["param"]) == (400, "chat_template_kwargs")
+
+
+def test_the_last_turn_may_be_left_out_or_open(server: LiveServer) -> None:
+    def told(**fields: Any) -> str:
+        messages = [*PARIS, {"role": "assistant", "content": "It is"}]
+        tokens = post(server, "/tokenize", model="smollm2", messages=messages, **fields).json()
+        strings: list[str] = post(
+            server, "/tokenize", model="smollm2", messages=messages, return_token_strs=True, **fields
+        ).json()["token_strs"]
+        assert tokens["count"] == len(strings)
+        return "".join(strings)
+
+    assert told().endswith("It is<|im_end|>\n<|im_start|>assistant\n")
+    assert told(add_generation_prompt=False).endswith("It is<|im_end|>\n")
+    assert told(continue_final_message=True).endswith("It is")

@@ -22,6 +22,12 @@ def test_a_chat_is_read_as_the_chat_route_reads_it() -> None:
     neutral = {"add_generation_prompt": True, "continue_final_message": False, "tools": [], "chat_template_kwargs": {}}
     call = parse_tokenize({"model": "m", "messages": MESSAGES, "add_special_tokens": False, **neutral})
     assert call.request.messages == MESSAGES
+    assert (call.request.add_generation_prompt, call.request.continue_final_message) == (True, False)
+    call = parse_tokenize({"model": "m", "messages": MESSAGES, "continue_final_message": True})
+    assert (call.request.add_generation_prompt, call.request.continue_final_message) == (False, True)
+    kwargs = {"enable_thinking": False}
+    call = parse_tokenize({"model": "m", "messages": MESSAGES, "chat_template_kwargs": kwargs})
+    assert call.request.template_kwargs == kwargs
     with pytest.raises(InvalidRequest, match="role"):
         parse_tokenize({"model": "m", "messages": [{"role": "king", "content": "hi"}]})
 
@@ -41,6 +47,7 @@ def test_a_chat_is_read_as_the_chat_route_reads_it() -> None:
             "continue_final_message",
         ),
         ({"messages": MESSAGES, "chat_template": "{{ 7 * 7 }}"}, "chat_template"),
+        ({"messages": MESSAGES, "add_special_tokens": True}, "add_special_tokens"),
         ({"prompt": "a", "add_special_tokens": 1}, "add_special_tokens"),
         ({"prompt": "a", "text": "b"}, "text"),
     ],

@@ -131,7 +131,7 @@ def _read_block(where: str, block: object, role: str, ignored: Ignored) -> Stric
     if isinstance(kind, str) and kind not in known:
         other = any(kind in blocks for blocks in _BLOCKS.values())
         reason = "is not allowed here" if other else "is not supported: models here take text only"
-        message = f"{where} is a block of type {show_value(kind)}, which {reason}; allowed: {', '.join(known)}"
+        message = f"{where} is a block of type {kind[:60]!r}, which {reason}; allowed: {', '.join(known)}"
         raise InvalidRequest(message, param=where, code="unsupported_content_type")
     return validate(known[kind] if isinstance(kind, str) else TextBlock, block, prefix=where, ignored=ignored)
 

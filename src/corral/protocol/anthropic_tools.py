@@ -63,9 +63,7 @@ def parse_tools(raw: list[Any], ignored: Ignored = None) -> tuple[list[dict[str,
 def _read_tool(where: str, entry: object, ignored: Ignored) -> ToolFields:
     kind = entry.get("type") if isinstance(entry, dict) else None
     if isinstance(kind, str) and kind != CUSTOM:
-        message = (
-            f"{where} is of type {show_value(kind)}, which is not supported; only tools that the client runs are: "
-        )
+        message = f"{where} is of type {kind[:60]!r}, which is not supported; only tools that the client runs are: "
         message += "type 'custom', with a name and an input_schema"
         raise InvalidRequest(message, param=where, code="unsupported_tool")
     fields = validate(ToolFields, entry, prefix=where, ignored=ignored)

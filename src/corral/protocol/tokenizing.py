@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from corral.errors import InvalidRequest
@@ -17,14 +17,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "media_io_kwargs": (None, {}),
     "mm_processor_kwargs": (None, {}),
 }
-# Of a chat, the values that ask for nothing; others are for the reader of chats to judge.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "add_generation_prompt": (None, True),
-    "add_special_tokens": (None, False),
-    "chat_template_kwargs": (None, {}),
-    "continue_final_message": (None, False),
-    "tools": (None, []),
-}
+_OF_CHATS = ("add_generation_prompt", "chat_template_kwargs", "continue_final_message", "tools")
 
 
 class TokenizeFields(StrictModel):
@@ -61,24 +54,39 @@ def parse_tokenize(body: Mapping[str, Any]) -> TokenizeCall:
     fields = read_fields(TokenizeFields, body, unsupported=UNSUPPORTED, harmless=frozenset())
     if (fields.prompt is None) == (fields.messages is None):
         raise InvalidRequest("give a prompt or messages, one of them", param="prompt")
-    for name in _NEUTRAL:
-        if fields.messages is None and name != "add_special_tokens" and getattr(fields, name) is not None:
+    return TokenizeCall(
+        _text_request(fields) if fields.messages is None else _chat_request(fields),
+        with_texts=bool(fields.return_token_strs),
+    )
+
+
+def _text_request(fields: TokenizeFields) -> Request:
+    for name in _OF_CHATS:
+        if getattr(fields, name) is not None:
             raise InvalidRequest(f"{name} is for messages; a prompt has none", param=name)
-    if fields.messages is None:
-        request = Request(
-            request_id=new_request_id("tok"),
-            model=fields.model or "",
-            prompt=fields.prompt,
-            add_special_tokens=fields.add_special_tokens is not False,
-        )
-    else:
-        if fields.continue_final_message and fields.add_generation_prompt:
-            message = "continue_final_message and add_generation_prompt are both true; the last turn stays open or ends"
-            raise InvalidRequest(message, param="continue_final_message")
-        given = {name: getattr(fields, name) for name in _NEUTRAL}
-        asked = {name: value for name, value in given.items() if value not in _NEUTRAL[name]}
-        request = parse_chat({"model": fields.model or "", "messages": fields.messages, **asked}).request
-    return TokenizeCall(request, with_texts=bool(fields.return_token_strs))
+    return Request(
+        request_id=new_request_id("tok"),
+        model=fields.model or "",
+        prompt=fields.prompt,
+        add_special_tokens=fields.add_special_tokens is not False,
+    )
+
+
+def _chat_request(fields: TokenizeFields) -> Request:
+    if fields.add_special_tokens:
+        message = "add_special_tokens is true; a chat has the special tokens that its template writes"
+        raise InvalidRequest(message, param="add_special_tokens", code="unsupported_parameter")
+    if fields.continue_final_message and fields.add_generation_prompt:
+        message = "continue_final_message and add_generation_prompt are both true; the last turn stays open or ends"
+        raise InvalidRequest(message, param="continue_final_message")
+    tools = {"tools": fields.tools} if fields.tools else {}
+    chat = parse_chat({"model": fields.model or "", "messages": fields.messages, **tools}).request
+    return replace(
+        chat,
+        add_generation_prompt=fields.add_generation_prompt is not False and not fields.continue_final_message,
+        continue_final_message=bool(fields.continue_final_message),
+        template_kwargs=fields.chat_template_kwargs or {},
+    )
 
 
 def parse_detokenize(body: Mapping[str, Any]) -> DetokenizeRequest:

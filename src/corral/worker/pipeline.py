@@ -33,6 +33,7 @@ from corral.text.tokenizer import Tokenizer
 from corral.worker.adapters import AdapterCache, AdapterLease
 from corral.worker.answering import Answering, OnOutput
 from corral.worker.bad_words import bad_ids_of
+from corral.worker.constraining import Constraining
 from corral.worker.embedding import OnResult, submit_embed
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
@@ -64,6 +65,7 @@ class Pipeline:
         self.plan = plan
         self.tokenizer = tokenizer
         self._prompting = Prompting(tokenizer, template, info.max_model_len, info.name)
+        self._constraining = Constraining(tokenizer, info.vocab_size)
         self._runner = runner
         self._embedder = embedder
         self._adapters = adapters
@@ -156,6 +158,7 @@ class Pipeline:
             wanted = "chat" if is_chat else "generate"
             raise InvalidRequest(f'"{request.model or self.info.name}" does not support {wanted}', param="model")
         prompt = self._prompting.prepare(request)
+        constraint = self._constraining.constraint_for(request, prompt)
         lease = None if request.adapter is None else self._adapters.acquire(request.adapter)
         answering = Answering(
             request,
@@ -179,6 +182,7 @@ class Pipeline:
             eog_ids=self.tokenizer.eog_ids,
             cache_salt=request.cache_salt,
             adapter=lease.adapter if lease else None,
+            constraint=constraint,
             bad_ids=bad_ids_of(prompt.sampling.bad_words, self.tokenizer),
         )
         try:

@@ -162,7 +162,9 @@ class Prompting:
             fitted = Fitted(encode(messages))
         else:
             fitted = fit_messages(messages, limit, self._tokenizer, encode)
-        markers = None if think is False else known.markers
+        markers = known.markers
+        if think is False and markers is not None and not markers.is_constant:
+            markers = None
         is_calling = bool(request.tools) and request.tool_choice.mode is not ToolMode.NONE
         prompt = self._checked(request, fitted, limit, "messages")
         return replace(
@@ -227,7 +229,7 @@ class Prompting:
     def _checked(self, request: Request, fitted: Fitted, limit: int, param: str) -> Prompt:
         """The prompt, and an answer that ends with the context."""
         num_tokens = len(fitted.ids)
-        if num_tokens == 0:
+        if num_tokens == 0 and limit != _NO_LIMIT:
             raise InvalidRequest(f"the {param} came to no token at all; at least one is needed", param=param)
         if num_tokens >= limit:
             raise ContextLengthExceeded(

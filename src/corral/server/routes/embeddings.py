@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 
 def embedding_routes(manager: ModelManager) -> list[Route]:
-    """/v1/embeddings, and score and rerank under all of their names."""
+    """/v1/embeddings, and score and rerank under all of their names.
+
+    Bodies are read on threads: they may hold millions of token ids.
+    """
 
     async def embeddings(http: HTTPRequest) -> Response:
-        call = parse_embeddings_call(await read_json(http))
+        call = await asyncio.to_thread(parse_embeddings_call, await read_json(http))
         local = await asyncio.to_thread(manager.lookup, call.model)
 
         async def ask() -> EmbedResult:
@@ -38,7 +41,7 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
         return await json_answer(lambda: encode_embeddings_answer(call, result, local.name))
 
     async def score(http: HTTPRequest) -> Response:
-        call = parse_score(await read_json(http))
+        call = await asyncio.to_thread(parse_score, await read_json(http))
         local = await asyncio.to_thread(manager.lookup, call.model)
         queries, documents = await unless_disconnected(http.receive, _embed_pairs(manager, local, call))
 
@@ -49,7 +52,7 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
         return await json_answer(encode)
 
     async def rerank(http: HTTPRequest) -> Response:
-        call = parse_rerank(await read_json(http))
+        call = await asyncio.to_thread(parse_rerank, await read_json(http))
         local = await asyncio.to_thread(manager.lookup, call.model)
         queries, documents = await unless_disconnected(http.receive, _embed_pairs(manager, local, call))
 

@@ -46,7 +46,8 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
         return await json_answer(lambda: encode_tokens(rendered, texts, max_model_len))
 
     async def detokenize(http: HTTPRequest) -> Response:
-        wanted = parse_detokenize(await _with_model(manager, await read_json(http)))
+        body = await _with_model(manager, await read_json(http))
+        wanted = await asyncio.to_thread(parse_detokenize, body)  # millions of ids, maybe
         local = await asyncio.to_thread(manager.lookup, wanted.model)
 
         async def ask() -> Detokenized:

@@ -25,6 +25,7 @@ class MarkedJSON(ToolStyle):
         is_list: what the model was trained to write is a list.
         keys: of the name and of the arguments.
         separator: of calls that share their markers.
+        is_marked: what the model was trained to write has the markers.
     """
 
     starts = "{["
@@ -39,20 +40,20 @@ class MarkedJSON(ToolStyle):
         is_list: bool = False,
         keys: tuple[str, str] = ("name", "arguments"),
         separator: str = "",
+        is_marked: bool = True,
     ) -> None:
         self.name = name
         self.openings = tuple(text for text in (opening, *others, *_FENCES) if text)
         self.markers = tuple(text for text in (opening, closing) if text)
         self._closings = (*([closing] if closing else []), *(text.replace("<", "</") for text in others), _FENCE)
-        self._opening = opening
-        self._closing = closing
+        self._written = (opening, closing) if is_marked else ("", "")
         self._is_list = is_list
         self._keys = keys
         self._separator = separator
 
     def calls(self, reader: Reader, opening: str) -> Reading[None]:
         """As ToolStyle.calls. The closing marker may be missing, as in an answer whose last token it was."""
-        is_strict = opening not in self.markers
+        is_strict = not opening or opening in _FENCES
         yield from reader.skip_space()
         yield from json_calls(reader, is_strict=is_strict)
         while True:
@@ -70,8 +71,7 @@ class MarkedJSON(ToolStyle):
     def call_grammar(self, tools: OfferedTools, terminal: Terminal) -> str:
         """As ToolStyle.call_grammar."""
         rules = json_call_rules(tools, self._keys)
-        opening = terminal(self._opening) if self._opening else ""
-        closing = terminal(self._closing) if self._closing else ""
+        opening, closing = (terminal(marker) if marker else "" for marker in self._written)
         if self._is_list:
             calls = repeated("call", lark_text(", "), is_parallel=tools.is_parallel)
             return f"start: {opening} {lark_text('[')} {calls} {lark_text(']')} {closing}\n{rules}"

@@ -1,7 +1,7 @@
 """Strict reading of request fields: nothing is coerced, nothing is dropped silently.
 
-Unknown fields are refused by name. A server that was told to be lenient gives a list, `ignored`: then they are left out,
-and their paths are put there for the answer's header.
+Unknown fields are refused by name. A server that was told to be lenient gives a list, `ignored`: then they are left
+out, and their paths are put there for the answer's header.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def read_fields(
     *,
     unsupported: Mapping[str, tuple[Any, ...]],
     harmless: frozenset[str],
+    reasons: Mapping[str, str] | None = None,
     ignored: list[str] | None = None,
 ) -> _Model:
     """Checks `body` against `model`.
@@ -50,6 +51,7 @@ def read_fields(
     Args:
         unsupported: known fields that Corral cannot obey, each with the values that ask for nothing.
         harmless: known fields that change no token of the answer.
+        reasons: why an unsupported field is.
         ignored: gets the paths of unknown fields; None refuses them.
 
     Raises:
@@ -59,7 +61,8 @@ def read_fields(
     for name, value in body.items():
         if name in unsupported:
             if not any(value == neutral and type(value) is type(neutral) for neutral in unsupported[name]):
-                raise InvalidRequest(f"{name} is not supported", param=name, code="unsupported_parameter")
+                why = f": {reasons[name]}" if reasons and name in reasons else ""
+                raise InvalidRequest(f"{name} is not supported{why}", param=name, code="unsupported_parameter")
         elif name not in harmless:
             kept[name] = value
     return validate(model, kept, known=(*unsupported, *harmless), ignored=ignored)
@@ -102,7 +105,7 @@ def _without_unknown(
     known: tuple[str, ...],
     ignored: list[str] | None,
 ) -> dict[str, Any]:
-    """The fields that the model has, and so on inwards. Before pydantic: it makes an error object for each other one."""
+    """The fields that the model has, and so on inwards. pydantic would make an error object for each other one."""
     kept: dict[str, Any] = {}
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     for name, inner in value.items():

@@ -27,6 +27,19 @@ UNSUPPORTED_ANYWHERE: dict[str, tuple[Any, ...]] = {
     "use_beam_search": (None, False),
     "vllm_xargs": (None, {}),
 }
+REASONS = {
+    "chat_template": "a request brings no template of its own; the operator sets one with TEMPLATE in a Modelfile",
+    "guided_decoding_backend": "there is one backend",
+    "guided_whitespace_pattern": "white space is as the grammar has it; give a grammar of your own to say more",
+    "length_penalty": "it is for beam search",
+    "media_io_kwargs": "only text is understood",
+    "mm_processor_kwargs": "only text is understood",
+    "use_beam_search": "answers are sampled; n gives several",
+    "audio": "only text is understood",
+    "modalities": "only text is understood",
+    "verbosity": "say in the messages how long the answer is to be",
+    "web_search_options": "the model sees what is in the messages only",
+}
 _SAMPLING_NAMES = (  # the fields that SamplingParams takes as they are
     "frequency_penalty",
     "ignore_eos",

@@ -15,7 +15,7 @@ logger = logging.getLogger("corral.server")
 
 
 def ignored_fields(http: HTTPRequest) -> list[str] | None:
-    """Where a body's reader puts the paths of unknown fields; None, which refuses them, unless the server is lenient."""
+    """Where a body's reader puts the paths of unknown fields; None, which refuses them, if the server is strict."""
     return [] if http.app.state.is_lenient else None
 
 

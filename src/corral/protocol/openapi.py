@@ -59,7 +59,15 @@ _SHAPES: dict[str, Schema] = {
     "stop_token_ids": {"oneOf": [TOKEN_IDS, {"type": "null"}]},
     "tokens": TOKEN_IDS,
 }
+# Anthropic's: text alone, as blocks of other types have fields of their own.
+_TURN: Schema = MESSAGES["items"]
+_TURNS: Schema = {
+    **MESSAGES,
+    "items": {**_TURN, "properties": {**_TURN["properties"], "role": {"enum": ["user", "assistant"]}}},
+}
 _SHAPES_OF: dict[str, dict[str, Schema]] = {
+    "CountTokensFields": {"messages": _TURNS},
+    "MessagesFields": {"messages": _TURNS},
     "CompletionFields": {"prompt": INPUTS},
     "EmbeddingFields": {"input": INPUTS},
     "RerankFields": {"query": TEXTS_OR_OBJECTS, "documents": {"type": "array", "items": TEXTS_OR_OBJECTS}},
@@ -80,6 +88,15 @@ _ERROR: Schema = {
         }
     },
     "required": ["error"],
+}
+_ANTHROPIC_ERROR: Schema = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "error"},
+        "error": {"type": "object", "properties": {"type": TEXT, "message": TEXT}, "required": ["type", "message"]},
+        "request_id": TEXT,
+    },
+    "required": ["type", "error", "request_id"],
 }
 _NATIVE_ERROR: Schema = {"type": "object", "properties": {"error": TEXT}, "required": ["error"]}
 
@@ -112,13 +129,20 @@ class Operation:
         return re.sub(r"\{(\w+)(?::\w+)?\}", r"{\1}", self.path)
 
     @property
-    def is_native(self) -> bool:
-        return self.path.startswith("/api/")
+    def error(self) -> str:
+        """The name of its errors' schema."""
+        if self.path.startswith("/v1/messages"):
+            return "AnthropicError"
+        return "NativeError" if self.path.startswith("/api/") else "Error"
 
 
 def build_document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
     """The document of the server's operations; `version` is Corral's."""
-    schemas: dict[str, Schema] = {"Error": _ERROR, "NativeError": _NATIVE_ERROR}
+    schemas: dict[str, Schema] = {
+        "Error": _ERROR,
+        "NativeError": _NATIVE_ERROR,
+        "AnthropicError": _ANTHROPIC_ERROR,
+    }
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         described = _describe(operation, schemas)
@@ -142,7 +166,7 @@ def build_document(operations: Sequence[Operation], version: str) -> dict[str, A
 
 
 def _describe(operation: Operation, schemas: dict[str, Schema]) -> dict[str, Any]:
-    error = {"$ref": f"#/components/schemas/{'NativeError' if operation.is_native else 'Error'}"}
+    error = {"$ref": f"#/components/schemas/{operation.error}"}
     described: dict[str, Any] = {
         "summary": operation.summary,
         "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.public_path}").strip("_"),

@@ -5,6 +5,7 @@ tests/server/test_openapi.py fails, and names the route, where one is missing.
 
 from __future__ import annotations
 
+from corral.protocol.anthropic_messages import CountTokensFields, MessagesFields
 from corral.protocol.openai_chat import ChatFields
 from corral.protocol.openai_completions import CompletionFields
 from corral.protocol.openai_embeddings import EmbeddingFields
@@ -44,6 +45,8 @@ _TOKENS = _object(
     token_strs={"oneOf": [_list_of(TEXT), {"type": "null"}]},
 )
 _RENDERED = _object(request_id=TEXT, model=TEXT, token_ids=TOKEN_IDS, prompt=TEXT, sampling_params={"type": "object"})
+
+_INPUT_TOKENS = _object(input_tokens=_INTEGER)
 
 _FORMAT: Schema = {"description": '"json", or a JSON Schema'}
 _KEEP_ALIVE: Schema = {"type": ["string", "number", "null"], "description": "seconds, or a text like 5m; -1: for ever"}
@@ -123,6 +126,9 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/v1/chat/completions", "Answers a chat.", ChatFields, _STREAMED),
     Operation("POST", "/v1/completions", "Goes on with a text.", CompletionFields, _STREAMED),
     Operation("POST", "/v1/embeddings", "A vector for each input.", EmbeddingFields, answer=_EMBEDDINGS),
+    # Anthropic's; to clients that send anthropic-version, /v1/models answers in Anthropic's form
+    Operation("POST", "/v1/messages", "Answers a chat.", MessagesFields, _STREAMED),
+    Operation("POST", "/v1/messages/count_tokens", "The length of a prompt.", CountTokensFields, answer=_INPUT_TOKENS),
     # vLLM's
     *(
         Operation("POST", path, "How near two texts are: the cosine of their vectors.", ScoreFields, answer=_SCORES)

@@ -13,16 +13,18 @@ def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
     for delta in second.deltas:
         before = deltas.get(delta.index)
         if before is not None:
-            text, calls = before.text + delta.text, before.tool_calls
-            if calls and calls[-1].broken:  # its text comes after that of `before`, so what follows goes on with it
-                text, calls = before.text, (*calls[:-1], replace(calls[-1], broken=calls[-1].broken + delta.text))
+            text, calls = before.text + delta.text, list(before.tool_calls)
+            broken = next((place for place in reversed(range(len(calls))) if calls[place].broken), None)
+            if broken is not None:  # a broken call's text comes after that of `before`; what follows goes on with it
+                text = before.text
+                calls[broken] = replace(calls[broken], broken=calls[broken].broken + delta.text)
             delta = replace(
                 delta,
                 text=text,
                 thinking=before.thinking + delta.thinking,
                 token_ids=before.token_ids + delta.token_ids,
                 logprobs=before.logprobs + delta.logprobs,
-                tool_calls=calls + delta.tool_calls,
+                tool_calls=(*calls, *delta.tool_calls),
             )
         deltas[delta.index] = delta
     # Only the note that a request was taken has no deltas; it may come after the first words, and then knows less.

@@ -151,14 +151,14 @@ class Prompting:
                 kwargs=request.template_kwargs,
             )
             if is_strict:
-                self._check_text("messages", last.plain, limit)
+                self._check_text(request, "messages", last.plain, limit)
             return self._go_on_from(request.context, self._tokenizer.encode_chat(last.text, last.guard))
 
         is_strict = request.overflow is Overflow.REFUSE or not _are_messages(messages)
         if is_strict:
             contents = (message.get("content") for message in messages if isinstance(message, dict))
             texts = "".join(content for content in contents if isinstance(content, str))
-            self._check_text("messages", texts, limit)
+            self._check_text(request, "messages", texts, limit)
             fitted = Fitted(encode(messages))
         else:
             fitted = fit_messages(messages, limit, self._tokenizer, encode)
@@ -193,7 +193,7 @@ class Prompting:
             text = last.get("content") if isinstance(last, dict) else None
         if not isinstance(text, str):
             raise InvalidRequest("a suffix needs a prompt that is a text", param="prompt")
-        self._check_text("prompt", text + (request.suffix or ""), limit)
+        self._check_text(request, "prompt", text + (request.suffix or ""), limit)
         rendered = known.template.render_suffix(text, request.suffix or "")
         ids = self._tokenizer.encode_chat(rendered.text, rendered.guard)
         return replace(self._checked(request, Fitted(ids), limit, "prompt"), text=rendered.plain)
@@ -212,14 +212,16 @@ class Prompting:
             return self._tokenizer.encode(text, add_special=request.add_special_tokens, parse_special=False)
 
         if request.overflow is Overflow.REFUSE:
-            self._check_text("prompt", prompt, limit)
+            self._check_text(request, "prompt", prompt, limit)
             fitted = Fitted(encode(prompt))
         else:
             fitted = fit_text(prompt, limit, self._tokenizer, encode)
         return replace(self._checked(request, fitted, limit, "prompt"), text=prompt)
 
-    def _check_text(self, param: str, text: str, limit: int) -> None:
+    def _check_text(self, request: Request, param: str, text: str, limit: int) -> None:
         """Refuses a hopelessly long text before it costs seconds in template and tokenizer."""
+        if request.truncate_prompt is not None:
+            return  # most of it goes anyhow
         if (least := self._tokenizer.min_num_tokens(text)) >= limit:
             raise ContextLengthExceeded(
                 f"the context holds {limit} tokens; the {param} of {len(text)} characters would be {least} at least",
@@ -228,6 +230,8 @@ class Prompting:
 
     def _checked(self, request: Request, fitted: Fitted, limit: int, param: str) -> Prompt:
         """The prompt, and an answer that ends with the context."""
+        if request.truncate_prompt is not None:
+            fitted = replace(fitted, ids=fitted.ids[-max(request.truncate_prompt, 1) :])
         num_tokens = len(fitted.ids)
         if num_tokens == 0 and limit != _NO_LIMIT:
             raise InvalidRequest(f"the {param} came to no token at all; at least one is needed", param=param)

@@ -35,9 +35,10 @@ class Gains:
         return content, calls
 
     def show(self, text: str) -> None:
-        """Content. Right after a broken call it goes on with that call's text, or it would come before it."""
-        if self._calls and self._calls[-1].broken:
-            self._calls[-1].broken += text
+        """Content. If a call has broken off, it goes on with that call's text, or it would come before it."""
+        broken = next((call for call in reversed(self._calls) if call.broken), None)
+        if broken is not None:
+            broken.broken += text
         elif text:
             self._content.append(text)
 

@@ -76,3 +76,5 @@ class ToolCallParser:
             yield from self._style.calls(self._reader, opening)
         except NotACallError:
             self._reader.fail(is_cut=self._is_cut)
+        else:
+            self._reader.leave()

@@ -231,6 +231,11 @@ class Reader(Gains):
         if not self.tools.is_parallel:
             raise EnoughError
 
+    def leave(self) -> None:
+        """The calls are read, and white space after them belongs to what comes next."""
+        raw, self._raw = "".join(self._raw), []
+        self._space.append(raw[len(raw.rstrip()) :])
+
     def fail(self, *, is_cut: bool) -> None:
         """It was no call: its text is content. A call that was told and then cut off stays as it is."""
         self.break_off("".join(self._raw), is_cut=is_cut)

@@ -80,11 +80,19 @@ def test_gbnf_and_lark_say_the_same(tokenizer: Tokenizer) -> None:
 
 def test_sentencepiece_may_begin_with_its_space() -> None:
     """The detokenizer takes that space away, so the grammar must not see it either."""
-    matcher = COMPILERS[SENTENCEPIECE].compile(Grammar(GrammarKind.REGEX, "(ts|ct)s*"), drops_space=True)
-    begun = {SENTENCEPIECE.token_bytes(token_id) for token_id in allowed_ids(matcher, SENTENCEPIECE) or ()}
-    spaced = {text for text in begun if text.startswith(b" ")}
-    assert spaced, begun
-    assert all(text.removeprefix(b" ")[:1] in (b"t", b"c") for text in begun), begun
+    matcher = COMPILERS[SENTENCEPIECE].compile(Grammar(GrammarKind.REGEX, "[a-z]{1,3}"), drops_space=True)
+    allowed = set(allowed_ids(matcher, SENTENCEPIECE) or ())
+    _, spaced, bare = COMPILERS[SENTENCEPIECE].vocabulary.without_space
+    pairs = {(space, rest) for space, rest in zip(spaced.tolist(), bare.tolist(), strict=True) if rest in allowed}
+    assert pairs
+    for space, _ in pairs:
+        assert space in allowed
+        assert SENTENCEPIECE.token_bytes(space)[:1] == b" "
+        begun = matcher.copy()
+        begun.accept(space)
+        ids, is_whole = walk(begun, SENTENCEPIECE, 0)
+        assert is_whole
+        assert re.fullmatch("[a-z]{1,3}", SENTENCEPIECE.decode([space, *ids]))
 
 
 def test_white_space_ends() -> None:

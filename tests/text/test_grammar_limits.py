@@ -180,3 +180,12 @@ def test_the_cache_keeps_what_was_used_last_under_its_cap(monkeypatch: pytest.Mo
     assert choose("x" * 100_000) == 53  # larger than the whole cache: not remembered
     assert choose("x" * 100_000) == 54
     assert choose("first") == 54
+
+
+def test_the_cap_knows_what_a_grammar_really_holds() -> None:
+    """A schema of forty bytes may hold megabytes."""
+    compiler = compiler_of(BYTE_LEVEL, cache_bytes=10_000_000)
+    for number in range(9_000, 9_010):
+        compiler.compile(schema_of({"type": "integer", "multipleOf": number}))
+        assert compiler.num_bytes <= 10_000_000
+    assert compiler.num_bytes >= 2 * 400 * 9_000

@@ -19,9 +19,12 @@ from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
 from corral.server.replies import body_of, is_native
+from corral.server.routes.embeddings import embedding_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
+from corral.server.routes.openapi import openapi_routes
+from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
@@ -54,6 +57,9 @@ def build_app(
         routes=[
             Route("/health", health),
             *openai_routes(manager),
+            *embedding_routes(manager),
+            *tokenizing_routes(manager),
+            *openapi_routes(),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess()),
         ],

@@ -10,7 +10,8 @@ from corral.engine.output import SequenceOutput
 from corral.errors import CorralError
 from corral.request import Delta, FinishReason, Request, RequestOutput, TokenLogprob, Usage
 from corral.text.detokenizer import Detokenizer
-from corral.text.reasoning import ReasoningSplitter, ids_of
+from corral.text.harmony import HarmonySplitter
+from corral.text.reasoning import ReasoningSplitter, ids_of, make_splitter
 from corral.text.stop import StopMatcher
 from corral.text.tokenizer import Tokenizer
 from corral.text.tools.offered import OfferedTools
@@ -61,7 +62,7 @@ class Answering:
                     shows_special=not sampling.skip_special_tokens,
                 ),
                 StopMatcher(stops, is_shown=sampling.include_stop_str) if stops else None,
-                ReasoningSplitter(markers, is_open=prompt.is_thinking) if markers is not None else None,
+                make_splitter(markers, prompt.text, is_open=prompt.is_thinking) if markers is not None else None,
                 ToolCallParser(style, tools) if style is not None else None,
             )
             for _ in range(sampling.n)
@@ -131,7 +132,7 @@ class _Answer:
         self,
         detokenizer: Detokenizer,
         stop: StopMatcher | None,
-        splitter: ReasoningSplitter | None,
+        splitter: HarmonySplitter | ReasoningSplitter | None,
         calls: ToolCallParser | None,
     ) -> None:
         self._detokenizer = detokenizer

@@ -41,6 +41,7 @@ from corral.worker.prompting import Prompting
 
 # Of a model that was made to generate: the state of the last token has seen all others. Ollama took it, too.
 DEFAULT_POOLING = "last"
+MAX_TEXT_BYTES = 64 << 20  # of one Detokenized, which holds its text twice: half of what a worker's frame may hold
 
 logger = logging.getLogger("corral.worker")
 
@@ -208,15 +209,15 @@ class Pipeline:
         return submit_embed(request, on_result, self._engine, self.tokenizer, self.info)
 
     def render(self, request: Request) -> RenderedPrompt:
-        """What the request's prompt would be. Raises InvalidRequest as `submit` does."""
-        prompt = self._prompting.prepare(request)
+        """What the request's prompt would be, however long. Raises InvalidRequest as `submit` does."""
+        prompt = self._prompting.prepare(request, must_fit=False)
         return RenderedPrompt(request.request_id, prompt.text, prompt.ids)
 
     def detokenize(self, request: DetokenizeRequest) -> Detokenized:
         """The texts of token ids.
 
         Raises:
-            InvalidRequest: an id outside of the vocabulary.
+            InvalidRequest: an id outside of the vocabulary, or too much text.
         """
         vocab_size = self.tokenizer.vocab_size
         for token_id in request.token_ids:
@@ -225,6 +226,10 @@ class Pipeline:
                     f"tokens has token id {token_id}; ids go from 0 to {vocab_size - 1}", param="tokens"
                 )
         texts = [self.tokenizer.token_bytes(token_id) for token_id in request.token_ids]
+        if (num_bytes := sum(map(len, texts))) > MAX_TEXT_BYTES:
+            raise InvalidRequest(
+                f"the tokens stand for {num_bytes} bytes of text; {MAX_TEXT_BYTES} are allowed", param="tokens"
+            )
         return Detokenized(request.request_id, self.tokenizer.decode(request.token_ids), texts)
 
     def abort(self, request_id: str) -> None:

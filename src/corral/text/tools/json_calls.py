@@ -12,19 +12,19 @@ _ARGUMENTS = frozenset(("arguments", "parameters", "args"))
 _OTHERS = frozenset(("type", "id", "index", "tool_call_id", "call_id"))
 
 
-def json_calls(reader: Reader, *, is_strict: bool = False) -> Reading[None]:
+def json_calls(reader: Reader, *, is_strict: bool = False, is_in_list: bool = False) -> Reading[None]:
     """The calls that come next: an object, or a list of them.
 
     Args:
         is_strict: an object with any other member is no call; no marker says that it is one.
+        is_in_list: the list's bracket is taken already.
 
     Raises:
         NotACallError: what comes is no call.
     """
-    if (yield from reader.peek()) != "[":
+    if not is_in_list and not (yield from reader.one_of("[")):
         yield from json_call(reader, is_strict=is_strict)
         return
-    reader.take(1)
     separator = ","
     while separator == ",":
         yield from reader.skip_space()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from corral.text.markers import Openings
 from corral.text.tools.offered import OfferedTools
-from corral.text.tools.reader import EnoughError, NotACallError, Openings, Reader, Reading
+from corral.text.tools.reader import EnoughError, NotACallError, Reader, Reading
 from corral.text.tools.style import ToolStyle
 from corral.tool_call import ToolCallDelta
 

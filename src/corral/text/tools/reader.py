@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator
 from typing import TypeVar
 
+from corral.text.markers import Openings
 from corral.text.tools.gains import Gains
 from corral.text.tools.json_scanner import JSONScanner, NotJSONError, read_json
 from corral.text.tools.offered import OfferedTools
@@ -24,21 +25,6 @@ class NotACallError(Exception):
 
 class EnoughError(Exception):
     """The answer's only call is complete."""
-
-
-class Openings:
-    """Texts that begin calls, none of them the beginning of another."""
-
-    def __init__(self, texts: tuple[str, ...]) -> None:
-        self._texts = texts
-        self._longest = max(map(len, texts), default=0)
-        self.search = re.compile("|".join(map(re.escape, texts)) if texts else r"(?!)").search
-
-    def num_open(self, text: str, position: int) -> int:
-        """Characters at the end of text[position:] that may still become one of the texts."""
-        most = min(self._longest - 1, len(text) - position)
-        lengths = range(most, 0, -1)
-        return next((n for n in lengths if any(each.startswith(text[len(text) - n :]) for each in self._texts)), 0)
 
 
 class Reader(Gains):

@@ -14,6 +14,7 @@ import numpy as np
 from corral.errors import CorralError, InvalidRequest
 from corral.grammar import Grammar
 from corral.text.grammar.matcher import GrammarMatcher, reason_of
+from corral.text.grammar.schema import MAX_MULTIPLE
 from corral.text.grammar.sources import limited_lark, ll_grammar, name_of
 from corral.text.grammar.vocabulary import GrammarVocabulary
 from corral.text.tokenizer import Tokenizer
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 MAX_COMPILE_S = 10.0
 MAX_COMPILING = 2  # at once; one that has run out of time goes on until llguidance's own limits end it
 CACHE_BYTES = 64 << 20
-# A compiled grammar holds its automaton and the rows of its parser: measured 30 to 60 bytes for each one of its
-# source, and some 100 KB for the rest.
-_BYTES_PER_SOURCE_BYTE = 60
+# A compiled grammar holds its automaton and the rows of its parser: measured up to 170 bytes for each one of its
+# source, some 100 KB for the rest, and 370 for each number that multipleOf counts to.
+_BYTES_PER_SOURCE_BYTE = 200
 _BYTES_EACH = 100_000
+_BYTES_OF_MULTIPLES = 400 * MAX_MULTIPLE
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +156,8 @@ class GrammarCompiler:
 
 
 def _size_of(source: str) -> int:
-    return _BYTES_EACH + _BYTES_PER_SOURCE_BYTE * len(source)
+    multiples = _BYTES_OF_MULTIPLES if "multipleOf" in source else 0
+    return _BYTES_EACH + _BYTES_PER_SOURCE_BYTE * len(source) + multiples
 
 
 def _limits() -> LLParserLimits:

@@ -63,12 +63,9 @@ class GrammarMatcher:
 
     def accepts(self, token_id: int) -> bool:
         """Whether the token may come next."""
-        return self._matcher.validate_tokens([token_id]) == 1
-
-    def accept_text(self, text: bytes) -> None:
-        """As if tokens of that text had been drawn."""
-        for token_id in self._vocabulary.ll.tokenize_bytes(text):
-            self.accept(token_id)
+        if self._matcher.is_stopped():
+            return token_id in self._vocabulary.eog_ids
+        return bool(self._matcher.validate_tokens([token_id]) == 1)
 
     def copy(self) -> GrammarMatcher:
         """As Constraint.copy."""

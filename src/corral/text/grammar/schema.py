@@ -12,7 +12,7 @@ from corral.errors import InvalidRequest
 MAX_SCHEMA_DEPTH = 100
 MAX_SCHEMA_VALUES = 50_000
 # States of the automaton that counts modulo it, 400 bytes each; they are all made while it is compiled.
-MAX_MULTIPLE = 100_000
+MAX_MULTIPLE = 10_000
 
 _WHITE_SPACE = r"\x20|\n(\x20{0,64}|\t{0,16})"
 OPTIONS = {

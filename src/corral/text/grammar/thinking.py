@@ -32,12 +32,14 @@ class Closing:
         self.opening = markers.opening.encode()
         self.closing = markers.closing.encode()
         self.tokenizer = tokenizer
-        self.eog_ids: frozenset[int] = tokenizer.eog_ids
         self._sorted: list[tuple[bytes, int]] = []
         self._overruns: dict[int, npt.NDArray[np.int64]] = {}
         self.spaces = np.empty(0, dtype=np.int64)
+        self.never = np.empty(0, dtype=np.int64)  # ids that are no token, and ends of the answer
         if vocabulary is not None:
-            self.eog_ids = vocabulary.eog_ids
+            ends = sorted(vocabulary.eog_ids - set(self.closing_ids))
+            padding = range(tokenizer.vocab_size, vocabulary.num_words * 32)
+            self.never = np.array([*ends, *padding], dtype=np.int64)
             texts = vocabulary.token_bytes
             self._sorted = sorted((text, token_id) for token_id, text in enumerate(texts) if text)
             self.spaces = np.array(
@@ -133,7 +135,7 @@ class ThinkingConstraint:
         if self._answer is None:
             return False
         mask[:] = _ALL
-        _clear(mask, sorted(self._closing.eog_ids - set(self._closing.closing_ids)))
+        _clear(mask, self._closing.never)
         _clear(mask, self._closing.overruns(0))
         for length in range(1, len(self._tail) + 1):
             if self._closing.closing.startswith(self._tail[-length:]):

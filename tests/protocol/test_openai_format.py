@@ -23,7 +23,12 @@ def body(**fields: Any) -> dict[str, Any]:
     [
         ({"response_format": {"type": "json_object"}}, GrammarKind.JSON_OBJECT, ""),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "schema": SCHEMA, "strict": True},
+                }
+            },
             GrammarKind.JSON_SCHEMA,
             SCHEMA,
         ),

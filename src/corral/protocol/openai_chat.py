@@ -162,10 +162,10 @@ def _is_named(fields: ChatFields) -> bool:
 def _max_tokens(fields: ChatFields) -> int | None:
     old, new = fields.max_tokens, fields.max_completion_tokens
     if old is not None and new is not None and old != new:
-        message = f"max_tokens is {old} and max_completion_tokens is {new}; give one of them"
+        message = f"max_tokens is {show_value(old)} and max_completion_tokens is {show_value(new)}; give one of them"
         raise InvalidRequest(message, param="max_completion_tokens")
     if old is None and new is not None and not 1 <= new <= 1 << 31:
-        message = f"max_completion_tokens is {new}; it must be a whole number from 1 to {1 << 31}"
+        message = f"max_completion_tokens is {show_value(new)}; it must be a whole number from 1 to {1 << 31}"
         raise InvalidRequest(message, param="max_completion_tokens")
     return old if new is None else new
 
@@ -190,7 +190,7 @@ def _think(effort: str | None) -> bool | str | None:
 
 def _thinking_budget(budget: int | None) -> int | None:
     if budget is not None and not 0 <= budget <= 1 << 31:
-        message = f"thinking_token_budget is {budget}; it must be a whole number from 0 to {1 << 31}"
+        message = f"thinking_token_budget is {show_value(budget)}; it must be a whole number from 0 to {1 << 31}"
         raise InvalidRequest(message, param="thinking_token_budget", code="invalid_value")
     return budget
 

@@ -92,7 +92,7 @@ def parse_completion(body: Mapping[str, Any], ignored: list[str] | None = None) 
         message = f"{len(prompts)} prompts times n = {params.n} is more than {MAX_CHOICES} answers"
         raise InvalidRequest(message, param="n")
     if fields.best_of not in (None, params.n):
-        message = f"best_of is {fields.best_of}; it must be n, {params.n}, as no answers are thrown away"
+        message = f"best_of is {show_value(fields.best_of)}; it must be n, {params.n}, as no answers are thrown away"
         raise InvalidRequest(message, param="best_of", code="unsupported_parameter")
     own_id = new_request_id("cmpl")
     grammar = fields.grammar(ignored)

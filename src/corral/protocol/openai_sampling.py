@@ -141,10 +141,10 @@ class SamplingFields(StructuredFields):
             InvalidRequest: names the field.
         """
         if self.priority:
-            message = f"priority is {self.priority}; all requests are equal here, so only 0 is allowed"
+            message = f"priority is {show_value(self.priority)}; all requests are equal here, so only 0 is allowed"
             raise InvalidRequest(message, param="priority", code="unsupported_parameter")
         if self.truncate_prompt_tokens is not None and not 1 <= self.truncate_prompt_tokens <= 1 << 31:
-            given = self.truncate_prompt_tokens
+            given = show_value(self.truncate_prompt_tokens)
             message = f"truncate_prompt_tokens is {given}; it must be a whole number of tokens from 1"
             raise InvalidRequest(message, param="truncate_prompt_tokens", code="invalid_value")
         if self.cache_salt is not None and len(self.cache_salt) > MAX_SALT_LENGTH:
@@ -199,7 +199,9 @@ class SamplingFields(StructuredFields):
 def check_top(name: str, value: int | None) -> None:
     """Raises InvalidRequest for a number of likeliest tokens that is too large; SamplingParams knows one name only."""
     if value is not None and not 0 <= value <= MAX_LOGPROBS:
-        raise InvalidRequest(f"{name} is {value}; it must be a whole number from 0 to {MAX_LOGPROBS}", param=name)
+        raise InvalidRequest(
+            f"{name} is {show_value(value)}; it must be a whole number from 0 to {MAX_LOGPROBS}", param=name
+        )
 
 
 def _parse_logit_bias(bias: dict[str, float]) -> dict[int, float]:

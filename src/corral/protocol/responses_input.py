@@ -181,7 +181,8 @@ def _read(where: str, item: Mapping[str, Any]) -> Message:
         message = f"{path} is not supported: another server has encrypted it; leave the reasoning item out"
         raise InvalidRequest(message, param=path, code="unsupported_parameter")
     texts = _read_content(f"{where}.content", thought.content or thought.summary or [], "reasoning_text", "summary_text")
-    return {"role": "assistant", "content": "", "thinking": texts}
+    # Go templates read the first, the others the second.
+    return {"role": "assistant", "content": "", "thinking": texts, "reasoning_content": texts}
 
 
 def _read_message(where: str, fields: MessageItem) -> Message:

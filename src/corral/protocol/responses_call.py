@@ -90,7 +90,9 @@ class ResponsesFields(StrictModel):
     repetition_penalty: float | None = None
     seed: int | None = None
     skip_special_tokens: bool | None = None
-    stop: Annotated[list[Any] | None, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = None
+    stop: Annotated[list[Any] | None, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = (
+        None
+    )
     stop_token_ids: list[Any] | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -153,7 +155,9 @@ def parse_responses(body: Mapping[str, Any]) -> ResponsesCall:
     """
     fields = read_fields(ResponsesFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
     if fields.truncation not in (None, "disabled"):
-        message = f"truncation is {show_value(fields.truncation)}; only 'disabled' is supported: Corral refuses an input "
+        message = (
+            f"truncation is {show_value(fields.truncation)}; only 'disabled' is supported: Corral refuses an input "
+        )
         message += "that is longer than the context rather than drop a part of it"
         raise InvalidRequest(message, param="truncation", code="unsupported_parameter")
     if fields.stream_options is not None and not fields.stream:
@@ -265,5 +269,3 @@ def _settings(fields: ResponsesFields, sampling: SamplingParams) -> dict[str, An
         "truncation": "disabled",
         "user": fields.user,
     }
-
-

@@ -135,7 +135,9 @@ def to_messages(items: Sequence[Mapping[str, Any]], where: str = "input") -> lis
         if message["role"] == "tool":
             name = names.get(message["tool_call_id"])
             if name is None:
-                text = f"{path}.call_id is {show_value(message['tool_call_id'])}; no function_call before it has this id"
+                text = (
+                    f"{path}.call_id is {show_value(message['tool_call_id'])}; no function_call before it has this id"
+                )
                 raise InvalidRequest(text, param=f"{path}.call_id", code="invalid_value")
             message |= {"name": name, "tool_name": name}
         _append(turns, message)
@@ -180,7 +182,9 @@ def _read(where: str, item: Mapping[str, Any]) -> Message:
         path = f"{where}.encrypted_content"
         message = f"{path} is not supported: another server has encrypted it; leave the reasoning item out"
         raise InvalidRequest(message, param=path, code="unsupported_parameter")
-    texts = _read_content(f"{where}.content", thought.content or thought.summary or [], "reasoning_text", "summary_text")
+    texts = _read_content(
+        f"{where}.content", thought.content or thought.summary or [], "reasoning_text", "summary_text"
+    )
     # Go templates read the first, the others the second.
     return {"role": "assistant", "content": "", "thinking": texts, "reasoning_content": texts}
 
@@ -194,9 +198,7 @@ def _read_message(where: str, fields: MessageItem) -> Message:
     return {"role": role, "content": _read_content(f"{where}.content", fields.content)}
 
 
-def _read_content(
-    where: str, content: object, *kinds: str
-) -> str:
+def _read_content(where: str, content: object, *kinds: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):

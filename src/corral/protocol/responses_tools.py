@@ -74,7 +74,9 @@ def parse_tools(raw: list[Any]) -> list[dict[str, Any]]:
 def _read_tool(where: str, entry: object) -> FunctionFields:
     kind = entry.get("type") if isinstance(entry, dict) else None
     if isinstance(kind, str) and kind != "function":
-        message = f"{where} is of type {show_value(kind)}, which Corral does not run; only 'function' tools are supported"
+        message = (
+            f"{where} is of type {show_value(kind)}, which Corral does not run; only 'function' tools are supported"
+        )
         raise InvalidRequest(message, param=where, code="unsupported_tool")
     fields = validate(FunctionFields, entry, prefix=where)
     if not _NAME.fullmatch(fields.name):
@@ -122,7 +124,9 @@ def _read_choice(fields: ChoiceFields) -> tuple[ToolMode, tuple[str, ...]]:
         case "allowed_tools":
             names = tuple(_allowed(f"tool_choice.tools[{i}]", tool) for i, tool in enumerate(fields.tools or []))
             if not names:
-                raise InvalidRequest("tool_choice.tools is empty; it needs one tool at least", param="tool_choice.tools")
+                raise InvalidRequest(
+                    "tool_choice.tools is empty; it needs one tool at least", param="tool_choice.tools"
+                )
             return _mode("tool_choice.mode", fields.mode), names
     message = f"tool_choice.type is {show_value(fields.type)}; it must be function or allowed_tools"
     raise InvalidRequest(message, param="tool_choice.type", code="invalid_value")

@@ -55,7 +55,7 @@ class ItemWriter:
         for call in self._calls.values():  # cut off, so no call
             yield from self._text(f"{call.name}{''.join(call.parts)}")
         self._calls = {}
-        if (self._space and not self.items) or not self.items:
+        if not self.items:
             yield from self._write_text("")
         yield from self._close(status)
 

@@ -14,6 +14,7 @@ from corral.errors import CorralError
 from corral.protocol.ollama_errors import ollama_error
 from corral.protocol.openai_errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.auth import HostGuard, KeyAuth
+from corral.server.database import Database
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
@@ -22,6 +23,7 @@ from corral.server.replies import body_of, is_native
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
+from corral.server.routes.responses import responses_routes
 from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
@@ -32,6 +34,7 @@ def build_app(
     config: ServerConfig,
     lifecycle: Lifecycle | None = None,
     store: StoreAccess | None = None,
+    database: Database | None = None,
 ) -> Starlette:
     """The ASGI app.
 
@@ -39,6 +42,7 @@ def build_app(
         manager: the models it serves.
         lifecycle: whether it drains; a fresh one by default.
         store: where models lie; the one that the environment names by default.
+        database: where responses are stored; a file in Corral's data folder by default.
 
     Raises:
         InvalidConfig: an origin that is none.
@@ -54,6 +58,7 @@ def build_app(
         routes=[
             Route("/health", health),
             *openai_routes(manager),
+            *responses_routes(manager, database or Database(), has_keys=bool(config.api_keys)),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess()),
         ],

@@ -46,6 +46,10 @@ _SAMPLING = (
 )
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 class StreamOptions(StrictModel):
     include_obfuscation: bool | None = None  # accepted: padding against traffic analysis is the proxy's business
 
@@ -90,9 +94,7 @@ class ResponsesFields(StrictModel):
     repetition_penalty: float | None = None
     seed: int | None = None
     skip_special_tokens: bool | None = None
-    stop: Annotated[list[Any] | None, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = (
-        None
-    )
+    stop: Annotated[list[Any] | None, BeforeValidator(_as_list)] = None
     stop_token_ids: list[Any] | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -131,7 +133,7 @@ class ResponsesCall:
         for index, item in enumerate(self.items):
             if item["type"] == "item_reference":
                 if item["id"] not in found:
-                    message = f"Item with id {show_value(item['id'])[11:]} not found."
+                    message = f"Item with id '{item['id'][:100]}' not found."
                     raise InvalidRequest(message, param=f"input[{index}].id", code="item_not_found")
                 item = found[item["id"]]
             items.append(item)
@@ -155,10 +157,8 @@ def parse_responses(body: Mapping[str, Any]) -> ResponsesCall:
     """
     fields = read_fields(ResponsesFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
     if fields.truncation not in (None, "disabled"):
-        message = (
-            f"truncation is {show_value(fields.truncation)}; only 'disabled' is supported: Corral refuses an input "
-        )
-        message += "that is longer than the context rather than drop a part of it"
+        message = f"truncation is {show_value(fields.truncation)}; only 'disabled' is supported: Corral refuses an "
+        message += "input that is longer than the context rather than drop a part of it"
         raise InvalidRequest(message, param="truncation", code="unsupported_parameter")
     if fields.stream_options is not None and not fields.stream:
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")

@@ -108,7 +108,7 @@ def _normal(where: str, raw: object) -> Item:
     item = {**raw, "type": kind, "id": raw.get("id") or new_id(_PREFIXES[kind])}
     _read(where, item)  # what is stored has been read
     if kind == "message" and isinstance(item["content"], str):
-        part = {"type": "input_text", "text": item["content"]}
+        part: Item = {"type": "input_text", "text": item["content"]}
         if item["role"] == "assistant":
             part = {"type": "output_text", "text": item["content"], "annotations": []}
         item["content"] = [part]

@@ -74,9 +74,7 @@ def parse_tools(raw: list[Any]) -> list[dict[str, Any]]:
 def _read_tool(where: str, entry: object) -> FunctionFields:
     kind = entry.get("type") if isinstance(entry, dict) else None
     if isinstance(kind, str) and kind != "function":
-        message = (
-            f"{where} is of type {show_value(kind)}, which Corral does not run; only 'function' tools are supported"
-        )
+        message = f"{where} is of type {show_value(kind)}, which is not supported; only functions are"
         raise InvalidRequest(message, param=where, code="unsupported_tool")
     fields = validate(FunctionFields, entry, prefix=where)
     if not _NAME.fullmatch(fields.name):
@@ -95,8 +93,9 @@ def parse_choice(raw: object, names: list[str], *, is_parallel: bool) -> ToolCho
     Raises:
         InvalidRequest: names the field.
     """
+    chosen: tuple[str, ...] = ()
     if raw is None or isinstance(raw, str):
-        mode, chosen = _mode("tool_choice", raw or "auto"), ()
+        mode = _mode("tool_choice", "auto" if raw is None else raw)
     else:
         mode, chosen = _read_choice(validate(ChoiceFields, raw, prefix="tool_choice"))
     for name in chosen:

@@ -13,7 +13,7 @@ from corral.errors import InvalidRequest
 from corral.server.database import Database, Subject
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 MAX_ITEM_ID = 128  # characters
 
@@ -118,17 +118,16 @@ class ResponseStore:
         columns = RESPONSES.c
         connection.execute(delete(RESPONSES).where(columns.created_at < self._oldest(), columns.number != newest))
         number, size = connection.execute(select(func.count(), func.sum(columns.num_bytes))).one()
-        last = None
-        if number > self._limits.max_responses or size > self._limits.max_bytes:
-            for last, num_bytes in connection.execute(
-                select(columns.number, columns.num_bytes).order_by(columns.number)
-            ):
-                number, size = number - 1, size - num_bytes
-                if number <= self._limits.max_responses and size <= self._limits.max_bytes:
-                    break
-            connection.execute(delete(RESPONSES).where(columns.number <= last, columns.number != newest))
+        if number <= self._limits.max_responses and size <= self._limits.max_bytes:
+            return
+        last = 0
+        for row in connection.execute(select(columns.number, columns.num_bytes).order_by(columns.number)):
+            last, number, size = row.number, number - 1, size - row.num_bytes
+            if number <= self._limits.max_responses and size <= self._limits.max_bytes:
+                break
+        connection.execute(delete(RESPONSES).where(columns.number <= last, columns.number != newest))
 
-    def _row(self, connection: Connection, owner: str, response_id: str) -> Row[Any] | None:
+    def _row(self, connection: Connection, owner: str, response_id: str) -> Any:
         from sqlalchemy import select
 
         from corral.server.response_tables import RESPONSES

@@ -124,7 +124,8 @@ def test_every_event_is_one_that_the_client_knows(served: tuple[str, ScriptedMan
 
 
 def test_stream_helper(client: openai.OpenAI) -> None:
-    with client.responses.stream(model="scripted", input="two calls", tools=[TOOL]) as stream:
+    tools: Any = [TOOL]
+    with client.responses.stream(model="scripted", input="two calls", tools=tools) as stream:
         types = {event.type for event in stream}
         final = stream.get_final_response()
     assert "response.function_call_arguments.done" in types

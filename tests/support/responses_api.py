@@ -94,7 +94,7 @@ class ScriptedManager(FakeManager):
 def responses_server(path: Path, **config: Any) -> Iterator[tuple[str, ScriptedManager]]:
     """The URL of an app that keeps its responses in the database at `path`."""
     manager = ScriptedManager()
-    manager.add(LocalModel("scripted", Path("scripted.gguf")))
+    manager.add(LocalModel("scripted:latest", Path("scripted.gguf")))
     database = Database(f"sqlite:///{path}")
     server = ServerConfig(**config)
 

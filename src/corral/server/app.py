@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from corral.config import ServerConfig
 from corral.errors import CorralError
 from corral.protocol.ollama_errors import ollama_error
 from corral.protocol.openai_errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.auth import HostGuard, KeyAuth
+from corral.server.batch_runner import BatchRunner
+from corral.server.database import Database
+from corral.server.file_store import FileStore
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
@@ -22,6 +30,7 @@ from corral.server.replies import body_of, is_native
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
+from corral.server.routes.openai_batches import batch_routes
 from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
@@ -50,10 +59,28 @@ def build_app(
 
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
+    database = Database()
+    files = FileStore(database)
+
+    async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
+        within = ExceptionMiddleware(app.router, handlers=app.exception_handlers)
+        await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
+
+    batches = BatchRunner(routes_alone, files, lifecycle)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        batches.start()
+        yield
+        await batches.close()
+        await database.close()
+
     app = Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/health", health),
             *openai_routes(manager),
+            *batch_routes(files, batches),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess()),
         ],

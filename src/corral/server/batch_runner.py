@@ -175,7 +175,7 @@ def _result(custom_id: str, response: object, error: object) -> bytes:
 
 
 def _append(path: Path, line: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())

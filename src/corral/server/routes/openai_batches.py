@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -44,7 +45,7 @@ def batch_routes(store: FileStore, runner: BatchRunner) -> list[Route]:
             if text is not None and not (isinstance(text, str) and text.isdecimal() and len(text) < 10):
                 raise InvalidRequest("expires_after.seconds must be a whole number", param="expires_after.seconds")
             seconds = check_expiry(int(str(text)), "expires_after.seconds") if text is not None else None
-            name = os.path.basename((file.filename or "file").replace("\\", "/"))[:255] or "file"
+            name = Path((file.filename or "file").replace("\\", "/")).name[:255] or "file"
             made = await asyncio.to_thread(store.add, _owner(http), file.file, name, str(purpose), seconds)
         if made is None:
             raise InvalidRequest(f"all files together may take {MAX_TOTAL_BYTES} bytes; delete some", param="file")

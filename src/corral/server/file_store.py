@@ -81,9 +81,9 @@ class FileStore:
         return _file_object(values)
 
     def get(self, owner: str, file_id: str) -> dict[str, Any] | None:
-        return next((file for file in self.list(owner) if file["id"] == file_id), None)
+        return next((file for file in self.files(owner) if file["id"] == file_id), None)
 
-    def list(self, owner: str) -> list[dict[str, Any]]:
+    def files(self, owner: str) -> list[dict[str, Any]]:
         """Oldest first, without those that have expired."""
         from sqlalchemy import select
 

@@ -52,7 +52,7 @@ def batch_routes(store: FileStore, runner: BatchRunner) -> list[Route]:
         return _json(made)
 
     async def list_files(http: HTTPRequest) -> Response:
-        files = await asyncio.to_thread(store.list, _owner(http))
+        files = await asyncio.to_thread(store.files, _owner(http))
         purpose = http.query_params.get("purpose")
         return _page(http, [f for f in files if purpose in (None, f["purpose"])], 10_000, "desc")
 
@@ -101,7 +101,8 @@ def batch_routes(store: FileStore, runner: BatchRunner) -> list[Route]:
         return _page(http, await asyncio.to_thread(store.batches, _owner(http)), 20, "desc")
 
     async def _batch(http: HTTPRequest) -> dict[str, Any]:
-        for batch in await asyncio.to_thread(store.batches, _owner(http)):
+        batches: list[dict[str, Any]] = await asyncio.to_thread(store.batches, _owner(http))
+        for batch in batches:
             if batch["id"] == http.path_params["id"]:
                 return batch
         raise _missing("batch", http.path_params["id"])

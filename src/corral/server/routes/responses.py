@@ -26,7 +26,6 @@ from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
 from corral.server.limits import RefusedError, read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.model_manager import ModelManager
-from corral.server.owner import owner_of
 from corral.server.response_store import ResponseStore, StoredResponse
 from corral.server.streaming import EventStream, unless_disconnected
 from corral.store.local_model import LocalModel
@@ -48,7 +47,7 @@ class _Turn:
     writer: ResponseWriter
 
 
-def responses_routes(manager: ModelManager, database: Database, *, has_keys: bool) -> list[Route]:
+def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
     """All below /v1/responses."""
     store = ResponseStore(database)
 
@@ -57,7 +56,7 @@ def responses_routes(manager: ModelManager, database: Database, *, has_keys: boo
         local = find_model(manager, body)
         call = parse_responses(_with_defaults(local, body) if local else body)
         local = local or manager.lookup(call.request.model)
-        owner = owner_of(http, has_keys=has_keys)
+        owner = _owner(http)
         if call.references:
             call = call.resolved(await store.find_items(owner, call.references))
         history = await store.history(owner, call.previous_id) if call.previous_id is not None else []
@@ -132,7 +131,7 @@ def responses_routes(manager: ModelManager, database: Database, *, has_keys: boo
 
     async def find(http: HTTPRequest) -> StoredResponse:
         response_id = http.path_params["response_id"]
-        found = await store.find(owner_of(http, has_keys=has_keys), response_id)
+        found = await store.find(_owner(http), response_id)
         if found is None:
             raise RefusedError(_not_found(response_id))
         return found
@@ -146,7 +145,7 @@ def responses_routes(manager: ModelManager, database: Database, *, has_keys: boo
 
     async def delete(http: HTTPRequest) -> Response:
         response_id = http.path_params["response_id"]
-        if not await store.delete(owner_of(http, has_keys=has_keys), response_id):
+        if not await store.delete(_owner(http), response_id):
             raise RefusedError(_not_found(response_id))
         return _json({"id": response_id, "object": "response", "deleted": True})
 
@@ -183,6 +182,11 @@ def _with_defaults(local: LocalModel, body: Mapping[str, Any]) -> dict[str, Any]
     if "max_tokens" in defaults:
         defaults["max_output_tokens"] = defaults.pop("max_tokens")
     return {**body, **{name: value for name, value in defaults.items() if body.get(name) is None}}
+
+
+def _owner(http: HTTPRequest) -> str:
+    """A digest of the API key; without keys all that is stored is everybody's."""
+    return str(http.scope.get("corral.owner", ""))
 
 
 def _check_query(http: HTTPRequest, known: tuple[str, ...]) -> None:

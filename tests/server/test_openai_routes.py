@@ -71,7 +71,7 @@ def test_completions_stream_with_several_prompts(client: openai.OpenAI) -> None:
 def test_models_and_alias(client: openai.OpenAI) -> None:
     [model] = client.models.list().data
     assert (model.id, model.object, model.owned_by) == ("scripted", "model", "corral")
-    assert model.model_extra == {"max_model_len": 4096}
+    assert model.model_extra == {"root": "scripted", "parent": None, "max_model_len": 4096}
     assert client.models.retrieve("echo").id == "scripted"
     assert client.chat.completions.create(model="echo", messages=messages("hi")).model == "scripted"
 

@@ -91,6 +91,7 @@ def build_app(
         exception_handlers=dict.fromkeys(handled, _reply_to_error),
     )
     app.router.redirect_slashes = False
+    app.state.is_lenient = config.lenient
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
     app.add_middleware(DrainGate, lifecycle=lifecycle)

@@ -12,7 +12,6 @@ from corral.errors import ContextLengthExceeded, CorralError
 from corral.protocol.ollama_answer import NS_PER_S, AnswerEncoder, Timings
 from corral.protocol.ollama_chat import ChatCall
 from corral.protocol.ollama_errors import ollama_error, too_long
-from corral.protocol.ollama_fields import shorten
 from corral.protocol.ollama_generate import GenerateCall
 from corral.request import Request, RequestOutput
 from corral.server.fan_out import fan_out
@@ -22,17 +21,7 @@ from corral.store.local_model import LocalModel
 if TYPE_CHECKING:
     from corral.server.model_manager import ModelManager
 
-IGNORED_HEADER = "X-Corral-Ignored"
-
 logger = logging.getLogger("corral.server")
-
-
-def ignored_headers(model: str, ignored: tuple[str, ...]) -> dict[str, str]:
-    """Tells the client, and the log, which options changed nothing."""
-    if not ignored:
-        return {}
-    logger.warning("a request to %r gave options that change nothing here: %s", shorten(model), ", ".join(ignored))
-    return {IGNORED_HEADER: ", ".join(ignored)}
 
 
 class Stopwatch:

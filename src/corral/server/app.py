@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from corral.config import ServerConfig
 from corral.errors import CorralError
 from corral.protocol.ollama_errors import ollama_error
 from corral.protocol.openai_errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.auth import HostGuard, KeyAuth
+from corral.server.batch_runner import BatchRunner
+from corral.server.database import Database
+from corral.server.file_store import FileStore
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
@@ -24,7 +32,9 @@ from corral.server.routes.embeddings import embedding_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
+from corral.server.routes.openai_batches import batch_routes
 from corral.server.routes.openapi import openapi_routes
+from corral.server.routes.responses import responses_routes
 from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.store_access import StoreAccess
 
@@ -36,6 +46,7 @@ def build_app(
     config: ServerConfig,
     lifecycle: Lifecycle | None = None,
     store: StoreAccess | None = None,
+    database: Database | None = None,
 ) -> Starlette:
     """The ASGI app.
 
@@ -43,6 +54,7 @@ def build_app(
         manager: the models it serves.
         lifecycle: whether it drains; a fresh one by default.
         store: where models lie; the one that the environment names by default.
+        database: where responses, files and batches are kept; a file in Corral's data folder by default.
 
     Raises:
         InvalidConfig: an origin that is none.
@@ -54,7 +66,24 @@ def build_app(
 
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
+    database = database or Database()
+    files = FileStore(database)
+
+    async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
+        within = ExceptionMiddleware(app.router, handlers=app.exception_handlers)
+        await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
+
+    batches = BatchRunner(routes_alone, files, lifecycle)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        batches.start()
+        yield
+        await batches.close()
+        await database.close()
+
     app = Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/health", health),
             *anthropic_routes(manager),  # before OpenAI's: the list of models is at the same path
@@ -62,6 +91,8 @@ def build_app(
             *embedding_routes(manager),
             *tokenizing_routes(manager),
             *openapi_routes(),
+            *batch_routes(files, batches),
+            *responses_routes(manager, database),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess()),
         ],

@@ -35,7 +35,7 @@ class KeyAuth:
         elif scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} connections are not served")
         elif scope["path"] in PUBLIC_PATHS or (refusal := self._check(scope)) is None:
-            await self._app(scope, receive, send)
+            await self._app({**scope, **_owner_of(scope)}, receive, send)
         else:
             await send_reply(scope, send, refusal)
 
@@ -55,6 +55,12 @@ class KeyAuth:
         # Every key is compared, in constant time: the time taken tells nothing about which one is near.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         return None if any(matches) else unauthorized("the API key is not valid")
+
+
+def _owner_of(scope: Scope) -> dict[str, str]:
+    """Whose files and batches the request sees: the digest of its key."""
+    tokens = [value.partition(b" ")[2].strip() for name, value in scope["headers"] if name == b"authorization"]
+    return {"corral.owner": _digest(tokens[0]).hex()} if tokens else {}
 
 
 def _digest(key: bytes) -> bytes:

@@ -34,12 +34,16 @@ class KeyAuth:
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} connections are not served")
-        elif scope["path"] in PUBLIC_PATHS or (refusal := self._check(scope)) is None:
-            await self._app({**scope, **_owner_of(scope)}, receive, send)
+        elif scope["path"] in PUBLIC_PATHS:
+            await self._app(scope, receive, send)
+        elif isinstance(digest := self._check(scope), bytes):
+            # Whose files, batches and stored answers the request sees.
+            await self._app({**scope, "corral.owner": digest.hex()}, receive, send)
         else:
-            await send_reply(scope, send, refusal)
+            await send_reply(scope, send, digest)
 
-    def _check(self, scope: Scope) -> ErrorReply | None:
+    def _check(self, scope: Scope) -> bytes | ErrorReply:
+        """The digest of the key, or why there is no way in."""
         bearers = [value for name, value in scope["headers"] if name == b"authorization" and value.strip()]
         keys = [value.strip() for name, value in scope["headers"] if name == b"x-api-key" and value.strip()]
         if not bearers and not keys:
@@ -54,13 +58,7 @@ class KeyAuth:
         given = _digest(keys[0])
         # Every key is compared, in constant time: the time taken tells nothing about which one is near.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return None if any(matches) else unauthorized("the API key is not valid")
-
-
-def _owner_of(scope: Scope) -> dict[str, str]:
-    """Whose files and batches the request sees: the digest of its key."""
-    tokens = [value.partition(b" ")[2].strip() for name, value in scope["headers"] if name == b"authorization"]
-    return {"corral.owner": _digest(tokens[0]).hex()} if tokens else {}
+        return given if any(matches) else unauthorized("the API key is not valid")
 
 
 def _digest(key: bytes) -> bytes:

@@ -18,10 +18,14 @@ from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
-from corral.server.replies import body_of, is_native
+from corral.server.replies import is_native, response_of
+from corral.server.routes.anthropic import anthropic_routes
+from corral.server.routes.embeddings import embedding_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
+from corral.server.routes.openapi import openapi_routes
+from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
@@ -53,7 +57,11 @@ def build_app(
     app = Starlette(
         routes=[
             Route("/health", health),
+            *anthropic_routes(manager),  # before OpenAI's: the list of models is at the same path
             *openai_routes(manager),
+            *embedding_routes(manager),
+            *tokenizing_routes(manager),
+            *openapi_routes(),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess()),
         ],
@@ -79,27 +87,22 @@ def build_app(
     return app
 
 
-def _to_response(path: str, reply: ErrorReply) -> Response:
-    body, media_type = body_of(path, reply)
-    return Response(body, reply.status, reply.headers, media_type)
-
-
 def _reply_to_error(request: Request, error: Exception) -> Response:
     """The response to what a route, or a middleware within, has raised."""
     path = request.scope["path"]
     match error:
         case RefusedError():
-            return _to_response(path, error.reply)
+            return response_of(request.scope, error.reply)
         case ClientDisconnect():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         case HTTPException(status_code=404):
-            return _to_response(path, not_found(path))
+            return response_of(request.scope, not_found(path))
         case HTTPException(status_code=405):
             allowed = (error.headers or {}).get("Allow", "")
-            return _to_response(path, method_not_allowed(request.method, path, allowed))
+            return response_of(request.scope, method_not_allowed(request.method, path, allowed))
         case HTTPException():
-            return _to_response(path, ErrorReply(error.status_code, "the request could not be served"))
+            return response_of(request.scope, ErrorReply(error.status_code, "the request could not be served"))
     if is_native(path):
         native = ollama_error(error)
         return Response(native.body(), native.status, native.headers, "application/json; charset=utf-8")
-    return _to_response(path, reply_to(error))
+    return response_of(request.scope, reply_to(error))

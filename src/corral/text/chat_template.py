@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from jinja2 import Template
+from jinja2.meta import find_undeclared_variables
 
 from corral.errors import InvalidRequest, UnsupportedModel
+from corral.text.call_messages import with_calls
+from corral.text.final_message import cut_at_mark, with_final_mark
 from corral.text.messages import checked_messages
 from corral.text.rendered import Rendered
 from corral.text.template_guard import TemplateGuard
+from corral.text.template_kwargs import check_kwargs
 from corral.text.template_limits import CURRENT_BUDGET, Budget, TemplateLimitError, TemplateLimits
 from corral.text.template_sandbox import ChatTemplateEnvironment, TemplateRefusalError
 
@@ -25,7 +30,10 @@ CHATML = (
 )
 
 _THINKING_SWITCHES = ("enable_thinking", "thinking")  # true or false, by whoever wrote the template
-_THINKING_MARKS = ("<think>", "</think>", "[THINK]", "<thinking>", "reasoning_content")
+_THINKING_MARKS = ("<think>", "</think>", "[THINK]", "<thinking>", "reasoning_content", "reasoning_effort", "<|channel")
+_SHORT_IDS = re.compile(r"\blength\s*(?:!=|==)\s*9\b")  # Mistral's templates look at ids of calls
+# Corral sets these itself, and no request may say otherwise.
+_OURS = frozenset(("messages", "tools", "add_generation_prompt", "continue_final_message", "tokenize", "chat_template"))
 
 
 class ChatTemplate:
@@ -69,7 +77,9 @@ class ChatTemplate:
         self._limits = limits or TemplateLimits()
         self._tokens = {"bos_token": bos_token or "", "eos_token": eos_token or ""}
         self._guard = TemplateGuard(control_texts, source)
+        self._environment = ChatTemplateEnvironment()
         self._template = self._compile(source)
+        self._wants_short_ids = _SHORT_IDS.search(source) is not None
 
     knows_suffix = False
 
@@ -80,21 +90,67 @@ class ChatTemplate:
             )
         try:
             with _budget(self._limits):
-                return ChatTemplateEnvironment().from_string(source)
+                return self._environment.from_string(source)
         # Constants are worked out while compiling, so anything may go wrong there.
         except Exception as error:
             raise UnsupportedModel(f"the chat template does not compile: {_told(error)}") from error
 
+    def thinking_of(self, kwargs: Mapping[str, Any]) -> bool | None:
+        """What further variables say of thinking."""
+        given = (kwargs[name] for name in self._thinking_switches if isinstance(kwargs.get(name), bool))
+        return next(given, None)
+
     def render_chat(
-        self, messages: list[dict[str, Any]], *, think: bool | str | None = None, tools: list[Any] | None = None
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        think: bool | str | None = None,
+        tools: list[Any] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Rendered:
         """As GoTemplate.render_chat: what `think` means is told by the variables that the template looks at."""
-        kwargs: dict[str, Any] = dict.fromkeys(self._thinking_switches, think is not False)
+        variables: dict[str, Any] = dict.fromkeys(self._thinking_switches, think is not False)
         if isinstance(think, str):
-            kwargs["reasoning_effort"] = think
+            variables["reasoning_effort"] = think
         if tools is not None:
-            kwargs["tools"] = tools
-        return self.render(messages, **kwargs)
+            variables["tools"] = tools
+        if kwargs:
+            check_kwargs(kwargs, self._variables - _OURS)
+            variables.update(kwargs)
+        if continue_final_message:
+            plain, mark = with_final_mark(messages, self._guard, variables)
+            return cut_at_mark(self.render(plain, add_generation_prompt=False, **variables), mark)
+        return self.render(messages, add_generation_prompt=add_generation_prompt, **variables)
+
+    @cached_property
+    def _variables(self) -> frozenset[str]:
+        """What the template reads and does not set itself."""
+        with _budget(self._limits):
+            return frozenset(find_undeclared_variables(self._environment.parse(self.source)))
+
+    @cached_property
+    def _wants_text_arguments(self) -> bool:
+        """Whether it writes a call's arguments as they are, so that they must be JSON's text; most write JSON."""
+        if self._writes_arguments(as_text=False):
+            return False
+        return self._writes_arguments(as_text=True)
+
+    def _writes_arguments(self, *, as_text: bool) -> bool:
+        call = {"id": "123456789", "type": "function", "function": {"name": "f", "arguments": {"needle": "x"}}}
+        for content in (None, ""):
+            turns: list[dict[str, Any]] = [
+                {"role": "user", "content": "u"},
+                {"role": "assistant", "content": content, "tool_calls": [call]},
+            ]
+            try:
+                rendered = self._rendered(turns, {}, as_text=as_text).text
+            except InvalidRequest:
+                continue
+            if "needle" in rendered:
+                return "'needle'" not in rendered and '\\"needle' not in rendered
+        return False
 
     def render_suffix(self, prompt: str, suffix: str) -> Rendered:
         raise InvalidRequest("the chat template has no place for a suffix", param="suffix")
@@ -108,14 +164,19 @@ class ChatTemplate:
             InvalidRequest: the messages are malformed, the template refuses them, or rendering takes too much.
         """
         plain = checked_messages(messages)
-        guard = self._guard.choose(plain, kwargs)
+        has_calls = any(message.get("tool_calls") for message in plain)
+        as_text = has_calls and self._wants_text_arguments
+        return self._rendered(plain, {**kwargs, "add_generation_prompt": add_generation_prompt}, as_text=as_text)
+
+    def _rendered(self, messages: list[dict[str, Any]], given: dict[str, Any], *, as_text: bool) -> Rendered:
+        guard = self._guard.choose(messages, given)  # before anything goes down a value: it may be nested too deeply
+        plain = with_calls(messages, as_text=as_text, short_ids=self._wants_short_ids)
         variables = {
             "tools": None,
             "documents": None,
-            **self._guard.protect(kwargs, guard),
+            **self._guard.protect(given, guard),
             **self._tokens,
             "messages": self._guard.protect(plain, guard),
-            "add_generation_prompt": add_generation_prompt,
         }
         try:
             with _budget(self._limits) as budget:

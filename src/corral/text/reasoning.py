@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from corral.text.harmony import CHANNEL, END, MARKERS, MESSAGE, START, HarmonySplitter
 from corral.text.tokenizer import Tokenizer
 
 _PAIRS = (
@@ -17,7 +19,10 @@ _PAIRS = (
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("Here is my thought process:", "Here is my response:"),  # Granite 3.2
 )
+_GEMMA = ("<|channel>thought", "<channel|>")
+_RESPONSE = ("<response>", "</response>")  # around Granite's answer
 # What a Go template writes around a message's thinking: the last mark before it, the first after it.
 _AROUND = re.compile(
     r"([<\[][^<>\[\]{}\s]{1,40}[>\]])\s*\{\{-?\s*\$?\w*\.Thinking\s*-?\}\}\s*([<\[]/?[^<>\[\]{}\s]{1,40}[>\]])"
@@ -26,11 +31,21 @@ _AROUND = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """What a model writes before and after its thinking; `ids` are those tokens of them that are special."""
+    """What a model writes before and after its thinking.
+
+    Args:
+        ids: those tokens of the markers that are special.
+        answer: what the model may write around its answer, after thinking.
+        is_constant: they come even where thinking is off.
+        is_harmony: gpt-oss's messages on channels; then the answer has an opening for sure.
+    """
 
     opening: str
     closing: str
     ids: frozenset[int] = frozenset()
+    answer: tuple[str, str] = ("", "")
+    is_constant: bool = False
+    is_harmony: bool = False
 
 
 def markers_of(source: str, tokenizer: Tokenizer) -> Markers | None:
@@ -38,6 +53,12 @@ def markers_of(source: str, tokenizer: Tokenizer) -> Markers | None:
 
     Markers that are control tokens are looked up in the vocabulary, as their text is not shown otherwise.
     """
+    if CHANNEL in source and MESSAGE in source:
+        final = f"{START}assistant{CHANNEL}final{MESSAGE}"
+        ids = ids_of(MARKERS, tokenizer)
+        return Markers(f"{CHANNEL}analysis{MESSAGE}", END, ids, (final, ""), is_constant=True, is_harmony=True)
+    if "<|channel>" in source:
+        return Markers(*_GEMMA, ids_of(_GEMMA, tokenizer), is_constant=True)
     around = _AROUND.search(source)
     pair = (around[1], around[2]) if around else None
     if pair is None:
@@ -46,11 +67,13 @@ def markers_of(source: str, tokenizer: Tokenizer) -> Markers | None:
         pair = _PAIRS[0]
     if pair is None:
         return None
-    ids: set[int] = set()
-    for text in pair:
-        if text in tokenizer.control_texts:
-            ids.update(tokenizer.encode(text, add_special=False, parse_special=True))
-    return Markers(*pair, frozenset(ids))
+    return Markers(*pair, ids_of(pair, tokenizer), _RESPONSE if _RESPONSE[0] in source else ("", ""))
+
+
+def ids_of(texts: Iterable[str], tokenizer: Tokenizer) -> frozenset[int]:
+    """The control tokens in `texts`."""
+    ids = (tokenizer.encode(text, add_special=False, parse_special=True) for text in texts)
+    return frozenset(i for each in ids for i in each if tokenizer.is_special(i))
 
 
 def opens_thinking(prompt: str, markers: Markers) -> bool:
@@ -58,11 +81,17 @@ def opens_thinking(prompt: str, markers: Markers) -> bool:
     return prompt.rstrip().endswith(markers.opening)
 
 
+def make_splitter(markers: Markers, prompt: str, *, is_open: bool) -> HarmonySplitter | ReasoningSplitter:
+    """What takes one answer to `prompt` apart."""
+    return HarmonySplitter(prompt) if markers.is_harmony else ReasoningSplitter(markers, is_open=is_open)
+
+
 class _State(enum.Enum):
     START = enum.auto()  # white space so far, and perhaps the beginning of the opening marker
     THINKING_BEGINS = enum.auto()
     THINKING = enum.auto()
     ANSWER_BEGINS = enum.auto()
+    WRAPPED = enum.auto()  # an answer whose end may be marked
     ANSWER = enum.auto()
 
 
@@ -94,6 +123,8 @@ class ReasoningSplitter:
         held, self._held = self._held, ""
         if self._state in (_State.THINKING_BEGINS, _State.THINKING):
             return held.rstrip(), ""
+        if self._state is _State.WRAPPED and held.rstrip().endswith(self._markers.answer[1]):
+            return "", held.rstrip().removesuffix(self._markers.answer[1])
         return "", "" if self._state is _State.ANSWER_BEGINS else held
 
     def _start(self) -> None:
@@ -123,10 +154,21 @@ class ReasoningSplitter:
         return certain
 
     def _answer(self) -> str:
+        opening, closing = self._markers.answer
         if self._state is _State.ANSWER_BEGINS:
             self._held = self._held.lstrip()
-            if self._held:
+            if opening and self._held.startswith(opening):
+                self._held = self._held[len(opening) :].lstrip()
+                self._state = _State.WRAPPED
+            elif self._held and not opening.startswith(self._held):
                 self._state = _State.ANSWER
+        if self._state is _State.WRAPPED:
+            # White space and the closing marker are the end of the answer, unless more comes.
+            body = self._held.rstrip()
+            length = next((n for n in range(len(closing), 0, -1) if body.endswith(closing[:n])), 0)
+            answer = body[: len(body) - length] if length else body
+            self._held = self._held[len(answer) :]
+            return answer
         if self._state is not _State.ANSWER:
             return ""
         answer, self._held = self._held, ""

@@ -19,9 +19,14 @@ class StopMatcher:
 
     Text is held back only as long as it is the beginning of some stop string (Aho-Corasick: constant time per
     character, however many strings there are).
+
+    Args:
+        stops: the strings.
+        is_shown: the one that has ended the answer is part of it.
     """
 
-    def __init__(self, stops: Iterable[str]) -> None:
+    def __init__(self, stops: Iterable[str], *, is_shown: bool = False) -> None:
+        self._is_shown = is_shown
         self._next: list[dict[str, int]] = [{}]  # per node: character -> node; node 0 is the empty text
         self._depth = [0]
         self._matched: list[str | None] = [None]  # the longest stop string that ends at the node
@@ -74,7 +79,7 @@ class StopMatcher:
                 self._is_over = True
                 seen = self._held + text[: index + 1]
                 self._held = ""
-                return StopResult(seen[: len(seen) - len(stop)], stop)
+                return StopResult(seen if self._is_shown else seen[: len(seen) - len(stop)], stop)
         self._node = node
         seen = self._held + text
         cut = len(seen) - self._depth[node]

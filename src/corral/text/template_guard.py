@@ -32,14 +32,14 @@ class TemplateGuard:
         taken = "".join(texts) + template_source
         self._candidates = [character for character in NONCHARACTERS if character not in taken]
 
-    def choose(self, *values: Any) -> str:
-        """A noncharacter that occurs nowhere in `values`.
+    def choose(self, *values: Any, is_second: bool = False) -> str:
+        """A noncharacter that occurs nowhere in `values`; a second one, for whoever needs another besides the guard.
 
         Raises:
             InvalidRequest: there is none, or the values are nested too deeply.
         """
         texts = [text for text in _texts(values, 0) if not text.isascii()]
-        for character in self._candidates:
+        for character in reversed(self._candidates) if is_second else self._candidates:
             if not any(character in text for text in texts):
                 return character
         raise InvalidRequest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -35,8 +35,16 @@ class PromptTemplate(Protocol):
     def knows_tools(self) -> bool: ...
     @property
     def knows_suffix(self) -> bool: ...
+    def thinking_of(self, kwargs: Mapping[str, Any]) -> bool | None: ...
     def render_chat(
-        self, messages: list[dict[str, Any]], *, think: bool | str | None = None, tools: list[Any] | None = None
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        think: bool | str | None = None,
+        tools: list[Any] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Rendered: ...
     def render_suffix(self, prompt: str, suffix: str) -> Rendered: ...
 

@@ -10,9 +10,13 @@ from corral.engine.output import SequenceOutput
 from corral.errors import CorralError
 from corral.request import Delta, FinishReason, Request, RequestOutput, TokenLogprob, Usage
 from corral.text.detokenizer import Detokenizer
-from corral.text.reasoning import ReasoningSplitter
+from corral.text.harmony import HarmonySplitter
+from corral.text.reasoning import ReasoningSplitter, ids_of, make_splitter
 from corral.text.stop import StopMatcher
 from corral.text.tokenizer import Tokenizer
+from corral.text.tools.offered import OfferedTools
+from corral.text.tools.parser import ToolCallParser
+from corral.tool_call import ToolCallDelta
 from corral.worker.logprobs import describe
 from corral.worker.prompting import Prompt
 
@@ -44,12 +48,22 @@ class Answering:
         self._finish = finish
         is_continuation = request.messages is None  # an answer to a raw prompt goes on in its text
         markers = prompt.markers
-        shown = markers.ids if markers is not None else ()
+        style = prompt.tool_style
+        shown = markers.ids if markers is not None else frozenset()
+        tools = OfferedTools(request.tools or (), request.tool_choice)
+        if style is not None:
+            shown |= ids_of(style.markers, tokenizer)
         self._answers = [
             _Answer(
-                Detokenizer(tokenizer, is_continuation=is_continuation, shown=shown),
-                stops,
-                ReasoningSplitter(markers, is_open=prompt.is_thinking) if markers is not None else None,
+                Detokenizer(
+                    tokenizer,
+                    is_continuation=is_continuation,
+                    shown=shown,
+                    shows_special=not sampling.skip_special_tokens,
+                ),
+                StopMatcher(stops, is_shown=sampling.include_stop_str) if stops else None,
+                make_splitter(markers, prompt.text, is_open=prompt.is_thinking) if markers is not None else None,
+                ToolCallParser(style, tools) if style is not None else None,
             )
             for _ in range(sampling.n)
         ]
@@ -112,12 +126,19 @@ class Answering:
 class _Answer:
     """The text of one of the n answers. Stop strings are looked for in the answer only, not in the thinking."""
 
-    __slots__ = ("_detokenizer", "_splitter", "_stop", "is_finished")
+    __slots__ = ("_calls", "_detokenizer", "_splitter", "_stop", "is_finished")
 
-    def __init__(self, detokenizer: Detokenizer, stops: tuple[str, ...], splitter: ReasoningSplitter | None) -> None:
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        stop: StopMatcher | None,
+        splitter: HarmonySplitter | ReasoningSplitter | None,
+        calls: ToolCallParser | None,
+    ) -> None:
         self._detokenizer = detokenizer
+        self._stop = stop
         self._splitter = splitter
-        self._stop = StopMatcher(stops) if stops else None
+        self._calls = calls
         self.is_finished = False
 
     def advance(self, output: SequenceOutput) -> Delta:
@@ -132,12 +153,23 @@ class _Answer:
             if reason is not None:
                 rest = self._splitter.finish()
                 thinking, text = thinking + rest[0], text + rest[1]
+        is_cut = reason is not FinishReason.STOP
         if self._stop is not None:
             found = self._stop.push(text)
             text = found.text
             if found.matched is not None:
-                reason, stop_reason = FinishReason.STOP, found.matched
+                reason, stop_reason, is_cut = FinishReason.STOP, found.matched, True
             elif reason is not None:
                 text += self._stop.finish()
+        calls: tuple[ToolCallDelta, ...] = ()
+        if self._calls is not None:
+            self._calls.push(text)
+            if self._calls.is_finished and reason is None:
+                reason = FinishReason.STOP
+            if reason is not None:
+                self._calls.finish(is_cut=is_cut)
+            text, calls = self._calls.taken()
+            if reason is FinishReason.STOP and self._calls.has_called:
+                reason = FinishReason.TOOL_CALLS
         self.is_finished = reason is not None
-        return Delta(output.index, text, output.new_token_ids, reason, stop_reason, thinking)
+        return Delta(output.index, text, output.new_token_ids, reason, stop_reason, thinking, tool_calls=calls)

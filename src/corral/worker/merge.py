@@ -13,13 +13,16 @@ def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
     for delta in second.deltas:
         before = deltas.get(delta.index)
         if before is not None:
+            text, calls = before.text + delta.text, before.tool_calls
+            if calls and calls[-1].broken:  # its text comes after that of `before`, so what follows goes on with it
+                text, calls = before.text, (*calls[:-1], replace(calls[-1], broken=calls[-1].broken + delta.text))
             delta = replace(
                 delta,
-                text=before.text + delta.text,
+                text=text,
                 thinking=before.thinking + delta.thinking,
                 token_ids=before.token_ids + delta.token_ids,
                 logprobs=before.logprobs + delta.logprobs,
-                tool_calls=before.tool_calls + delta.tool_calls,
+                tool_calls=calls + delta.tool_calls,
             )
         deltas[delta.index] = delta
     # Only the note that a request was taken has no deltas; it may come after the first words, and then knows less.

@@ -13,10 +13,14 @@ from corral.text.reasoning import Markers, markers_of, opens_thinking
 from corral.text.rendered import Rendered
 from corral.text.templates import PromptTemplate, template_for
 from corral.text.tokenizer import Tokenizer
+from corral.text.tools.detect import style_of
+from corral.text.tools.style import ToolStyle
+from corral.tool_call import ToolMode
 from corral.worker.overflow import Fitted, cut_ids, fit_messages, fit_text
 
 _MAX_TEMPLATES = 16  # of requests, kept compiled
 _MIN_CONTEXT = 2  # a token of prompt and one of answer
+_NO_LIMIT = 1 << 40  # tokens: more than any body that was let in can hold
 # How models that were trained for it are asked to fill a gap; their templates seldom say.
 _INFILL = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
@@ -38,6 +42,7 @@ class Prompt:
         stop_texts: what ends an answer besides the request's own stop strings.
         markers: of thinking that is to be taken apart from the answer; None if there is none.
         is_thinking: the prompt has opened the thinking already.
+        tool_style: how calls are written; None if none are to be looked for.
         dropped_messages, dropped_tokens: what was left out.
     """
 
@@ -46,6 +51,7 @@ class Prompt:
     stop_texts: tuple[str, ...] = ()
     markers: Markers | None = None
     is_thinking: bool = False
+    tool_style: ToolStyle | None = None
     dropped_messages: int = 0
     dropped_tokens: int = 0
     text: str = ""
@@ -53,10 +59,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A template and what it says of thinking."""
+    """A template and what it says of thinking and of calls."""
 
     template: PromptTemplate
     markers: Markers | None
+    style: ToolStyle | None
 
 
 class Prompting:
@@ -72,8 +79,12 @@ class Prompting:
         infill = next((texts for texts in _INFILL if tokenizer.control_texts.issuperset(texts)), None)
         self._infill = None if infill is None else "{}{{{{ .Prompt }}}}{}{{{{ .Suffix }}}}{}".format(*infill)
 
-    def prepare(self, request: Request) -> Prompt:
+    def prepare(self, request: Request, *, must_fit: bool = True) -> Prompt:
         """The prompt of a request.
+
+        Args:
+            must_fit: it is to be answered, so it needs a token and has to leave room in the context. Otherwise it is
+                only looked at: it may have any length, and of a raw prompt none.
 
         Raises:
             InvalidRequest: it can never be answered; names the field.
@@ -82,11 +93,16 @@ class Prompting:
         known = self._own if request.template is None else self._override(request.template)
         if request.think and not known.template.knows_thinking:
             raise InvalidRequest(f'"{self._name_for(request)}" does not support thinking', param="think")
-        limit = self._limit(request)
+        if request.tools and known.style is None:
+            raise InvalidRequest(f'"{self._name_for(request)}" does not support tools', param="tools")
+        limit = self._limit(request) if must_fit else _NO_LIMIT
         if request.suffix:
             return self._suffix_prompt(request, known, limit)
         if request.messages is not None:
             return self._chat_prompt(request, known, limit)
+        if not request.prompt and not must_fit:
+            special = request.add_special_tokens and isinstance(request.prompt, str)
+            return Prompt(self._tokenizer.encode("", add_special=special, parse_special=False), request.sampling)
         return self._raw_prompt(request, limit)
 
     def _name_for(self, request: Request) -> str:
@@ -104,7 +120,7 @@ class Prompting:
 
     def _known(self, template: PromptTemplate) -> _Known:
         markers = markers_of(template.source, self._tokenizer) if template.knows_thinking else None
-        return _Known(template, markers)
+        return _Known(template, markers, style_of(template, self._tokenizer))
 
     def _override(self, source: str) -> _Known:
         with self._lock:
@@ -121,10 +137,19 @@ class Prompting:
     def _chat_prompt(self, request: Request, known: _Known, limit: int) -> Prompt:
         messages = request.messages or []
         last = Rendered("", "\ufdd0")
+        think = known.template.thinking_of(request.template_kwargs) if request.think is None else request.think
+        think = False if think == "none" else think
 
         def encode(chosen: list[dict[str, object]]) -> list[int]:
             nonlocal last
-            last = known.template.render_chat(chosen, think=request.think)
+            last = known.template.render_chat(
+                chosen,
+                think=think,
+                tools=request.tools or None,
+                add_generation_prompt=request.add_generation_prompt,
+                continue_final_message=request.continue_final_message,
+                kwargs=request.template_kwargs,
+            )
             if is_strict:
                 self._check_text("messages", last.plain, limit)
             return self._go_on_from(request.context, self._tokenizer.encode_chat(last.text, last.guard))
@@ -137,7 +162,10 @@ class Prompting:
             fitted = Fitted(encode(messages))
         else:
             fitted = fit_messages(messages, limit, self._tokenizer, encode)
-        markers = None if request.think is False else known.markers
+        markers = known.markers
+        if think is False and markers is not None and not markers.is_constant:
+            markers = None
+        is_calling = bool(request.tools) and request.tool_choice.mode is not ToolMode.NONE
         prompt = self._checked(request, fitted, limit, "messages")
         return replace(
             prompt,
@@ -145,6 +173,7 @@ class Prompting:
             stop_texts=known.template.stop_texts,
             markers=markers,
             is_thinking=markers is not None and opens_thinking(last.plain, markers),
+            tool_style=known.style if is_calling else None,
         )
 
     def _go_on_from(self, context: tuple[int, ...], ids: list[int]) -> list[int]:
@@ -200,7 +229,7 @@ class Prompting:
     def _checked(self, request: Request, fitted: Fitted, limit: int, param: str) -> Prompt:
         """The prompt, and an answer that ends with the context."""
         num_tokens = len(fitted.ids)
-        if num_tokens == 0:
+        if num_tokens == 0 and limit != _NO_LIMIT:
             raise InvalidRequest(f"the {param} came to no token at all; at least one is needed", param=param)
         if num_tokens >= limit:
             raise ContextLengthExceeded(

@@ -62,6 +62,7 @@ def _claude_environment(target: Target) -> dict[str, str]:
         "ANTHROPIC_AUTH_TOKEN": _key(),
         "ANTHROPIC_API_KEY": "",  # one of the user's own would be sent in place of the token
         "ANTHROPIC_MODEL": target.model,
+        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # else every prompt begins with a line of its own, and none is cached
         **dict.fromkeys((*models, "CLAUDE_CODE_SUBAGENT_MODEL"), target.model),
     }
 

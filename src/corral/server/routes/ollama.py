@@ -65,6 +65,8 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
         if call.is_empty:
             await unless_disconnected(http.receive, answering.load())
             return json_response(encode_empty(call, watch.now_ns()), headers)
+        if call.is_debug:
+            return json_response(await unless_disconnected(http.receive, answering.render()), headers)
         if not call.stream:
             return json_response(await unless_disconnected(http.receive, answering.whole()), headers)
         held = AsyncExitStack()

@@ -38,13 +38,11 @@ def openai_routes(manager: ModelManager) -> list[Route]:
     """All below /v1."""
 
     async def list_models(_: HTTPRequest) -> Response:
-        lengths = _context_lengths(manager)
-        cards = await asyncio.to_thread(lambda: [_card(local, lengths) for local in manager.served_names])
-        return _json(encode_model_list(cards))
+        return _json(encode_model_list(await model_cards(manager)))
 
     async def show_model(http: HTTPRequest) -> Response:
         local = manager.lookup(http.path_params["name"])
-        return _json(encode_model(_card(local, _context_lengths(manager))))
+        return _json(encode_model(model_card(manager, local)))
 
     async def chat_completions(http: HTTPRequest) -> Response:
         body = await read_json(http)
@@ -116,6 +114,16 @@ async def _with_texts(manager: ModelManager, local: LocalModel, call: Completion
 def _fingerprint(local: LocalModel) -> str:
     """The same as long as neither this program nor the model changes."""
     return "fp_" + hashlib.sha256(f"{__version__} {local.digest or local.path}".encode()).hexdigest()[:10]
+
+
+async def model_cards(manager: ModelManager) -> list[ModelCard]:
+    """All that are served; their files are looked at on a thread."""
+    lengths = _context_lengths(manager)
+    return await asyncio.to_thread(lambda: [_card(local, lengths) for local in manager.served_names])
+
+
+def model_card(manager: ModelManager, local: LocalModel) -> ModelCard:
+    return _card(local, _context_lengths(manager))
 
 
 def _context_lengths(manager: ModelManager) -> dict[Path, int]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from corral.errors import InvalidRequest, UnsupportedModel
+from corral.text.final_message import cut_at_mark, with_final_mark
 from corral.text.go_template.data import collate, message_of, tools_of
 from corral.text.go_template.evaluator import Evaluator
 from corral.text.go_template.functions import FUNCTIONS, SHORT_CIRCUIT
@@ -15,6 +16,7 @@ from corral.text.go_template.tree import RESPONSE, cut_after_response, has_text,
 from corral.text.messages import checked_messages
 from corral.text.rendered import Rendered
 from corral.text.template_guard import TemplateGuard
+from corral.text.template_kwargs import check_kwargs
 from corral.text.template_limits import Budget, TemplateLimitError, TemplateLimits
 
 _NAMES = frozenset((*FUNCTIONS, *SHORT_CIRCUIT))
@@ -64,8 +66,19 @@ class GoTemplate:
         self.knows_tools = "Tools" in names
         self.knows_suffix = "Suffix" in names
 
+    def thinking_of(self, kwargs: Mapping[str, Any]) -> bool | None:
+        """As ChatTemplate.thinking_of; there are no such variables here."""
+        return None
+
     def render_chat(
-        self, messages: list[dict[str, Any]], *, think: bool | str | None = None, tools: list[Any] | None = None
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        think: bool | str | None = None,
+        tools: list[Any] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Rendered:
         """The prompt for `messages`, in which the answer comes next.
 
@@ -73,10 +86,23 @@ class GoTemplate:
             messages: {"role", "content", ...} each; "thinking", "tool_calls", "tool_name" and "images" are known.
             think: on, off, or how hard; None is on, where the template knows it.
             tools: what the model may call, as OpenAI's and Ollama's requests have it.
+            add_generation_prompt: always, as these templates know no other way.
+            continue_final_message: end within the last message, whose turn stays open.
+            kwargs: further variables; there are none.
 
         Raises:
             InvalidRequest: the messages are malformed, or the template fails on them or takes too much.
         """
+        if kwargs:
+            check_kwargs(kwargs, ())
+        if continue_final_message:
+            marked, mark = with_final_mark(messages, self._guard, tools)
+            return cut_at_mark(self.render_chat(marked, think=think, tools=tools), mark)
+        if not add_generation_prompt:
+            raise InvalidRequest(
+                "add_generation_prompt is false; a template in Ollama's language always adds one",
+                param="add_generation_prompt",
+            )
         plain = checked_messages(messages)
         guard = self._guard.choose(plain, tools)
         budget = Budget(self._limits)

@@ -85,7 +85,7 @@ def test_llm(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["openai-chat", "open-responses", "anthropic"])
 def test_llm_comply_is_clean(url: str, form: str) -> None:
-    command = [Path(sys.executable).with_name("llm-comply"), "run", "-u", url, "-k", "none", "-m", NAME]
+    command = [str(Path(sys.executable).with_name("llm-comply")), "run", "-u", url, "-k", "none", "-m", NAME]
     options = ["--format", form, "--json", "--timeout", "120"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

@@ -48,7 +48,7 @@ def test_qwen_coder_calls_a_tool() -> None:
         assert deltas[-1].finish_reason is FinishReason.TOOL_CALLS
         assert "".join(delta.text for delta in deltas) == ""
         function = {"name": "get_weather", "arguments": arguments}
-        turns = [
+        turns: list[dict[str, Any]] = [
             QUESTION,
             {"role": "assistant", "content": None, "tool_calls": [{"id": "call_1", "function": function}]},
             {"role": "tool", "tool_call_id": "call_1", "content": '{"temperature_celsius": 21}'},

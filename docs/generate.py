@@ -14,6 +14,8 @@ import click
 
 from corral import config
 from corral.cli.main import app
+from corral.protocol.openapi import field_names
+from corral.protocol.openapi_routes import OPERATIONS
 from corral.sampling_params import SamplingParams
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -88,7 +90,23 @@ def _default(item: dataclasses.Field[object]) -> str:
     return repr(item.default_factory()) if item.default_factory is not dataclasses.MISSING else "required"
 
 
-PAGES = {"cli.md": cli_page, "configuration.md": config_page}
+def http_page() -> str:
+    """Every route, and the fields of the bodies, as /openapi.json tells them."""
+    parts = [
+        MARK,
+        "# HTTP API\n",
+        "A running server tells the same, with types, at `/openapi.json` (OpenAPI 3.1).",
+        "Where the server has keys, every route but those marked *public* wants one.\n",
+        "| route | does | fields of the body |\n|---|---|---|",
+    ]
+    for operation in OPERATIONS:
+        route = f"`{operation.method} {operation.public_path}`" + (" *public*" if operation.is_public else "")
+        names = "a file" if operation.takes_bytes else ", ".join(f"`{name}`" for name in field_names(operation))
+        parts.append(f"| {route} | {operation.summary} | {names} |")
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {"cli.md": cli_page, "configuration.md": config_page, "http-api.md": http_page}
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import CorralError
+from corral.grammar import Grammar, GrammarKind
 from corral.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Completion", "CorralError", "LLM", "SamplingParams", "__version__"]  # noqa: RUF022 - plain order
+__all__ = ["Completion", "CorralError", "Grammar", "GrammarKind", "LLM", "SamplingParams", "__version__"]  # noqa: RUF022 - plain order
 
 
 def __getattr__(name: str) -> Any:

@@ -91,6 +91,7 @@ class ServerConfig:
         load_timeout_s: how long a request waits for its model, and a load for its next bit of progress.
         fair_wait_s: how long a load waits for busy models; from then on the one that was asked longest ago takes
             nothing new until the load has its memory.
+        lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
     """
 
     host: str = DEFAULT_HOST
@@ -106,6 +107,7 @@ class ServerConfig:
     max_pending: int = 512
     load_timeout_s: float = 300.0
     fair_wait_s: float = 5.0
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_pending", "load_timeout_s"):

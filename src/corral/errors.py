@@ -15,6 +15,7 @@ CorralError
 ├── InvalidConfig           a setting that cannot be obeyed
 ├── InvalidRequest          the client's mistake: 400, names the field
 │   └── ContextLengthExceeded
+├── StorageError            the server's database or folder of files: busy, full, damaged
 ├── QueueFull               the bounded queue is full: 503 with Retry-After
 ├── ServerDraining          the server finishes what it has and takes nothing new: 503
 └── EngineDead              the engine or its worker has died; every waiter gets this
@@ -109,6 +110,14 @@ class ContextLengthExceeded(InvalidRequest):
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message, param=param, code="context_length_exceeded")
+
+
+class StorageError(CorralError):
+    """The server's database or a file of its own cannot be used; `reason` is "busy", "full", "damaged" or "failed"."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class QueueFull(CorralError):

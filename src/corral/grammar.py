@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 
 class GrammarKind(enum.StrEnum):
+    """How a grammar is written."""
+
     JSON_OBJECT = "json_object"  # any JSON object; `source` is empty
     JSON_SCHEMA = "json_schema"  # `source` is the schema's JSON text
     REGEX = "regex"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from corral.config import EngineConfig
 from corral.errors import CorralError, EngineDead, InvalidConfig, InvalidRequest, QueueFull
+from corral.grammar import Grammar
 from corral.request import (
     EmbedRequest,
     EmbedResult,
@@ -99,6 +100,7 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         adapter: AdapterPath | Sequence[AdapterPath | None] | None = None,
+        grammar: Grammar | Sequence[Grammar | None] | None = None,
         progress: bool = False,
     ) -> list[Completion]:
         """Continues each prompt: a text, or token ids; one result per prompt, in order.
@@ -106,10 +108,12 @@ class LLM:
         Args:
             sampling: one for all prompts, or one for each.
             adapter: the GGUF file of a LoRA adapter for all prompts, or one (or None) for each.
+            grammar: what the answers must look like: one for all prompts, or one (or None) for each.
             progress: show a bar on stderr.
 
         Raises:
-            InvalidRequest: a prompt that can never be answered; nothing is left running.
+            InvalidRequest: a prompt that can never be answered, or a grammar that cannot be used; nothing is left
+                running.
             ModelNotFound, InvalidModelFile, UnsupportedModel: an adapter that is not there, damaged, or not for this
                 model.
             EngineDead: the model has been closed, or has died.
@@ -117,9 +121,10 @@ class LLM:
         batch: list[Prompt] = [prompts] if _is_one_prompt(prompts) else list(prompts)  # type: ignore[arg-type, list-item]
         samplings = _one_each(sampling, len(batch))
         adapters = _adapters_each(adapter, len(batch))
+        grammars = _grammars_each(grammar, len(batch))
         requests = [
-            Request(new_request_id("llm"), prompt=prompt, sampling=each, adapter=its_adapter)
-            for prompt, each, its_adapter in zip(batch, samplings, adapters, strict=True)
+            Request(new_request_id("llm"), prompt=prompt, sampling=each, adapter=its_adapter, grammar=its_grammar)
+            for prompt, each, its_adapter, its_grammar in zip(batch, samplings, adapters, grammars, strict=True)
         ]
         return self._run(requests, progress)
 
@@ -129,6 +134,7 @@ class LLM:
         sampling: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         adapter: AdapterPath | Sequence[AdapterPath | None] | None = None,
+        grammar: Grammar | Sequence[Grammar | None] | None = None,
         progress: bool = False,
     ) -> list[Completion]:
         """Answers one conversation, or each of several; otherwise as `generate`."""
@@ -136,9 +142,12 @@ class LLM:
         batch: list[list[Message]] = [list(messages)] if is_one else [list(each) for each in messages]  # type: ignore[arg-type]
         samplings = _one_each(sampling, len(batch))
         adapters = _adapters_each(adapter, len(batch))
+        grammars = _grammars_each(grammar, len(batch))
         requests = [
-            Request(new_request_id("llm"), messages=conversation, sampling=each, adapter=its_adapter)
-            for conversation, each, its_adapter in zip(batch, samplings, adapters, strict=True)
+            Request(
+                new_request_id("llm"), messages=conversation, sampling=each, adapter=its_adapter, grammar=its_grammar
+            )
+            for conversation, each, its_adapter, its_grammar in zip(batch, samplings, adapters, grammars, strict=True)
         ]
         return self._run(requests, progress)
 
@@ -308,6 +317,14 @@ def _adapters_each(adapter: AdapterPath | Sequence[AdapterPath | None] | None, c
     if len(adapter) != count:
         raise InvalidRequest(f"there are {count} prompts and {len(adapter)} adapters; give one, or one for each")
     return [None if each is None else os.fspath(each) for each in adapter]
+
+
+def _grammars_each(grammar: Grammar | Sequence[Grammar | None] | None, count: int) -> Sequence[Grammar | None]:
+    if grammar is None or isinstance(grammar, Grammar):
+        return [grammar] * count
+    if len(grammar) != count:
+        raise InvalidRequest(f"there are {count} prompts and {len(grammar)} grammars; give one, or one for each")
+    return grammar
 
 
 @contextmanager

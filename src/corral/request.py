@@ -97,6 +97,7 @@ class TokenLogprob:
     text_bytes: bytes  # may be part of a character
     logprob: float
     top: tuple[tuple[bytes, float], ...] = ()
+    top_ids: tuple[int, ...] = ()  # of `top`
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from corral.errors import InvalidRequest
@@ -16,6 +15,7 @@ MAX_TEMPERATURE = 100.0  # protocols may allow less
 MAX_LOGPROBS = 20
 MAX_BAD_WORDS = 256
 MAX_BAD_WORD_LENGTH = 256  # characters in each
+_MAX_SHOWN = 60  # characters of a value that an error repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +144,17 @@ class SamplingParams:
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequest(f"{name} is {value!r}; it must be a whole number from {low} to {high}", param=name)
+        raise InvalidRequest(f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}", param=name)
+
+
+def _shown(value: object) -> str:
+    """The value, short enough for an error message: a number may have thousands of digits."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _check_float(name: str, value: object, low: float, high: float, *, exclusive_low: bool = False) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high or (exclusive_low and value == low):  # type: ignore[arg-type, operator]
+    if not is_number or not low <= value <= high or (exclusive_low and value == low):  # type: ignore[arg-type, operator]
         above = f"above {low:g} and at most {high:g}" if exclusive_low else f"from {low:g} to {high:g}"
-        raise InvalidRequest(f"{name} is {value!r}; it must be a number {above}", param=name)
+        raise InvalidRequest(f"{name} is {_shown(value)}; it must be a number {above}", param=name)

@@ -133,6 +133,7 @@ def test_codex_has_a_profile_of_its_own(launch: Launch, home: Path, server: Nati
     assert profile["model"] == 'odd "name"é'
     assert profile["model_providers"]["corral"]["base_url"] == f"http://{server.address}/v1"
     assert profile["model_providers"]["corral"]["wire_api"] == "responses"
+    assert profile["web_search"] == "disabled"
     assert "env_key" not in profile["model_providers"]["corral"]
     launch("codex", "--config", "--model", "smollm2", CORRAL_API_KEY="k")
     assert tomllib.loads(path.read_text())["model_providers"]["corral"]["env_key"] == "CORRAL_API_KEY"

@@ -55,5 +55,15 @@ def test_key_errors_say_how_to_authenticate() -> None:
 def test_model_list() -> None:
     assert encode_model_list([ModelCard("m", 12, 8192)]) == {
         "object": "list",
-        "data": [{"id": "m", "object": "model", "created": 12, "owned_by": "corral", "max_model_len": 8192}],
+        "data": [
+            {
+                "id": "m",
+                "object": "model",
+                "created": 12,
+                "owned_by": "corral",
+                "root": "m",
+                "parent": None,
+                "max_model_len": 8192,
+            }
+        ],
     }

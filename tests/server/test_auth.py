@@ -50,8 +50,12 @@ def test_every_route_but_probes_wants_a_key(guarded: LiveServer, method: str, pa
         assert response.status_code == 401
         assert response.headers["www-authenticate"].startswith("Bearer")
         if method != "HEAD":
-            assert set(response.json()) == {"error"}
-            assert not path.startswith("/v1") or error_of(response)["code"] == "invalid_api_key"
+            payload = response.json()
+            if path.startswith("/v1/messages"):
+                assert payload["error"]["type"] == "authentication_error"
+            else:
+                assert set(payload) == {"error"}
+                assert not path.startswith("/v1") or error_of(response)["code"] == "invalid_api_key"
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -60,6 +64,7 @@ def test_each_key_opens(guarded: LiveServer, key: str) -> None:
         assert client.models.list().data[0].id == "scripted"
     lower = httpx.get(f"{guarded.base_url}/models", headers={"Authorization": f"bearer {key}"})
     assert lower.status_code == 200
+    assert httpx.get(f"{guarded.base_url}/models", headers={"X-Api-Key": key}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -72,7 +77,10 @@ def test_each_key_opens(guarded: LiveServer, key: str) -> None:
         [("Authorization", "Bearer first-key-and-more")],
         [("Authorization", "Bearer first-ke")],
         [("Authorization", "Bearer first-key"), ("Authorization", "Bearer first-key")],
-        [("X-Api-Key", "first-key")],
+        [("X-Api-Key", "wrong")],
+        [("X-Api-Key", "first-key"), ("X-Api-Key", "second-key")],
+        [("X-Api-Key", "first-key"), ("Authorization", "Bearer second-key")],
+        [("X-Api-Key", "first-key"), ("Authorization", "Basic first-key")],
         [("Authorization", "Bearer \xff\xfe")],
         [("Host", "x/health?"), ("Authorization", "Bearer wrong")],
         [("Host", "/health")],

@@ -76,7 +76,7 @@ class Live:
             self.say("on ", None)
             return False
         is_last = self.num_said + 1 >= len(self.words)
-        word = self.words[self.num_said] + ("" if is_last else " ")
+        word = "" if not self.words else self.words[self.num_said] + ("" if is_last else " ")
         self.say(word, self.finish_reason if is_last else None)
         return is_last
 

@@ -185,3 +185,20 @@ def test_malformed_messages(messages: Any, overflow: Overflow) -> None:
     with pytest.raises(InvalidRequest) as caught:
         prompting().prepare(Request("r", messages=messages, overflow=overflow))
     assert caught.value.param == "messages"
+
+
+def test_a_prompt_that_is_only_looked_at_may_have_any_length() -> None:
+    one = prompting(limit=16)
+    long = "the horses and the shepherd " * 40
+    own = tokenizer()
+    for text in (long, "a", ""):
+        for special in (True, False):
+            looked_at = one.prepare(Request("r", prompt=text, add_special_tokens=special), must_fit=False)
+            assert looked_at.ids == own.encode(text, add_special=special, parse_special=False)
+    assert len(one.prepare(chat(long), must_fit=False).ids) > 200
+    assert one.prepare(Request("r", prompt=[5] * 100, max_context=1), must_fit=False).ids == [5] * 100
+    assert one.prepare(Request("r", prompt=[]), must_fit=False).ids == []
+    with pytest.raises(ContextLengthExceeded):
+        one.prepare(chat(long))
+    with pytest.raises(InvalidRequest, match="messages"):
+        one.prepare(Request("r", messages=[]), must_fit=False)

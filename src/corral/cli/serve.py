@@ -44,6 +44,7 @@ def serve(
     max_queue: int,
     max_body_size: int,
     drain_timeout: float,
+    lenient: bool,
     max_model_len: int | None,
     no_prefix_caching: bool,
     kv_cache_dtype: KvCacheDtype,
@@ -84,6 +85,7 @@ def serve(
         max_pending=max_queue,
         load_timeout_s=load_timeout,
         fair_wait_s=fair_wait,
+        lenient=lenient,
     )
     from corral.server.listen import check_exposure, resolve_host
 

@@ -196,6 +196,11 @@ _FLAGS: list[Decorator] = [
         help="Largest request body.",
     ),
     option(
+        "--lenient", is_flag=True, envvar="CORRAL_LENIENT",
+        help="Leave out fields of a request that are unknown, and name them in the header X-Corral-Ignored; "
+        "without, they are refused.",
+    ),
+    option(
         "--drain-timeout", type=NOT_NEGATIVE, default=SERVER_DEFAULTS.drain_timeout_s, envvar="CORRAL_DRAIN_TIMEOUT",
         metavar="SECONDS",
         help="After SIGTERM, how long streams in flight may take to finish.",

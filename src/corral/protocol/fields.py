@@ -1,15 +1,18 @@
-"""Strict reading of OpenAI's request fields: nothing is coerced, nothing is dropped silently."""
+"""Strict reading of request fields: nothing is coerced, nothing is dropped silently.
+
+Unknown fields are refused by name. A server that was told to be lenient gives a list, `ignored`: then they are left
+out, and their paths are put there for the answer's header.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from corral.errors import InvalidRequest
-from corral.sampling_params import MAX_LOGIT_BIAS, SamplingParams
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -25,33 +28,7 @@ _EXPECTED = {
     "model_type": "an object",
     "string_type": "a string",
 }
-_SAMPLING_NAMES = (  # the fields that SamplingParams takes as they are
-    "frequency_penalty",
-    "ignore_eos",
-    "min_p",
-    "min_tokens",
-    "n",
-    "presence_penalty",
-    "repetition_penalty",
-    "seed",
-    "temperature",
-    "top_k",
-    "top_p",
-)
-MAX_TEMPERATURE = 2.0  # OpenAI's; others allow more
 _MAX_SHOWN = 60  # characters of a client's value that an error repeats
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _limit_bias(value: object) -> object:
-    # Before pydantic walks it: it would make an error object for each of a million bad entries.
-    if isinstance(value, dict) and len(value) > MAX_LOGIT_BIAS:
-        message = f"logit_bias has {len(value)} entries; at most {MAX_LOGIT_BIAS} are allowed"
-        raise InvalidRequest(message, param="logit_bias")
-    return value
 
 
 class StrictModel(BaseModel):
@@ -60,74 +37,22 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class StreamOptions(StrictModel):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None  # accepted: padding against traffic analysis is the proxy's business
-
-
-class SamplingFields(StrictModel):
-    """What chat and text completions have in common; null means the default."""
-
-    model: str
-    n: int | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    stop: Annotated[list[Any] | None, BeforeValidator(_as_list)] = None
-    stop_token_ids: list[Any] | None = None
-    max_tokens: int | None = None
-    min_tokens: int | None = None
-    logit_bias: Annotated[dict[str, float] | None, BeforeValidator(_limit_bias)] = None
-    ignore_eos: bool | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-
-    def sampling(self, max_tokens: int | None) -> SamplingParams:
-        """The checked SamplingParams; `max_tokens` is the caller's reading of its length fields."""
-        given = {name: value for name in _SAMPLING_NAMES if (value := getattr(self, name)) is not None}
-        if self.temperature is not None and not 0.0 <= self.temperature <= MAX_TEMPERATURE:
-            raise InvalidRequest(
-                f"temperature is {self.temperature!r}; it must be a number from 0 to {MAX_TEMPERATURE:g}",
-                param="temperature",
-            )
-        return SamplingParams(
-            **given,
-            stop=_check_stop(self.stop or []),
-            stop_token_ids=_check_token_ids(self.stop_token_ids or []),
-            max_tokens=max_tokens,
-            logit_bias=_parse_logit_bias(self.logit_bias or {}),
-        )
-
-    def include_usage(self) -> bool:
-        """Whether the stream ends with a usage chunk.
-
-        Raises:
-            InvalidRequest: stream_options without stream.
-        """
-        if self.stream_options is None:
-            return False
-        if not self.stream:
-            raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
-        return bool(self.stream_options.include_usage)
-
-
 def read_fields(
     model: type[_Model],
     body: Mapping[str, Any],
     *,
     unsupported: Mapping[str, tuple[Any, ...]],
     harmless: frozenset[str],
+    reasons: Mapping[str, str] | None = None,
+    ignored: list[str] | None = None,
 ) -> _Model:
     """Checks `body` against `model`.
 
     Args:
-        unsupported: known fields that Corral cannot obey yet, each with the values that ask for nothing.
+        unsupported: known fields that Corral cannot obey, each with the values that ask for nothing.
         harmless: known fields that change no token of the answer.
+        reasons: why an unsupported field is.
+        ignored: gets the paths of unknown fields; None refuses them.
 
     Raises:
         InvalidRequest: names the first field at fault.
@@ -135,23 +60,29 @@ def read_fields(
     kept: dict[str, Any] = {}
     for name, value in body.items():
         if name in unsupported:
-            if value not in unsupported[name]:
-                raise InvalidRequest(f"{name} is not supported", param=name, code="unsupported_parameter")
+            if not any(value == neutral and type(value) is type(neutral) for neutral in unsupported[name]):
+                why = f": {reasons[name]}" if reasons and name in reasons else ""
+                raise InvalidRequest(f"{name} is not supported{why}", param=name, code="unsupported_parameter")
         elif name not in harmless:
             kept[name] = value
-    return validate(model, kept, known=(*unsupported, *harmless))
+    return validate(model, kept, known=(*unsupported, *harmless), ignored=ignored)
 
 
-def validate(model: type[_Model], value: object, *, prefix: str = "", known: tuple[str, ...] = ()) -> _Model:
+def validate(
+    model: type[_Model],
+    value: object,
+    *,
+    prefix: str = "",
+    known: tuple[str, ...] = (),
+    ignored: list[str] | None = None,
+) -> _Model:
     """`model` from `value`; `prefix` is the path of `value` in the body, `known` are further names to suggest.
 
     Raises:
         InvalidRequest: names the first field at fault, the value given and what is allowed.
     """
     if isinstance(value, dict):
-        for name in value:
-            if name not in model.model_fields:
-                _refuse_unknown(_join_path(prefix, (name,)), name, (*model.model_fields, *known))
+        value = _without_unknown(model, value, prefix, known, ignored)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -159,14 +90,44 @@ def validate(model: type[_Model], value: object, *, prefix: str = "", known: tup
         first = error.errors(include_url=False, include_context=False)[0]
     path = _join_path(prefix, first["loc"])
     match first["type"]:
-        case "extra_forbidden":  # of a nested object
-            _refuse_unknown(path, str(first["loc"][-1]), ())
         case "missing":
             raise InvalidRequest(f"{path} is required", param=path, code="missing_required_parameter")
         case kind if kind in _EXPECTED:
             given = show_value(first["input"])
             raise InvalidRequest(f"{path} is {given}; it must be {_EXPECTED[kind]}", param=path, code="invalid_type")
     raise InvalidRequest(f"{path} is {show_value(first['input'])}; it is not allowed", param=path, code="invalid_value")
+
+
+def _without_unknown(
+    model: type[BaseModel],
+    value: dict[str, Any],
+    prefix: str,
+    known: tuple[str, ...],
+    ignored: list[str] | None,
+) -> dict[str, Any]:
+    """The fields that the model has, and so on inwards. pydantic would make an error object for each other one."""
+    kept: dict[str, Any] = {}
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    for name, inner in value.items():
+        if name not in fields:
+            path = _join_path(prefix, (name,))
+            if ignored is None:
+                _refuse_unknown(path, name, (*fields, *known))
+            ignored.append(path)
+            continue
+        nested = _nested_model(fields[name].annotation)
+        if nested is not None and isinstance(inner, dict):
+            inner = _without_unknown(nested, inner, _join_path(prefix, (name,)), (), ignored)
+        kept[name] = inner
+    return kept
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field that holds one, or null."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def _refuse_unknown(path: str, name: str, known: tuple[str, ...]) -> NoReturn:
@@ -203,34 +164,3 @@ def _join_path(prefix: str, loc: tuple[int | str, ...]) -> str:
 def _show_key(name: str) -> str:
     """A client's field name, cut to a length fit for an error message."""
     return name if len(name) <= _MAX_SHOWN else name[:_MAX_SHOWN] + "..."
-
-
-def _parse_logit_bias(bias: dict[str, float]) -> dict[int, float]:
-    parsed: dict[int, float] = {}
-    for key, value in bias.items():
-        if not (key.isascii() and key.isdecimal() and len(key) <= 10):
-            message = f'logit_bias has the key {show_value(key)}; keys must be token ids, such as "42"'
-            raise InvalidRequest(message, param="logit_bias", code="invalid_value")
-        parsed[int(key)] = value
-    return parsed
-
-
-# Lists are checked here and not by pydantic, which makes an error object for each of a million bad entries.
-
-
-def _check_stop(stops: list[Any]) -> tuple[str, ...]:
-    for position, stop in enumerate(stops):
-        if not isinstance(stop, str):
-            path = f"stop[{position}]"
-            raise InvalidRequest(f"{path} is {show_value(stop)}; it must be a string", param=path, code="invalid_type")
-    return tuple(stops)
-
-
-def _check_token_ids(ids: list[Any]) -> tuple[int, ...]:
-    for position, token_id in enumerate(ids):
-        if type(token_id) is not int or not 0 <= token_id < 1 << 31:
-            path = f"stop_token_ids[{position}]"
-            raise InvalidRequest(
-                f"{path} is {show_value(token_id)}; it must be a token id", param=path, code="invalid_type"
-            )
-    return tuple(ids)

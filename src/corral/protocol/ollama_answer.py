@@ -10,7 +10,8 @@ import msgspec
 
 from corral.protocol.ollama_call import Call
 from corral.protocol.ollama_generate import GenerateCall
-from corral.request import Delta, RequestOutput, Usage
+from corral.protocol.ollama_tools import Calls
+from corral.request import Delta, FinishReason, RequestOutput, Usage
 
 NS_PER_S = 1_000_000_000
 
@@ -43,7 +44,13 @@ def encode_line(payload: object) -> bytes:
 def encode_empty(call: Call, now_ns: int) -> dict[str, Any]:
     """The answer to a call that only loads or unloads."""
     reason = "unload" if call.is_unload else "load"
-    return {**_head(call, now_ns), **_content(call, "", ""), "done": True, "done_reason": reason}
+    return {**_head(call, now_ns), **_content(call, "", "", []), "done": True, "done_reason": reason}
+
+
+def encode_rendered(call: Call, prompt: str, now_ns: int) -> dict[str, Any]:
+    """The answer to a call that wants to see its prompt."""
+    info = {"rendered_template": prompt}
+    return {**_head(call, now_ns), **_content(call, "", "", []), "done": False, "_debug_info": info}
 
 
 class AnswerEncoder:
@@ -57,14 +64,17 @@ class AnswerEncoder:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._logprobs: list[dict[str, Any]] = []
+        self._calls = Calls()
+        self._told: list[dict[str, Any]] = []
 
     def lines(self, output: RequestOutput, now_ns: int) -> bytes:
         """The lines of what one output has gained; b"" where that is nothing to show."""
         lines = []
         for delta in self._take(output):
             logprobs = _logprobs_of(delta)
-            if delta.text or delta.thinking or logprobs:
-                content = _content(self._call, delta.text, delta.thinking)
+            text, calls = self._said(delta)
+            if text or delta.thinking or calls or logprobs:
+                content = _content(self._call, text, delta.thinking, calls)
                 line = {**_head(self._call, now_ns), **content, "done": False}
                 lines.append(encode_line(line | ({"logprobs": logprobs} if logprobs else {})))
         return b"".join(lines)
@@ -72,17 +82,19 @@ class AnswerEncoder:
     def add(self, output: RequestOutput) -> None:
         """Keeps what one output has gained, for `whole`."""
         for delta in self._take(output):
-            self._texts.append(delta.text)
+            text, calls = self._said(delta)
+            self._texts.append(text)
             self._thoughts.append(delta.thinking)
+            self._told += calls
             self._logprobs += _logprobs_of(delta)
 
     def last_line(self, timings: Timings, now_ns: int) -> bytes:
         """The line that ends the stream."""
-        return encode_line(self._done("", "", timings, now_ns))
+        return encode_line(self._done("", "", [], timings, now_ns))
 
     def whole(self, timings: Timings, now_ns: int) -> dict[str, Any]:
         """The answer in one object."""
-        answer = self._done("".join(self._texts), "".join(self._thoughts), timings, now_ns)
+        answer = self._done("".join(self._texts), "".join(self._thoughts), self._told, timings, now_ns)
         return answer | ({"logprobs": self._logprobs} if self._logprobs else {})
 
     def _take(self, output: RequestOutput) -> tuple[Delta, ...]:
@@ -91,12 +103,20 @@ class AnswerEncoder:
         for delta in output.deltas:
             self._ids += delta.token_ids
             if delta.finish_reason is not None:
-                self._done_reason = delta.finish_reason.value
+                self._done_reason = _done_reason(delta.finish_reason)
         return output.deltas
 
-    def _done(self, text: str, thinking: str, timings: Timings, now_ns: int) -> dict[str, Any]:
+    def _said(self, delta: Delta) -> tuple[str, list[dict[str, Any]]]:
+        """The text and the whole calls; Ollama's clients know no parts of one."""
+        text, calls = self._calls.push(delta.tool_calls)
+        rest = self._calls.finish() if delta.finish_reason is not None else ""
+        return delta.text + text + rest, calls
+
+    def _done(
+        self, text: str, thinking: str, calls: list[dict[str, Any]], timings: Timings, now_ns: int
+    ) -> dict[str, Any]:
         usage = self._usage
-        payload = _head(self._call, now_ns) | _content(self._call, text, thinking)
+        payload = _head(self._call, now_ns) | _content(self._call, text, thinking, calls)
         payload |= {"done": True, "done_reason": self._done_reason}
         if isinstance(self._call, GenerateCall) and not self._call.raw and self._ids:
             payload["context"] = self._ids
@@ -118,10 +138,16 @@ def _head(call: Call, now_ns: int) -> dict[str, Any]:
     return {"model": call.model, "created_at": rfc3339(now_ns)}
 
 
-def _content(call: Call, text: str, thinking: str) -> dict[str, Any]:
-    extra = {"thinking": thinking} if thinking else {}
+def _done_reason(reason: FinishReason) -> str:
+    """Ollama says "stop" of an answer that calls tools, too."""
+    return (FinishReason.STOP if reason is FinishReason.TOOL_CALLS else reason).value
+
+
+def _content(call: Call, text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    extra: dict[str, Any] = {"thinking": thinking} if thinking else {}
     if isinstance(call, GenerateCall):
         return {"response": text, **extra}
+    extra |= {"tool_calls": calls} if calls else {}
     return {"message": {"role": "assistant", "content": text, **extra}}
 
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from corral.errors import InvalidRequest
+from corral.grammar import Grammar, GrammarKind
 from corral.protocol.ollama_duration import parse_keep_alive
 from corral.protocol.ollama_fields import Fields, shorten
 from corral.protocol.ollama_options import check_options, context_of, ignored_options, sampling_of
@@ -26,6 +29,8 @@ class Call:
         options: checked, not yet laid over the model's own parameters.
         refusal: what the call asks for that no model of ours can do yet; told once the model is known to exist.
         is_empty: nothing to answer: the model is loaded, or with keep_alive 0 unloaded.
+        is_debug: the prompt is wanted, not an answer.
+        grammar: of `format`.
     """
 
     model: str
@@ -37,6 +42,8 @@ class Call:
     logprobs: int | None
     refusal: str
     is_empty: bool
+    is_debug: bool
+    grammar: Grammar | None
 
     @property
     def is_unload(self) -> bool:
@@ -60,6 +67,7 @@ class Call:
             model=self.model,
             sampling=sampling_of(options, logprobs=self.logprobs),
             think=self.think,
+            grammar=self.grammar,
             max_context=context_of(options),
             overflow=Overflow.DROP_OLDEST if self.truncate else Overflow.REFUSE,
             **fields,
@@ -73,7 +81,6 @@ def read_call(fields: Fields, *, is_empty: bool, refusals: tuple[str, ...]) -> d
         InvalidRequest: in Ollama's words.
     """
     model = fields.text("model")
-    found = (*refusals, _refuse_format(fields.raw("format")), _refuse_debug(fields))
     return {
         "model": model,
         "stream": fields.flag("stream") is not False,
@@ -82,8 +89,10 @@ def read_call(fields: Fields, *, is_empty: bool, refusals: tuple[str, ...]) -> d
         "truncate": fields.flag("truncate") is not False,
         "think": _read_think(fields.raw("think")),
         "logprobs": _read_logprobs(fields),
-        "refusal": next((text for text in found if text), ""),
+        "refusal": next((text for text in refusals if text), ""),
         "is_empty": is_empty,
+        "is_debug": bool(fields.flag("_debug_render_only")),
+        "grammar": _read_format(fields.raw("format")),
     }
 
 
@@ -91,17 +100,15 @@ def refuse_images(model: str, images: list[Any]) -> str:
     return f'"{shorten(model)}" does not support images; it takes text only' if images else ""
 
 
-def _refuse_format(value: object) -> str:
+def _read_format(value: object) -> Grammar | None:
     if value is None or value == "":
-        return ""
-    if value == "json" or isinstance(value, dict):
-        return "structured output (format) is not supported yet; leave format out and ask for JSON in the prompt"
+        return None
+    if value == "json":
+        return Grammar(GrammarKind.JSON_OBJECT)
+    if isinstance(value, dict):
+        return Grammar(GrammarKind.JSON_SCHEMA, msgspec.json.encode(value).decode())
     shown = shorten(str(value))
     raise InvalidRequest(f'invalid format: {shown}; expected "json" or a valid JSON Schema object', param="format")
-
-
-def _refuse_debug(fields: Fields) -> str:
-    return "_debug_render_only is not supported" if fields.flag("_debug_render_only") else ""
 
 
 def _read_think(value: object) -> bool | str | None:

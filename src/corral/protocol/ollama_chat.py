@@ -9,6 +9,7 @@ from typing import Any
 from corral.errors import InvalidRequest
 from corral.protocol.ollama_call import Call, read_call, refuse_images
 from corral.protocol.ollama_fields import Fields, shorten
+from corral.protocol.ollama_tools import read_tools
 from corral.request import Request
 
 MAX_MESSAGES = 10_000
@@ -18,6 +19,7 @@ MAX_ROLE_LENGTH = 64
 @dataclass(frozen=True, slots=True)
 class ChatCall(Call):
     messages: tuple[dict[str, Any], ...]
+    tools: list[dict[str, Any]] | None
 
     def request(self, parameters: Mapping[str, Any]) -> Request:
         """The Request, with the model's own `parameters` where the client gave none.
@@ -25,7 +27,7 @@ class ChatCall(Call):
         Raises:
             InvalidRequest: it asks for what cannot be done, or a value cannot be obeyed.
         """
-        return self._request(parameters, "chat", messages=list(self.messages))
+        return self._request(parameters, "chat", messages=list(self.messages), tools=self.tools)
 
 
 def parse_chat(body: Mapping[str, Any]) -> ChatCall:
@@ -42,11 +44,11 @@ def parse_chat(body: Mapping[str, Any]) -> ChatCall:
     if len(entries) > MAX_MESSAGES:
         message = f"messages has {len(entries)} entries; at most {MAX_MESSAGES} are allowed"
         raise InvalidRequest(message, param="messages")
-    tools = f'"{shorten(model)}" does not support tools' if fields.items("tools") else ""
     images = [image for entry in entries for image in entry.items("images")]
     return ChatCall(
-        **read_call(fields, is_empty=not entries, refusals=(tools, refuse_images(model, images))),
+        **read_call(fields, is_empty=not entries, refusals=(refuse_images(model, images),)),
         messages=tuple(_read_message(entry) for entry in entries),
+        tools=read_tools(fields),
     )
 
 

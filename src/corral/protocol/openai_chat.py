@@ -1,41 +1,40 @@
-"""OpenAI's /v1/chat/completions: body -> Request, RequestOutput -> chunks and answers. Pure."""
+"""OpenAI's /v1/chat/completions: body -> Request. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.answer import Answers, encode_usage
-from corral.protocol.fields import SamplingFields, StrictModel, read_fields, show_value, validate
-from corral.protocol.openai_errors import reply_to
-from corral.protocol.sse import DONE, encode_event
-from corral.request import Request, RequestOutput, Usage, new_request_id
+from corral.protocol.fields import read_fields, show_value
+from corral.protocol.openai_chat_answer import ChatStream, encode_chat_answer
+from corral.protocol.openai_messages import parse_messages
+from corral.protocol.openai_sampling import REASONS, UNSUPPORTED_ANYWHERE, SamplingFields, check_top
+from corral.protocol.openai_tools import parse_function_call, parse_functions, parse_tool_choice, parse_tools
+from corral.request import Request, new_request_id
+from corral.tool_call import ToolChoice
 
-MAX_MESSAGES = 10_000
+__all__ = ["ChatCall", "ChatFields", "ChatStream", "encode_chat_answer", "parse_chat"]
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+MAX_TEMPLATE_KWARGS = 64
+MAX_DOCUMENTS = 1024
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    **UNSUPPORTED_ANYWHERE,
     "audio": (None,),
-    "function_call": (None, "none"),
-    "functions": (None, []),
-    "logprobs": (None, False),
+    "chat_template": (None,),
+    "media_io_kwargs": (None, {}),
+    "mm_processor_kwargs": (None, {}),
     "modalities": (None, ["text"]),
     "prediction": (None,),
-    "reasoning_effort": (None,),
-    "response_format": (None, {"type": "text"}),
-    "tool_choice": (None, "none", "auto"),
-    "tools": (None, []),
-    "top_logprobs": (None, 0),
-    "verbosity": (None,),
+    "verbosity": (None, "medium"),
     "web_search_options": (None,),
 }
 HARMLESS = frozenset(
     {
         "metadata",
-        "parallel_tool_calls",
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
@@ -44,183 +43,178 @@ HARMLESS = frozenset(
         "user",
     }
 )
-# Fields that clients echo from an answer into the next request; empty, they say nothing.
-_ECHOED: dict[str, tuple[Any, ...]] = {
-    "annotations": (None, []),
-    "audio": (None,),
-    "function_call": (None,),
-    "refusal": (None,),
-    "tool_calls": (None, []),
-}
 
 
 class ChatFields(SamplingFields):
     messages: list[Any]
     max_completion_tokens: int | None = None
-
-
-class MessageFields(StrictModel):
-    role: str
-    content: Any = None
-    name: str | None = None
-    tool_call_id: str | None = None
-
-
-class TextPart(StrictModel):
-    type: Literal["text"]
-    text: str
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    reasoning_effort: str | None = None
+    include_reasoning: bool | None = None
+    thinking_token_budget: int | None = None
+    echo: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    documents: list[Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """A parsed request and how its answer is to be sent."""
+    """A parsed request and how its answer is to be sent.
+
+    Args:
+        is_legacy: the client knows `functions`, of which an answer calls one at most.
+        is_named: the client has named the one tool to be called.
+        echo: what each answer's text begins with.
+    """
 
     request: Request
     stream: bool
     include_usage: bool
+    response_id: str = ""
+    continuous_usage: bool = False
+    is_legacy: bool = False
+    is_named: bool = False
+    include_reasoning: bool = True
+    with_logprobs: bool = False
+    with_prompt_logprobs: bool = False
+    return_token_ids: bool = False
+    tokens_as_ids: bool = False
+    echo: str = ""
 
 
-def parse_chat(body: Mapping[str, Any]) -> ChatCall:
+def parse_chat(body: Mapping[str, Any], ignored: list[str] | None = None) -> ChatCall:
     """Reads a body.
 
+    Args:
+        ignored: gets the paths of unknown fields; None refuses them.
+
     Raises:
-        InvalidRequest: names the field at fault; unknown fields and those not supported yet are refused, not dropped.
+        InvalidRequest: names the field at fault; what is unknown or cannot be obeyed is refused, not dropped.
     """
-    fields = read_fields(ChatFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
-    if not 1 <= len(fields.messages) <= MAX_MESSAGES:
-        message = f"messages has {len(fields.messages)} entries; from 1 to {MAX_MESSAGES} are allowed"
-        raise InvalidRequest(message, param="messages")
+    fields = read_fields(ChatFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS, reasons=REASONS, ignored=ignored)
+    messages = parse_messages(fields.messages, ignored)
+    tools, choice, is_legacy = _tools(fields, ignored)
+    request_id = new_request_id("chatcmpl")
+    continues = _continues(fields)
     request = Request(
-        request_id=new_request_id("chatcmpl"),
-        model=fields.model,
-        messages=[_parse_message(f"messages[{i}]", raw) for i, raw in enumerate(fields.messages)],
-        sampling=fields.sampling(_max_tokens(fields)),
+        request_id=request_id,
+        messages=messages,
+        sampling=fields.sampling(_max_tokens(fields), _logprobs(fields)),
+        think=_think(fields.reasoning_effort),
+        thinking_budget=_thinking_budget(fields.thinking_token_budget),
+        tools=tools,
+        tool_choice=choice,
+        grammar=fields.grammar(ignored),
+        template_kwargs=_template_kwargs(fields),
+        add_generation_prompt=fields.add_generation_prompt is not False and not continues,
+        continue_final_message=continues,
+        # A template writes the tokens itself that stand before a text; a client may ask for them once more.
+        add_special_tokens=bool(fields.add_special_tokens),
+        **fields.request_fields(),
     )
-    return ChatCall(request, stream=bool(fields.stream), include_usage=fields.include_usage())
+    last = messages[-1]
+    return ChatCall(
+        request,
+        stream=bool(fields.stream),
+        include_usage=fields.include_usage(),
+        response_id=fields.response_id(request_id),
+        continuous_usage=fields.continuous_usage(),
+        is_legacy=is_legacy,
+        is_named=_is_named(fields),
+        include_reasoning=fields.include_reasoning is not False,
+        with_logprobs=bool(fields.logprobs),
+        with_prompt_logprobs=fields.prompt_logprobs is not None,
+        return_token_ids=bool(fields.return_token_ids),
+        tokens_as_ids=bool(fields.return_tokens_as_token_ids),
+        echo=last["content"] if fields.echo and last["role"] == "assistant" else "",
+    )
+
+
+def _tools(fields: ChatFields, ignored: list[str] | None) -> tuple[list[dict[str, Any]] | None, ToolChoice, bool]:
+    """The tools, the choice among them, and whether the client says `functions`."""
+    if fields.functions and fields.tools:
+        raise InvalidRequest("functions and tools are given; give one of them", param="functions")
+    if fields.functions:
+        if fields.tool_choice is not None:
+            raise InvalidRequest("tool_choice is for tools; functions go with function_call", param="tool_choice")
+        functions = parse_functions(fields.functions, ignored=ignored)
+        return functions, parse_function_call(fields.function_call, functions, ignored), True
+    if fields.function_call not in (None, "none", "auto"):
+        raise InvalidRequest("function_call is only allowed with functions", param="function_call")
+    tools = parse_tools(fields.tools or [], ignored=ignored)
+    choice = parse_tool_choice(fields.tool_choice, tools, is_parallel=fields.parallel_tool_calls, ignored=ignored)
+    return tools or None, choice, False
+
+
+def _is_named(fields: ChatFields) -> bool:
+    choice = fields.tool_choice
+    return isinstance(fields.function_call, dict) or (isinstance(choice, dict) and choice.get("type") == "function")
 
 
 def _max_tokens(fields: ChatFields) -> int | None:
     old, new = fields.max_tokens, fields.max_completion_tokens
     if old is not None and new is not None and old != new:
-        message = f"max_tokens is {old} and max_completion_tokens is {new}; give one of them"
+        message = f"max_tokens is {show_value(old)} and max_completion_tokens is {show_value(new)}; give one of them"
+        raise InvalidRequest(message, param="max_completion_tokens")
+    if old is None and new is not None and not 1 <= new <= 1 << 31:
+        message = f"max_completion_tokens is {show_value(new)}; it must be a whole number from 1 to {1 << 31}"
         raise InvalidRequest(message, param="max_completion_tokens")
     return old if new is None else new
 
 
-def _parse_message(where: str, raw: object) -> dict[str, Any]:
-    if isinstance(raw, dict):
-        for name, neutral in _ECHOED.items():
-            if raw.get(name) not in neutral:
-                path = f"{where}.{name}"
-                raise InvalidRequest(f"{path} is not supported", param=path, code="unsupported_parameter")
-        raw = {name: value for name, value in raw.items() if name not in _ECHOED}
-    fields = validate(MessageFields, raw, prefix=where)
-    if fields.role not in ROLES:
-        message = f"{where}.role is {show_value(fields.role)}; it must be one of {', '.join(ROLES)}"
-        raise InvalidRequest(message, param=f"{where}.role", code="invalid_value")
-    if fields.content is None and fields.role != "assistant":
-        path = f"{where}.content"
-        raise InvalidRequest(f"{path} is required", param=path, code="missing_required_parameter")
-    # Templates know "system"; OpenAI renamed it "developer" for its own newer models.
-    role = "system" if fields.role == "developer" else fields.role
-    message_out: dict[str, Any] = {"role": role, "content": _parse_content(f"{where}.content", fields.content)}
-    if fields.name is not None:
-        message_out["name"] = fields.name
-    if fields.tool_call_id is not None:
-        message_out["tool_call_id"] = fields.tool_call_id
-    return message_out
+def _logprobs(fields: ChatFields) -> int | None:
+    check_top("top_logprobs", fields.top_logprobs)
+    if fields.logprobs:
+        return fields.top_logprobs or 0
+    if fields.top_logprobs:
+        raise InvalidRequest("top_logprobs is only allowed when logprobs is true", param="top_logprobs")
+    return None
 
 
-def _parse_content(where: str, content: object) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        message = f"{where} is {show_value(content)}; it must be a string or a list of text parts"
-        raise InvalidRequest(message, param=where, code="invalid_type")
-    return "\n".join(_parse_part(f"{where}[{i}]", part) for i, part in enumerate(content))
+def _think(effort: str | None) -> bool | str | None:
+    if effort is None:
+        return None
+    if effort not in EFFORTS:
+        message = f"reasoning_effort is {show_value(effort)}; it must be one of {', '.join(EFFORTS)}"
+        raise InvalidRequest(message, param="reasoning_effort", code="invalid_value")
+    return False if effort == "none" else effort
 
 
-def _parse_part(where: str, part: object) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if isinstance(kind, str) and kind != "text":
-        message = f"{where} is a part of type {show_value(kind)}, which is not supported; only 'text' parts are"
-        raise InvalidRequest(message, param=where, code="unsupported_content_type")
-    return validate(TextPart, part, prefix=where).text
+def _thinking_budget(budget: int | None) -> int | None:
+    if budget is not None and not 0 <= budget <= 1 << 31:
+        message = f"thinking_token_budget is {show_value(budget)}; it must be a whole number from 0 to {1 << 31}"
+        raise InvalidRequest(message, param="thinking_token_budget", code="invalid_value")
+    return budget
 
 
-class ChatStream:
-    """Encodes one streamed answer: open, then encode for every output, then close."""
-
-    def __init__(self, call: ChatCall, model: str, created: int) -> None:
-        self._num_answers = call.request.sampling.n
-        self._include_usage = call.include_usage
-        self._usage = Usage()
-        self._base = {
-            "id": call.request.request_id,
-            "object": "chat.completion.chunk",
-            "created": created,
-            "model": model,
-        }
-
-    def open(self) -> bytes:
-        """The first chunk of each answer: its role, and no text."""
-        roles = ({"role": "assistant", "content": ""} for _ in range(self._num_answers))
-        return b"".join(self._event(index, delta, None) for index, delta in enumerate(roles))
-
-    def encode(self, _: int, output: RequestOutput) -> bytes:
-        """The events of one output; b"" when no answer gained anything to show."""
-        self._usage = output.usage
-        events = []
-        for delta in output.deltas:
-            if delta.thinking:
-                events.append(self._event(delta.index, {"reasoning_content": delta.thinking}, None))
-            if delta.text:
-                events.append(self._event(delta.index, {"content": delta.text}, None))
-            if delta.finish_reason is not None:
-                events.append(self._event(delta.index, {}, delta.finish_reason.value))
-        return b"".join(events)
-
-    def close(self) -> bytes:
-        """The usage chunk, if asked for, and the end mark."""
-        if not self._include_usage:
-            return DONE
-        return encode_event({**self._base, "choices": [], "usage": encode_usage(self._usage)}) + DONE
-
-    def fail(self, error: Exception) -> bytes:
-        """The error as the last event; no end mark follows it."""
-        return reply_to(error).event()
-
-    def _event(self, index: int, delta: dict[str, str], finish_reason: str | None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        chunk: dict[str, object] = {**self._base, "choices": [choice]}
-        if self._include_usage:
-            chunk["usage"] = None  # as OpenAI: every chunk but the last says that usage is still to come
-        return encode_event(chunk)
+def _continues(fields: ChatFields) -> bool:
+    if fields.continue_final_message and fields.add_generation_prompt:
+        message = "continue_final_message and add_generation_prompt are both true; the turn is either old or new"
+        raise InvalidRequest(message, param="continue_final_message")
+    return bool(fields.continue_final_message)
 
 
-def encode_chat_answer(call: ChatCall, answers: Answers, model: str, created: int) -> dict[str, Any]:
-    """The whole answer of a request that is not streamed."""
-    choices = [
-        {
-            "index": index,
-            "message": {
-                "role": "assistant",
-                "content": text,
-                "refusal": None,
-                **({"reasoning_content": answers.thinking[index]} if answers.thinking[index] else {}),
-            },
-            "logprobs": None,
-            "finish_reason": answers.finish_reasons[index],
-        }
-        for index, text in enumerate(answers.texts)
-    ]
-    return {
-        "id": call.request.request_id,
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": choices,
-        "usage": encode_usage(answers.usage),
-    }
+def _template_kwargs(fields: ChatFields) -> dict[str, Any]:
+    kwargs = dict(fields.chat_template_kwargs or {})
+    if len(kwargs) > MAX_TEMPLATE_KWARGS:
+        message = f"chat_template_kwargs has {len(kwargs)} entries; at most {MAX_TEMPLATE_KWARGS} are allowed"
+        raise InvalidRequest(message, param="chat_template_kwargs")
+    if fields.documents:
+        if len(fields.documents) > MAX_DOCUMENTS:
+            message = f"documents has {len(fields.documents)} entries; at most {MAX_DOCUMENTS} are allowed"
+            raise InvalidRequest(message, param="documents")
+        for position, document in enumerate(fields.documents):
+            if not isinstance(document, dict):
+                path = f"documents[{position}]"
+                message = f"{path} is {show_value(document)}; it must be an object"
+                raise InvalidRequest(message, param=path, code="invalid_type")
+        kwargs["documents"] = fields.documents
+    return kwargs

@@ -1,73 +1,138 @@
-"""OpenAI's /v1/completions: body -> Requests, RequestOutputs -> chunks and answers. Pure."""
+"""OpenAI's /v1/completions: body -> Requests. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.answer import Answers, encode_usage, total_usage
-from corral.protocol.fields import SamplingFields, read_fields, show_value
-from corral.protocol.openai_errors import reply_to
-from corral.protocol.sse import DONE, encode_event
-from corral.request import Request, RequestOutput, Usage, new_request_id
+from corral.protocol.fields import read_fields, show_value
+from corral.protocol.openai_completion_answer import CompletionStream, encode_completion_answer
+from corral.protocol.openai_sampling import REASONS, UNSUPPORTED_ANYWHERE, SamplingFields, check_top
+from corral.request import Request, new_request_id
+
+__all__ = ["CompletionCall", "CompletionFields", "CompletionStream", "encode_completion_answer", "parse_completion"]
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 MAX_PROMPTS = 256
 MAX_CHOICES = 1024  # prompts x n
 
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {"best_of": (None, 1), "logprobs": (None,), "suffix": (None, "")}
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {**UNSUPPORTED_ANYWHERE, "prompt_embeds": (None,)}
 HARMLESS = frozenset({"user"})
 
 
 class CompletionFields(SamplingFields):
     prompt: Any
     echo: bool | None = None
+    logprobs: int | None = None
+    suffix: str | None = None
+    best_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionCall:
-    """One request per prompt. Choice `i * n + j` is answer j to prompt i."""
+    """One request per prompt. Choice `i * n + j` is answer j to prompt i.
+
+    Args:
+        echo_texts: of each prompt, what its answers begin with; a prompt of ids has None until its text is known.
+        is_scoring: nothing was to be written: the token that was drawn after all is left out.
+    """
 
     response_id: str
     requests: tuple[Request, ...]
     stream: bool
     include_usage: bool
     echo: bool
+    echo_texts: tuple[str | None, ...] = ()
+    continuous_usage: bool = False
+    with_logprobs: bool = False
+    with_prompt_logprobs: bool = False
+    is_scoring: bool = False
+    return_token_ids: bool = False
+    tokens_as_ids: bool = False
 
     @property
     def n(self) -> int:
         return self.requests[0].sampling.n
 
+    @property
+    def echoes_logprobs(self) -> bool:
+        """The prompt's tokens stand before the answer's in its log-probabilities."""
+        return self.echo and self.with_logprobs
+
     def echo_of(self, prompt_index: int) -> str:
         """The text that each answer to a prompt begins with: the prompt, if echo was asked for."""
-        prompt = self.requests[prompt_index].prompt
-        return prompt if self.echo and isinstance(prompt, str) else ""
+        return (self.echo_texts[prompt_index] or "") if self.echo else ""
 
 
-def parse_completion(body: Mapping[str, Any]) -> CompletionCall:
+def parse_completion(body: Mapping[str, Any], ignored: list[str] | None = None) -> CompletionCall:
     """Reads a body.
 
+    Args:
+        ignored: gets the paths of unknown fields; None refuses them.
+
     Raises:
-        InvalidRequest: names the field at fault; unknown fields and those not supported yet are refused, not dropped.
+        InvalidRequest: names the field at fault; what is unknown or cannot be obeyed is refused, not dropped.
     """
-    fields = read_fields(CompletionFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
+    fields = read_fields(
+        CompletionFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS, reasons=REASONS, ignored=ignored
+    )
     prompts = _parse_prompts(fields.prompt)
-    sampling = fields.sampling(DEFAULT_MAX_TOKENS if fields.max_tokens is None else fields.max_tokens)
-    if len(prompts) * sampling.n > MAX_CHOICES:
-        message = f"{len(prompts)} prompts times n = {sampling.n} is more than {MAX_CHOICES} answers"
+    _check_together(fields)
+    is_scoring = fields.max_tokens == 0
+    if is_scoring:
+        fields = fields.model_copy(update={"max_tokens": 1, "min_tokens": None})
+    if fields.echo and fields.logprobs is not None and fields.prompt_logprobs is None:
+        sampling = fields.model_copy(update={"prompt_logprobs": fields.logprobs, "stream": None})
+    else:
+        sampling = fields
+    params = sampling.sampling(DEFAULT_MAX_TOKENS if fields.max_tokens is None else fields.max_tokens, fields.logprobs)
+    if len(prompts) * params.n > MAX_CHOICES:
+        message = f"{len(prompts)} prompts times n = {params.n} is more than {MAX_CHOICES} answers"
         raise InvalidRequest(message, param="n")
-    if fields.echo and any(not isinstance(prompt, str) for prompt in prompts):
-        raise InvalidRequest("echo is not supported with token ids; send the prompt as text", param="echo")
-    response_id = new_request_id("cmpl")
+    if fields.best_of not in (None, params.n):
+        message = f"best_of is {show_value(fields.best_of)}; it must be n, {params.n}, as no answers are thrown away"
+        raise InvalidRequest(message, param="best_of", code="unsupported_parameter")
+    own_id = new_request_id("cmpl")
+    grammar = fields.grammar(ignored)
     requests = tuple(
-        Request(request_id=f"{response_id}-{i}", model=fields.model, prompt=prompt, sampling=sampling)
+        Request(
+            request_id=f"{own_id}-{i}",
+            prompt=prompt,
+            sampling=params,
+            suffix=fields.suffix or None,
+            grammar=grammar,
+            add_special_tokens=fields.add_special_tokens is not False,
+            **fields.request_fields(),
+        )
         for i, prompt in enumerate(prompts)
     )
     return CompletionCall(
-        response_id, requests, stream=bool(fields.stream), include_usage=fields.include_usage(), echo=bool(fields.echo)
+        fields.response_id(own_id),
+        requests,
+        stream=bool(fields.stream),
+        include_usage=fields.include_usage(),
+        echo=bool(fields.echo),
+        echo_texts=tuple(prompt if isinstance(prompt, str) else None for prompt in prompts),
+        continuous_usage=fields.continuous_usage(),
+        with_logprobs=fields.logprobs is not None,
+        with_prompt_logprobs=fields.prompt_logprobs is not None,
+        is_scoring=is_scoring,
+        return_token_ids=bool(fields.return_token_ids),
+        tokens_as_ids=bool(fields.return_tokens_as_token_ids),
     )
+
+
+def _check_together(fields: CompletionFields) -> None:
+    """Refuses fields that make no sense beside one another."""
+    check_top("logprobs", fields.logprobs)
+    if fields.max_tokens == 0 and not fields.echo and fields.prompt_logprobs is None:
+        message = "max_tokens is 0; it must be a whole number from 1, or echo or prompt_logprobs must be given"
+        raise InvalidRequest(message, param="max_tokens")
+    if fields.suffix and fields.echo and fields.logprobs is not None:
+        message = "logprobs with echo are of a prompt that is not filled in; leave suffix, echo or logprobs out"
+        raise InvalidRequest(message, param="suffix")
 
 
 def _parse_prompts(prompt: object) -> list[str | list[int]]:
@@ -94,74 +159,3 @@ def _check_ids(where: str, ids: list[Any]) -> list[int]:
             message = f"{where}[{position}] is {show_value(token_id)}; it must be a token id"
             raise InvalidRequest(message, param="prompt", code="invalid_type")
     return ids
-
-
-class CompletionStream:
-    """Encodes one streamed answer: open, then encode for every output, then close."""
-
-    def __init__(self, call: CompletionCall, model: str, created: int) -> None:
-        self._call = call
-        self._usages = [Usage()] * len(call.requests)
-        self._base = {"id": call.response_id, "object": "text_completion", "created": created, "model": model}
-
-    def open(self) -> bytes:
-        """The echoed prompts; b"" without echo."""
-        events = []
-        for prompt_index in range(len(self._call.requests)):
-            if text := self._call.echo_of(prompt_index):
-                first = prompt_index * self._call.n
-                events += [self._event(first + j, text, None) for j in range(self._call.n)]
-        return b"".join(events)
-
-    def encode(self, prompt_index: int, output: RequestOutput) -> bytes:
-        """The events of one prompt's output; b"" when no answer gained anything to show."""
-        self._usages[prompt_index] = output.usage
-        first = prompt_index * self._call.n
-        events = []
-        for delta in output.deltas:
-            if delta.text or delta.finish_reason is not None:
-                reason = None if delta.finish_reason is None else delta.finish_reason.value
-                events.append(self._event(first + delta.index, delta.text, reason))
-        return b"".join(events)
-
-    def close(self) -> bytes:
-        """The usage chunk, if asked for, and the end mark."""
-        if not self._call.include_usage:
-            return DONE
-        usage = encode_usage(total_usage(self._usages))
-        return encode_event({**self._base, "choices": [], "usage": usage}) + DONE
-
-    def fail(self, error: Exception) -> bytes:
-        """The error as the last event; no end mark follows it."""
-        return reply_to(error).event()
-
-    def _event(self, index: int, text: str, finish_reason: str | None) -> bytes:
-        choice = {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}
-        chunk: dict[str, object] = {**self._base, "choices": [choice]}
-        if self._call.include_usage:
-            chunk["usage"] = None
-        return encode_event(chunk)
-
-
-def encode_completion_answer(
-    call: CompletionCall, answers: Sequence[Answers], model: str, created: int
-) -> dict[str, Any]:
-    """The whole answer of a call that is not streamed; `answers` has one entry per prompt."""
-    choices = [
-        {
-            "index": prompt_index * call.n + index,
-            "text": call.echo_of(prompt_index) + text,
-            "logprobs": None,
-            "finish_reason": answer.finish_reasons[index],
-        }
-        for prompt_index, answer in enumerate(answers)
-        for index, text in enumerate(answer.texts)
-    ]
-    return {
-        "id": call.response_id,
-        "object": "text_completion",
-        "created": created,
-        "model": model,
-        "choices": choices,
-        "usage": encode_usage(total_usage(answer.usage for answer in answers)),
-    }

@@ -16,6 +16,7 @@ from corral.errors import (
     ModelNotFound,
     QueueFull,
     ServerDraining,
+    StorageError,
 )
 from corral.protocol.sse import encode_event
 
@@ -68,6 +69,13 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(503, message, SERVER_ERROR, code="engine_dead", headers=headers)
         case InsufficientMemory():
             return ErrorReply(503, str(error), SERVER_ERROR, code="insufficient_memory")
+        case StorageError():
+            # Its text holds a path, which is the operator's.
+            status, headers = {"busy": (503, {"Retry-After": "1"}), "full": (507, {})}.get(error.reason, (500, {}))
+            message = f"the server's storage is {error.reason}" if status != 500 else "the server's storage failed"
+            return ErrorReply(
+                status, f"{message}; its log says why", SERVER_ERROR, code="storage_error", headers=headers
+            )
         case CorralError():
             message = "the server could not do this; its log says why"
             return ErrorReply(500, message, SERVER_ERROR, code="internal_error")

@@ -17,8 +17,17 @@ class ModelCard:
 
 
 def encode_model(card: ModelCard) -> dict[str, Any]:
+    """OpenAI's card, and what vLLM adds: clients that ask for a context's length look for `max_model_len`."""
     known = {} if card.max_model_len is None else {"max_model_len": card.max_model_len}
-    return {"id": card.name, "object": "model", "created": card.created, "owned_by": "corral", **known}
+    return {
+        "id": card.name,
+        "object": "model",
+        "created": card.created,
+        "owned_by": "corral",
+        "root": card.name,
+        "parent": None,
+        **known,
+    }
 
 
 def encode_model_list(cards: Iterable[ModelCard]) -> dict[str, Any]:

@@ -15,3 +15,8 @@ _encoder = msgspec.json.Encoder()
 def encode_event(payload: Any) -> bytes:
     """One `data:` event; JSON holds no raw line break, so one line is always enough."""
     return b"data: " + _encoder.encode(payload) + b"\n\n"
+
+
+def encode_named_event(name: str, payload: Any) -> bytes:
+    """An event with its name in a line of its own, as Anthropic's clients want it."""
+    return b"event: " + name.encode() + b"\n" + encode_event(payload)

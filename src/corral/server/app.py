@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from corral.config import ServerConfig
 from corral.errors import CorralError
 from corral.protocol.ollama_errors import ollama_error
 from corral.protocol.openai_errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.auth import HostGuard, KeyAuth
+from corral.server.batch_runner import BatchRunner
+from corral.server.database import Database
+from corral.server.file_store import FileStore
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
-from corral.server.replies import body_of, is_native
+from corral.server.replies import is_native, response_of
+from corral.server.routes.anthropic import anthropic_routes
+from corral.server.routes.embeddings import embedding_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
+from corral.server.routes.openai_batches import batch_routes
+from corral.server.routes.openapi import openapi_routes
+from corral.server.routes.responses import responses_routes
+from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
@@ -32,6 +46,7 @@ def build_app(
     config: ServerConfig,
     lifecycle: Lifecycle | None = None,
     store: StoreAccess | None = None,
+    database: Database | None = None,
 ) -> Starlette:
     """The ASGI app.
 
@@ -39,6 +54,7 @@ def build_app(
         manager: the models it serves.
         lifecycle: whether it drains; a fresh one by default.
         store: where models lie; the one that the environment names by default.
+        database: where responses, files and batches are kept; a file in Corral's data folder by default.
 
     Raises:
         InvalidConfig: an origin that is none.
@@ -50,16 +66,40 @@ def build_app(
 
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
+    database = database or Database()
+    files = FileStore(database)
+
+    async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
+        within = ExceptionMiddleware(app.router, handlers=app.exception_handlers)
+        await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
+
+    batches = BatchRunner(routes_alone, files, lifecycle)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        batches.start()
+        yield
+        await batches.close()
+        await database.close()
+
     app = Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/health", health),
+            *anthropic_routes(manager),  # before OpenAI's: the list of models is at the same path
             *openai_routes(manager),
+            *embedding_routes(manager),
+            *tokenizing_routes(manager),
+            *openapi_routes(),
+            *batch_routes(files, batches),
+            *responses_routes(manager, database),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess()),
         ],
         exception_handlers=dict.fromkeys(handled, _reply_to_error),
     )
     app.router.redirect_slashes = False
+    app.state.is_lenient = config.lenient
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
@@ -78,27 +118,22 @@ def build_app(
     return app
 
 
-def _to_response(path: str, reply: ErrorReply) -> Response:
-    body, media_type = body_of(path, reply)
-    return Response(body, reply.status, reply.headers, media_type)
-
-
 def _reply_to_error(request: Request, error: Exception) -> Response:
     """The response to what a route, or a middleware within, has raised."""
     path = request.scope["path"]
     match error:
         case RefusedError():
-            return _to_response(path, error.reply)
+            return response_of(request.scope, error.reply)
         case ClientDisconnect():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         case HTTPException(status_code=404):
-            return _to_response(path, not_found(path))
+            return response_of(request.scope, not_found(path))
         case HTTPException(status_code=405):
             allowed = (error.headers or {}).get("Allow", "")
-            return _to_response(path, method_not_allowed(request.method, path, allowed))
+            return response_of(request.scope, method_not_allowed(request.method, path, allowed))
         case HTTPException():
-            return _to_response(path, ErrorReply(error.status_code, "the request could not be served"))
+            return response_of(request.scope, ErrorReply(error.status_code, "the request could not be served"))
     if is_native(path):
         native = ollama_error(error)
         return Response(native.body(), native.status, native.headers, "application/json; charset=utf-8")
-    return _to_response(path, reply_to(error))
+    return response_of(request.scope, reply_to(error))

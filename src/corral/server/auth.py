@@ -18,7 +18,9 @@ PUBLIC_PATHS = frozenset({"/", "/health"})  # they tell that a server is here, a
 
 
 class KeyAuth:
-    """Lets a request through when it carries one of `keys` as a Bearer token; without keys, lets all through.
+    """Lets a request through when it carries one of `keys`; without keys, lets all through.
+
+    A key comes as a Bearer token, or as Anthropic's clients send it: in X-Api-Key.
 
     The path is the parser's own (`scope["path"]`), never rebuilt from headers, which are the client's to write.
     """
@@ -32,22 +34,31 @@ class KeyAuth:
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} connections are not served")
-        elif scope["path"] in PUBLIC_PATHS or (refusal := self._check(scope)) is None:
+        elif scope["path"] in PUBLIC_PATHS:
             await self._app(scope, receive, send)
+        elif isinstance(digest := self._check(scope), bytes):
+            # Whose files, batches and stored answers the request sees.
+            await self._app({**scope, "corral.owner": digest.hex()}, receive, send)
         else:
-            await send_reply(scope, send, refusal)
+            await send_reply(scope, send, digest)
 
-    def _check(self, scope: Scope) -> ErrorReply | None:
-        values = [value for name, value in scope["headers"] if name == b"authorization"]
-        if not values:
-            return unauthorized("no API key was given; send the header 'Authorization: Bearer KEY'")
-        scheme, _, token = values[0].partition(b" ")
-        if len(values) > 1 or scheme.lower() != b"bearer":
-            return unauthorized("the Authorization header must be 'Bearer KEY', once")
-        given = _digest(token.strip())
+    def _check(self, scope: Scope) -> bytes | ErrorReply:
+        """The digest of the key, or why there is no way in."""
+        bearers = [value for name, value in scope["headers"] if name == b"authorization" and value.strip()]
+        keys = [value.strip() for name, value in scope["headers"] if name == b"x-api-key" and value.strip()]
+        if not bearers and not keys:
+            return unauthorized("no API key was given; send the header 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'")
+        if bearers:
+            scheme, _, token = bearers[0].partition(b" ")
+            if len(bearers) > 1 or scheme.lower() != b"bearer":
+                return unauthorized("the Authorization header must be 'Bearer KEY', once")
+            keys.append(token.strip())
+        if any(key != keys[0] for key in keys):
+            return unauthorized("different API keys were given in Authorization and X-Api-Key; send one")
+        given = _digest(keys[0])
         # Every key is compared, in constant time: the time taken tells nothing about which one is near.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return None if any(matches) else unauthorized("the API key is not valid")
+        return given if any(matches) else unauthorized("the API key is not valid")
 
 
 def _digest(key: bytes) -> bytes:

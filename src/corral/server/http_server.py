@@ -39,7 +39,7 @@ def make_server(app: ASGIApp) -> QuietServer:
             app,
             http=LimitedProtocol,
             ws="none",
-            lifespan="off",
+            lifespan="auto",
             log_config=None,
             log_level="warning",
             access_log=False,

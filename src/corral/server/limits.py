@@ -14,6 +14,8 @@ from corral.protocol.openai_errors import ErrorReply, body_too_large, request_ti
 from corral.server.replies import send_reply
 
 BODY_TIMEOUT_S = 60.0
+UPLOAD_PATH = "/v1/files"
+MAX_UPLOAD_BYTES = (512 << 20) + (1 << 20)  # a file and the form around it
 BLOB_PATH = "/api/blobs/"  # model files, which go to disk as they come
 PARSE_INLINE_BYTES = 256 << 10  # larger bodies are parsed off the event loop, so that no stream stutters
 
@@ -40,10 +42,11 @@ class BodyLimit:
         if scope["type"] != "http" or scope["path"].startswith(BLOB_PATH):
             await self._app(scope, receive, send)
             return
+        max_bytes = MAX_UPLOAD_BYTES if scope["path"] == UPLOAD_PATH else self._max_body_bytes
         for name, value in scope["headers"]:
             # The HTTP parser has let only digits through; a body that is longer than it says never gets here.
-            if name == b"content-length" and int(value) > self._max_body_bytes:
-                await send_reply(scope, send, body_too_large(self._max_body_bytes))
+            if name == b"content-length" and int(value) > max_bytes:
+                await send_reply(scope, send, body_too_large(max_bytes))
                 return
         num_bytes = 0
 
@@ -51,8 +54,8 @@ class BodyLimit:
             nonlocal num_bytes
             message = await receive()
             num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_body_bytes:
-                raise RefusedError(body_too_large(self._max_body_bytes))
+            if num_bytes > max_bytes:
+                raise RefusedError(body_too_large(max_bytes))
             return message
 
         await self._app(scope, limited_receive, send)

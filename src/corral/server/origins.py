@@ -19,7 +19,7 @@ DEFAULT_ORIGINS = (
     *(f"{scheme}://{name}{port}" for name in _LOCAL_NAMES for scheme in ("http", "https") for port in ("", ":*")),
     *("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*"),
 )
-EXPOSED_HEADERS = ("Retry-After", "X-Corral-Ignored")
+EXPOSED_HEADERS = ("Retry-After", "X-Corral-Ignored", "Request-Id")
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/]+")
 
 

@@ -1,15 +1,22 @@
-"""Error replies in the form that the path's clients know, and straight onto the wire for middleware."""
+"""Error replies in the form that the request's clients know, and straight onto the wire for middleware."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.responses import Response
+
+from corral.protocol.anthropic_errors import AnthropicError, from_reply
+from corral.protocol.anthropic_ids import new_id
 from corral.protocol.ollama_errors import NO_SUCH_METHOD, NO_SUCH_ROUTE, encode_error
 from corral.protocol.openai_errors import ErrorReply
 
 if TYPE_CHECKING:
     from starlette.types import Scope, Send
 
+MESSAGES, MODELS = "/v1/messages", "/v1/models"
+REQUEST_ID_HEADER = "request-id"
+VERSION_HEADER = b"anthropic-version"
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
 
@@ -19,22 +26,40 @@ def is_native(path: str) -> bool:
     return path == "/" or path == "/api" or path.startswith("/api/")
 
 
-def body_of(path: str, reply: ErrorReply) -> tuple[bytes, str]:
-    """Body and content type of an error of `path`: OpenAI's object, or below /api Ollama's."""
-    if not is_native(path):
-        return reply.body(), _JSON
+def is_anthropic(scope: Scope) -> bool:
+    """Whether the request is of Anthropic's API. The models have OpenAI's path, but its clients say who they are."""
+    path = scope["path"]
+    if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
+        return True
+    return (path == MODELS or path.startswith(f"{MODELS}/")) and any(
+        name == VERSION_HEADER for name, _ in scope["headers"]
+    )
+
+
+def response_of(scope: Scope, reply: ErrorReply) -> Response:
+    """An error as the request's API has it: OpenAI's object, Ollama's below /api, Anthropic's below /v1/messages."""
+    if is_anthropic(scope):
+        return anthropic_response(from_reply(reply))
+    if not is_native(scope["path"]):
+        return Response(reply.body(), reply.status, reply.headers, _JSON)
     match reply.code:
         case "not_found":
-            return NO_SUCH_ROUTE, _TEXT
+            body, media_type = NO_SUCH_ROUTE, _TEXT
         case "method_not_allowed":
-            return NO_SUCH_METHOD, _TEXT
-    return encode_error(reply.message), _JSON
+            body, media_type = NO_SUCH_METHOD, _TEXT
+        case _:
+            body, media_type = encode_error(reply.message), _JSON
+    return Response(body, reply.status, reply.headers, media_type)
+
+
+def anthropic_response(error: AnthropicError) -> Response:
+    """With the id that its body tells as a header, where Anthropic's clients look for it."""
+    request_id = new_id("req")
+    return Response(error.body(request_id), error.status, {**error.headers, REQUEST_ID_HEADER: request_id}, _JSON)
 
 
 async def send_reply(scope: Scope, send: Send, reply: ErrorReply) -> None:
     """Answers a request without calling the app."""
-    body, media_type = body_of(scope["path"], reply)
-    headers = {"Content-Type": media_type, "Content-Length": str(len(body)), **reply.headers}
-    raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": reply.status, "headers": raw_headers})
-    await send({"type": "http.response.body", "body": body})
+    response = response_of(scope, reply)
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body})

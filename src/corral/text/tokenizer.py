@@ -88,6 +88,13 @@ class Tokenizer:
             ids.insert(0, self.bos_id)
         return ids
 
+    def encode_within(self, text: str) -> list[int]:
+        """The ids of a text that goes on from another: nothing is added, and control tokens are text."""
+        ids: list[int] = []
+        for piece in self._plain_tokens.split(_well_formed(text)):
+            ids += [piece] if isinstance(piece, int) else self._model.encode(piece)
+        return ids
+
     def _encode_pieces(self, pieces: Iterable[str | int]) -> list[int]:
         ids: list[int] = []
         is_after_token = True  # the start of a text counts as one

@@ -18,6 +18,7 @@ def describe(logprobs: tuple[TokenLogprobs, ...], tokenizer: Tokenizer) -> tuple
                 (tokenizer.token_bytes(token_id), logprob)
                 for token_id, logprob in zip(each.top_ids, each.top_logprobs, strict=True)
             ),
+            tuple(each.top_ids),
         )
         for each in logprobs
     )

@@ -33,6 +33,7 @@ from corral.text.tokenizer import Tokenizer
 from corral.worker.adapters import AdapterCache, AdapterLease
 from corral.worker.answering import Answering, OnOutput
 from corral.worker.bad_words import bad_ids_of
+from corral.worker.constraining import Constraining
 from corral.worker.embedding import OnResult, submit_embed
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
@@ -40,6 +41,7 @@ from corral.worker.prompting import Prompting
 
 # Of a model that was made to generate: the state of the last token has seen all others. Ollama took it, too.
 DEFAULT_POOLING = "last"
+MAX_TEXT_BYTES = 64 << 20  # of one Detokenized, which holds its text twice: half of what a worker's frame may hold
 
 logger = logging.getLogger("corral.worker")
 
@@ -63,6 +65,7 @@ class Pipeline:
         self.plan = plan
         self.tokenizer = tokenizer
         self._prompting = Prompting(tokenizer, template, info.max_model_len, info.name)
+        self._constraining = Constraining(tokenizer, info.vocab_size)
         self._runner = runner
         self._embedder = embedder
         self._adapters = adapters
@@ -155,6 +158,7 @@ class Pipeline:
             wanted = "chat" if is_chat else "generate"
             raise InvalidRequest(f'"{request.model or self.info.name}" does not support {wanted}', param="model")
         prompt = self._prompting.prepare(request)
+        constraint = self._constraining.constraint_for(request, prompt)
         lease = None if request.adapter is None else self._adapters.acquire(request.adapter)
         answering = Answering(
             request,
@@ -178,6 +182,7 @@ class Pipeline:
             eog_ids=self.tokenizer.eog_ids,
             cache_salt=request.cache_salt,
             adapter=lease.adapter if lease else None,
+            constraint=constraint,
             bad_ids=bad_ids_of(prompt.sampling.bad_words, self.tokenizer),
         )
         try:
@@ -204,15 +209,15 @@ class Pipeline:
         return submit_embed(request, on_result, self._engine, self.tokenizer, self.info)
 
     def render(self, request: Request) -> RenderedPrompt:
-        """What the request's prompt would be. Raises InvalidRequest as `submit` does."""
-        prompt = self._prompting.prepare(request)
+        """What the request's prompt would be, however long. Raises InvalidRequest as `submit` does."""
+        prompt = self._prompting.prepare(request, must_fit=False)
         return RenderedPrompt(request.request_id, prompt.text, prompt.ids)
 
     def detokenize(self, request: DetokenizeRequest) -> Detokenized:
         """The texts of token ids.
 
         Raises:
-            InvalidRequest: an id outside of the vocabulary.
+            InvalidRequest: an id outside of the vocabulary, or too much text.
         """
         vocab_size = self.tokenizer.vocab_size
         for token_id in request.token_ids:
@@ -221,6 +226,10 @@ class Pipeline:
                     f"tokens has token id {token_id}; ids go from 0 to {vocab_size - 1}", param="tokens"
                 )
         texts = [self.tokenizer.token_bytes(token_id) for token_id in request.token_ids]
+        if (num_bytes := sum(map(len, texts))) > MAX_TEXT_BYTES:
+            raise InvalidRequest(
+                f"the tokens stand for {num_bytes} bytes of text; {MAX_TEXT_BYTES} are allowed", param="tokens"
+            )
         return Detokenized(request.request_id, self.tokenizer.decode(request.token_ids), texts)
 
     def abort(self, request_id: str) -> None:

@@ -20,6 +20,7 @@ from corral.worker.overflow import Fitted, cut_ids, fit_messages, fit_text
 
 _MAX_TEMPLATES = 16  # of requests, kept compiled
 _MIN_CONTEXT = 2  # a token of prompt and one of answer
+_NO_LIMIT = 1 << 40  # tokens: more than any body that was let in can hold
 # How models that were trained for it are asked to fill a gap; their templates seldom say.
 _INFILL = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
@@ -78,8 +79,12 @@ class Prompting:
         infill = next((texts for texts in _INFILL if tokenizer.control_texts.issuperset(texts)), None)
         self._infill = None if infill is None else "{}{{{{ .Prompt }}}}{}{{{{ .Suffix }}}}{}".format(*infill)
 
-    def prepare(self, request: Request) -> Prompt:
+    def prepare(self, request: Request, *, must_fit: bool = True) -> Prompt:
         """The prompt of a request.
+
+        Args:
+            must_fit: it is to be answered, so it needs a token and has to leave room in the context. Otherwise it is
+                only looked at: it may have any length, and of a raw prompt none.
 
         Raises:
             InvalidRequest: it can never be answered; names the field.
@@ -90,11 +95,14 @@ class Prompting:
             raise InvalidRequest(f'"{self._name_for(request)}" does not support thinking', param="think")
         if request.tools and known.style is None:
             raise InvalidRequest(f'"{self._name_for(request)}" does not support tools', param="tools")
-        limit = self._limit(request)
+        limit = self._limit(request) if must_fit else _NO_LIMIT
         if request.suffix:
             return self._suffix_prompt(request, known, limit)
         if request.messages is not None:
             return self._chat_prompt(request, known, limit)
+        if not request.prompt and not must_fit:
+            special = request.add_special_tokens and isinstance(request.prompt, str)
+            return Prompt(self._tokenizer.encode("", add_special=special, parse_special=False), request.sampling)
         return self._raw_prompt(request, limit)
 
     def _name_for(self, request: Request) -> str:
@@ -225,7 +233,7 @@ class Prompting:
         if request.truncate_prompt is not None:
             fitted = replace(fitted, ids=fitted.ids[-max(request.truncate_prompt, 1) :])
         num_tokens = len(fitted.ids)
-        if num_tokens == 0:
+        if num_tokens == 0 and limit != _NO_LIMIT:
             raise InvalidRequest(f"the {param} came to no token at all; at least one is needed", param=param)
         if num_tokens >= limit:
             raise ContextLengthExceeded(

@@ -62,6 +62,7 @@ def _claude_environment(target: Target) -> dict[str, str]:
         "ANTHROPIC_AUTH_TOKEN": _key(),
         "ANTHROPIC_API_KEY": "",  # one of the user's own would be sent in place of the token
         "ANTHROPIC_MODEL": target.model,
+        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # else every prompt begins with a line of its own, and none is cached
         **dict.fromkeys((*models, "CLAUDE_CODE_SUBAGENT_MODEL"), target.model),
     }
 
@@ -100,8 +101,9 @@ def _configure_codex(target: Target) -> tuple[Path, str]:
     # A JSON string without escapes of its own for characters beyond ASCII is a TOML string.
     model, url = (json.dumps(text, ensure_ascii=False) for text in (target.model, f"{target.url}/v1"))
     key = 'env_key = "CORRAL_API_KEY"\n' if client_api_key() else ""
+    # Codex offers its models OpenAI's own search by default, which is no function and so refused here.
     text = (
-        f'{_MARK}model = {model}\nmodel_provider = "corral"\n\n'
+        f'{_MARK}model = {model}\nmodel_provider = "corral"\nweb_search = "disabled"\n\n'
         f'[model_providers.corral]\nname = "Corral"\nbase_url = {url}\nwire_api = "responses"\n{key}'
     )
     try:

@@ -19,9 +19,10 @@ from corral.protocol.ollama_fields import shorten
 from corral.protocol.ollama_generate import GenerateCall, parse_generate
 from corral.protocol.ollama_models import LoadedModel, encode_list, encode_version
 from corral.request import EmbedResult
+from corral.server.ignored import ignored_headers
 from corral.server.limits import read_any_json
 from corral.server.model_details import details_of, digest_of, tagged
-from corral.server.routes.ollama_answering import Answering, Stopwatch, ignored_headers
+from corral.server.routes.ollama_answering import Answering, Stopwatch
 from corral.server.streaming import LineStream, unless_disconnected
 from corral.store.local_model import LocalModel
 
@@ -64,6 +65,8 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
         if call.is_empty:
             await unless_disconnected(http.receive, answering.load())
             return json_response(encode_empty(call, watch.now_ns()), headers)
+        if call.is_debug:
+            return json_response(await unless_disconnected(http.receive, answering.render()), headers)
         if not call.stream:
             return json_response(await unless_disconnected(http.receive, answering.whole()), headers)
         held = AsyncExitStack()

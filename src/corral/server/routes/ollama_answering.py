@@ -9,10 +9,9 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import ContextLengthExceeded, CorralError
-from corral.protocol.ollama_answer import NS_PER_S, AnswerEncoder, Timings
+from corral.protocol.ollama_answer import NS_PER_S, AnswerEncoder, Timings, encode_rendered
 from corral.protocol.ollama_chat import ChatCall
 from corral.protocol.ollama_errors import ollama_error, too_long
-from corral.protocol.ollama_fields import shorten
 from corral.protocol.ollama_generate import GenerateCall
 from corral.request import Request, RequestOutput
 from corral.server.fan_out import fan_out
@@ -22,17 +21,7 @@ from corral.store.local_model import LocalModel
 if TYPE_CHECKING:
     from corral.server.model_manager import ModelManager
 
-IGNORED_HEADER = "X-Corral-Ignored"
-
 logger = logging.getLogger("corral.server")
-
-
-def ignored_headers(model: str, ignored: tuple[str, ...]) -> dict[str, str]:
-    """Tells the client, and the log, which options changed nothing."""
-    if not ignored:
-        return {}
-    logger.warning("a request to %r gave options that change nothing here: %s", shorten(model), ", ".join(ignored))
-    return {IGNORED_HEADER: ", ".join(ignored)}
 
 
 class Stopwatch:
@@ -82,6 +71,16 @@ class Answering:
         """Only loads the model."""
         async with self._lease() as model:
             self._watch.loaded(model.load_s)
+
+    async def render(self) -> dict[str, Any]:
+        """Only the prompt."""
+        request = self._request()
+        try:
+            async with self._lease() as model:
+                rendered = await model.render(request)
+        except ContextLengthExceeded as error:
+            raise too_long(error) from error
+        return encode_rendered(self._call, rendered.text, self._watch.now_ns())
 
     async def whole(self) -> dict[str, Any]:
         """The answer in one object."""

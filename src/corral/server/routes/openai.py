@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,13 +14,23 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from corral import __version__
+from corral.errors import InvalidRequest
 from corral.protocol.openai_chat import ChatStream, encode_chat_answer, parse_chat
-from corral.protocol.openai_completions import CompletionStream, encode_completion_answer, parse_completion
+from corral.protocol.openai_completions import (
+    CompletionCall,
+    CompletionStream,
+    encode_completion_answer,
+    parse_completion,
+)
 from corral.protocol.openai_models import ModelCard, encode_model, encode_model_list
+from corral.request import DetokenizeRequest, Request
 from corral.server.answering import answer_stream, answer_whole, find_model
+from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.model_manager import ModelManager
+from corral.server.streaming import unless_disconnected
 from corral.store.local_model import LocalModel
 
 
@@ -26,37 +38,52 @@ def openai_routes(manager: ModelManager) -> list[Route]:
     """All below /v1."""
 
     async def list_models(_: HTTPRequest) -> Response:
-        lengths = _context_lengths(manager)
-        cards = await asyncio.to_thread(lambda: [_card(local, lengths) for local in manager.served_names])
-        return _json(encode_model_list(cards))
+        return _json(encode_model_list(await model_cards(manager)))
 
     async def show_model(http: HTTPRequest) -> Response:
         local = manager.lookup(http.path_params["name"])
-        return _json(encode_model(_card(local, _context_lengths(manager))))
+        return _json(encode_model(model_card(manager, local)))
 
     async def chat_completions(http: HTTPRequest) -> Response:
         body = await read_json(http)
+        ignored = ignored_fields(http)
         local = find_model(manager, body)
-        call = parse_chat(with_sampling_defaults(local, body) if local else body)
+        call = parse_chat(with_sampling_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.request.model)
-        created = int(time.time())
+        about = (local.name, int(time.time()), _fingerprint(local))
         request = apply(local, call.request)
-        if not call.stream:
-            [answer] = await answer_whole(http, manager, local, [request])
-            return _json(encode_chat_answer(call, answer, local.name, created))
-        return await answer_stream(http, manager, local, [request], ChatStream(call, local.name, created))
+
+        async def answer(request: Request, names: Sequence[str]) -> Response:
+            headers = ignored_headers(local.name, names)
+            if not call.stream:
+                [whole] = await answer_whole(http, manager, local, [request])
+                return _json(encode_chat_answer(call, whole, *about), headers)
+            return await answer_stream(http, manager, local, [request], ChatStream(call, *about), headers)
+
+        try:
+            return await answer(request, ignored or ())
+        except InvalidRequest as error:
+            if error.param != "think" or not isinstance(request.think, str):
+                raise
+        # Many clients send an effort with every request, to models that do not think as well; vLLM lets the template
+        # leave it unread. Here the answer's header says that it changed nothing.
+        return await answer(replace(request, think=None), [*(ignored or ()), "reasoning_effort"])
 
     async def completions(http: HTTPRequest) -> Response:
         body = await read_json(http)
+        ignored = ignored_fields(http)
         local = find_model(manager, body)
-        call = parse_completion(with_sampling_defaults(local, body) if local else body)
+        call = parse_completion(with_sampling_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.requests[0].model)
-        created = int(time.time())
+        about = (local.name, int(time.time()), _fingerprint(local))
         requests = [apply(local, request) for request in call.requests]
+        headers = ignored_headers(local.name, ignored)
+        if call.echo and None in call.echo_texts:
+            call = await unless_disconnected(http.receive, _with_texts(manager, local, call))
         if not call.stream:
             answers = await answer_whole(http, manager, local, requests)
-            return _json(encode_completion_answer(call, answers, local.name, created))
-        return await answer_stream(http, manager, local, requests, CompletionStream(call, local.name, created))
+            return _json(encode_completion_answer(call, answers, *about), headers)
+        return await answer_stream(http, manager, local, requests, CompletionStream(call, *about), headers)
 
     return [
         Route("/v1/models", list_models),
@@ -66,8 +93,37 @@ def openai_routes(manager: ModelManager) -> list[Route]:
     ]
 
 
-def _json(payload: object) -> Response:
-    return Response(msgspec.json.encode(payload), media_type="application/json")
+def _json(payload: object, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(payload), headers=headers, media_type="application/json")
+
+
+async def _with_texts(manager: ModelManager, local: LocalModel, call: CompletionCall) -> CompletionCall:
+    """The call with the texts of prompts that are token ids, for their echo."""
+    texts = list(call.echo_texts)
+    async with manager.lease(local) as model:
+        for index, request in enumerate(call.requests):
+            if texts[index] is None and isinstance(request.prompt, list):
+                asked = DetokenizeRequest(f"{request.request_id}-echo", local.name, request.prompt)
+                try:
+                    texts[index] = (await model.detokenize(asked)).text
+                except InvalidRequest as error:
+                    raise InvalidRequest(error.message.replace("tokens", "prompt", 1), param="prompt") from error
+    return replace(call, echo_texts=tuple(texts))
+
+
+def _fingerprint(local: LocalModel) -> str:
+    """The same as long as neither this program nor the model changes."""
+    return "fp_" + hashlib.sha256(f"{__version__} {local.digest or local.path}".encode()).hexdigest()[:10]
+
+
+async def model_cards(manager: ModelManager) -> list[ModelCard]:
+    """All that are served; their files are looked at on a thread."""
+    lengths = _context_lengths(manager)
+    return await asyncio.to_thread(lambda: [_card(local, lengths) for local in manager.served_names])
+
+
+def model_card(manager: ModelManager, local: LocalModel) -> ModelCard:
+    return _card(local, _context_lengths(manager))
 
 
 def _context_lengths(manager: ModelManager) -> dict[Path, int]:

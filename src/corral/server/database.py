@@ -1,0 +1,185 @@
+"""The front process's database: one SQLite file, opened at the first use and never on the event loop.
+
+sqlalchemy takes some 200 ms to import, so only functions import it, on the database's own threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from corral.config import data_home
+from corral.errors import StorageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, MetaData
+    from sqlalchemy.exc import DBAPIError
+
+logger = logging.getLogger("corral.server")
+
+FILE_NAME = "corral.db"
+NUM_THREADS = 4
+BUSY_TIMEOUT_S = 10.0  # how long a write waits for another process's
+_VERSIONS = "CREATE TABLE IF NOT EXISTS schema_versions (subject VARCHAR(64) PRIMARY KEY, version INTEGER NOT NULL)"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The tables of one part of the server, which no other part touches.
+
+    Args:
+        name: unique among the subjects.
+        tables: as they are now.
+        version: counts their changes, from 1.
+        migrations: by the version that it makes out of the one before.
+    """
+
+    name: str
+    tables: MetaData
+    version: int = 1
+    migrations: Mapping[int, Callable[[Connection], None]] = field(default_factory=dict)
+
+
+class Database:
+    """Runs functions in transactions on a few threads.
+
+    Args:
+        url: of sqlalchemy's kind; None is a file in Corral's data folder.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self._url = url
+        self._subjects: dict[str, Callable[[], Subject]] = {}
+        self._is_prepared: set[str] = set()
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(NUM_THREADS, "database")
+
+    def register(self, name: str, load: Callable[[], Subject]) -> None:
+        """Makes a subject's tables be there before the next function runs; `load` may import sqlalchemy."""
+        self._subjects[name] = load
+
+    async def run(self, function: Callable[[Connection], _T]) -> _T:
+        """What `function` returns, called on a thread in a transaction that its end commits and an error undoes.
+
+        A caller that is cancelled does not stop it.
+
+        Raises:
+            StorageError: the database is locked, damaged or full, or cannot be opened.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.run_now, function)
+
+    def run_now(self, function: Callable[[Connection], _T]) -> _T:
+        """As `run`, on a thread of the caller's."""
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            with self._open().begin() as connection:
+                return function(connection)
+        except DBAPIError as error:
+            raise self._explain(error) from error
+
+    async def close(self) -> None:
+        """Waits for what runs."""
+        await asyncio.to_thread(self._threads.shutdown)
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.dispose)
+
+    def _open(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                self._engine = _make_engine(self._url)
+            for name in self._subjects.keys() - self._is_prepared:
+                _prepare(self._engine, self._subjects[name]())
+                self._is_prepared.add(name)
+            return self._engine
+
+    def _explain(self, error: DBAPIError) -> StorageError:
+        where = self._engine.url.render_as_string() if self._engine is not None else "the database"
+        text = str(error.orig)
+        reason = "failed"
+        if "locked" in text or "busy" in text:
+            reason = "busy"
+        elif "full" in text:
+            reason = "full"
+        elif "malformed" in text or "not a database" in text:
+            reason = "damaged"
+            text += "; move the file away to start with an empty one"
+        logger.error("%s: %s", where, text)
+        return StorageError(f"{where}: {text}", reason)
+
+
+def _make_engine(url: str | None) -> Engine:
+    """The only place where an engine is made."""
+    from sqlalchemy import create_engine, event
+
+    path = None
+    if url is None:
+        path = data_home() / FILE_NAME
+        _make_private(path)
+        url = f"sqlite:///{path}"
+    engine = create_engine(url, pool_size=NUM_THREADS, connect_args=_connect_args(url))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def _connect_args(url: str) -> dict[str, float | bool]:
+    return {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False} if url.startswith("sqlite") else {}
+
+
+def _make_private(path: Path) -> None:
+    """Only its owner reads it; SQLite gives its log beside it the same mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        logger.error("%s: %s", path, error.strerror)
+        raise StorageError(f"{path}: {error.strerror}", "failed") from error
+
+
+def _set_up_sqlite(connection: object, _record: object) -> None:
+    # The driver must not begin transactions: it would begin them late, and a read that turns into a write then fails.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _prepare(engine: Engine, subject: Subject) -> None:
+    """Makes the subject's tables, or brings those of an older Corral up to date.
+
+    Raises:
+        StorageError: a newer Corral has written them.
+    """
+    from sqlalchemy import text
+
+    with engine.begin() as connection:
+        connection.execute(text(_VERSIONS))
+        query = text("SELECT version FROM schema_versions WHERE subject = :subject")
+        found = connection.execute(query, {"subject": subject.name}).scalar()
+        if found is not None and found > subject.version:
+            message = f"the {subject.name} tables are of version {found}; this Corral knows {subject.version}"
+            raise StorageError(f"{engine.url.render_as_string()}: {message}", "failed")
+        if found is not None:
+            for version in range(found + 1, subject.version + 1):
+                subject.migrations[version](connection)
+        subject.tables.create_all(connection)
+        if found != subject.version:
+            connection.execute(text("DELETE FROM schema_versions WHERE subject = :subject"), {"subject": subject.name})
+            connection.execute(
+                text("INSERT INTO schema_versions VALUES (:subject, :version)"),
+                {"subject": subject.name, "version": subject.version},
+            )

@@ -1,0 +1,219 @@
+"""OpenAI's Responses API: answers that may be stored, and gone on from."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from corral.errors import CorralError, InvalidRequest
+from corral.protocol.fields import show_value
+from corral.protocol.openai_errors import ErrorReply
+from corral.protocol.responses_answer import ResponseWriter, encode_item_list
+from corral.protocol.responses_call import ResponsesCall, parse_responses
+from corral.request import Request
+from corral.server.answering import find_model
+from corral.server.database import Database
+from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
+from corral.server.limits import RefusedError, read_json
+from corral.server.model_defaults import apply, with_sampling_defaults
+from corral.server.model_manager import ModelManager
+from corral.server.response_store import ResponseStore, StoredResponse
+from corral.server.streaming import EventStream, unless_disconnected
+from corral.store.local_model import LocalModel
+
+logger = logging.getLogger("corral.server")
+
+DEFAULT_PAGE = 20  # OpenAI's
+MAX_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One call, ready to be answered."""
+
+    call: ResponsesCall
+    request: Request
+    local: LocalModel
+    owner: str
+    writer: ResponseWriter
+
+
+def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
+    """All below /v1/responses."""
+    store = ResponseStore(database)
+
+    async def create(http: HTTPRequest) -> Response:
+        body = await read_json(http)
+        local = find_model(manager, body)
+        call = parse_responses(_with_defaults(local, body) if local else body)
+        local = local or manager.lookup(call.request.model)
+        owner = _owner(http)
+        if call.references:
+            call = call.resolved(await store.find_items(owner, call.references))
+        history = await store.history(owner, call.previous_id) if call.previous_id is not None else []
+        request = apply(local, call.with_history(history))
+        turn = _Turn(call, request, local, owner, ResponseWriter(call, local.name, int(time.time())))
+        return await (_stream(http, turn) if call.stream else _whole(http, turn))
+
+    async def _whole(http: HTTPRequest, turn: _Turn) -> Response:
+        async def collect() -> None:
+            async with (
+                manager.lease(turn.local) as model,
+                aclosing(fan_out(model, [turn.request])) as outputs,
+            ):
+                async for _, output in outputs:
+                    turn.writer.add(output)
+
+        await unless_disconnected(http.receive, collect())
+        response, _, _ = turn.writer.end(int(time.time()))
+        await keep(turn, response)
+        return _json(response)
+
+    async def _stream(http: HTTPRequest, turn: _Turn) -> Response:
+        # Holds the lease and the outputs until the stream has ended, however it ends.
+        held = AsyncExitStack()
+
+        async def start() -> tuple[list[Indexed], AsyncGenerator[Indexed, None]]:
+            model = await held.enter_async_context(manager.lease(turn.local))
+            outputs = await held.enter_async_context(aclosing(fan_out(model, [turn.request])))
+            return await wait_until_accepted(outputs, 1), outputs
+
+        try:
+            seen, outputs = await unless_disconnected(http.receive, start())
+        except BaseException:
+            await held.aclose()
+            raise
+        return EventStream(_events(turn, seen, outputs), held=held)
+
+    async def _events(
+        turn: _Turn, seen: list[Indexed], outputs: AsyncGenerator[Indexed, None]
+    ) -> AsyncGenerator[bytes, None]:
+        writer = turn.writer
+        has_ended = False
+        try:
+            try:
+                yield writer.open()
+                for _, output in seen:
+                    yield writer.encode(output)
+                async for _, output in outputs:
+                    yield writer.encode(output)
+            except Exception as error:
+                if not isinstance(error, CorralError):
+                    logger.exception("a stream broke off")
+                has_ended = True
+                response, last = writer.fail(error)
+            else:
+                has_ended = True
+                response, before, last = writer.end(int(time.time()))
+                yield before
+            # Who reads the last event may go on from the response at once, so it is stored before that.
+            try:
+                await keep(turn, response)
+            except CorralError as error:
+                last = writer.error_event(error)
+            yield last
+        finally:
+            if not has_ended:  # the client has gone
+                await keep(turn, writer.cancel())
+
+    async def keep(turn: _Turn, response: dict[str, Any]) -> None:
+        if turn.call.store:
+            await store.save(turn.owner, StoredResponse(response, turn.call.items))
+
+    async def find(http: HTTPRequest) -> StoredResponse:
+        response_id = http.path_params["response_id"]
+        found = await store.find(_owner(http), response_id)
+        if found is None:
+            raise RefusedError(_not_found(response_id))
+        return found
+
+    async def retrieve(http: HTTPRequest) -> Response:
+        _check_query(http, ("include", "include[]", "include_obfuscation", "stream"))
+        if http.query_params.get("stream", "false") != "false":
+            message = "stream is not supported here: a response is stored when it has ended; leave stream out"
+            raise InvalidRequest(message, param="stream", code="unsupported_parameter")
+        return _json((await find(http)).body)
+
+    async def delete(http: HTTPRequest) -> Response:
+        response_id = http.path_params["response_id"]
+        if not await store.delete(_owner(http), response_id):
+            raise RefusedError(_not_found(response_id))
+        return _json({"id": response_id, "object": "response", "deleted": True})
+
+    async def cancel(http: HTTPRequest) -> Response:
+        await find(http)
+        raise InvalidRequest("Cannot cancel a synchronous response.", code="invalid_value")
+
+    async def input_items(http: HTTPRequest) -> Response:
+        _check_query(http, ("after", "include", "include[]", "limit", "order"))
+        items = list((await find(http)).input_items)
+        if _choice(http, "order", ("desc", "asc")) == "desc":
+            items.reverse()
+        if (after := http.query_params.get("after")) is not None:
+            places = [place for place, item in enumerate(items) if item["id"] == after]
+            if not places:
+                raise InvalidRequest(f"after is {show_value(after)}; no item has this id", param="after")
+            items = items[places[0] + 1 :]
+        limit = _limit(http)
+        return _json(encode_item_list(items[:limit], has_more=len(items) > limit))
+
+    path = "/v1/responses/{response_id}"
+    return [
+        Route("/v1/responses", create, methods=["POST"]),
+        Route(path, retrieve),
+        Route(path, delete, methods=["DELETE"]),
+        Route(f"{path}/cancel", cancel, methods=["POST"]),
+        Route(f"{path}/input_items", input_items),
+    ]
+
+
+def _with_defaults(local: LocalModel, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body over the Modelfile's PARAMETERs; what it says itself, null too, stays."""
+    defaults = with_sampling_defaults(local, {})
+    if "max_tokens" in defaults:
+        defaults["max_output_tokens"] = defaults.pop("max_tokens")
+    return {**body, **{name: value for name, value in defaults.items() if body.get(name) is None}}
+
+
+def _owner(http: HTTPRequest) -> str:
+    """A digest of the API key; without keys all that is stored is everybody's."""
+    return str(http.scope.get("corral.owner", ""))
+
+
+def _check_query(http: HTTPRequest, known: tuple[str, ...]) -> None:
+    for name in http.query_params:
+        if name not in known:
+            raise InvalidRequest(f"unknown parameter {name[:60]}", param=name[:60], code="unknown_parameter")
+
+
+def _choice(http: HTTPRequest, name: str, allowed: tuple[str, ...]) -> str:
+    given = http.query_params.get(name, allowed[0])
+    if given not in allowed:
+        message = f"{name} is {show_value(given)}; it must be one of {', '.join(allowed)}"
+        raise InvalidRequest(message, param=name, code="invalid_value")
+    return given
+
+
+def _limit(http: HTTPRequest) -> int:
+    given = http.query_params.get("limit", str(DEFAULT_PAGE))
+    if not (given.isascii() and given.isdecimal() and len(given) <= 3 and 1 <= int(given) <= MAX_PAGE):
+        message = f"limit is {show_value(given)}; it must be a whole number from 1 to {MAX_PAGE}"
+        raise InvalidRequest(message, param="limit", code="invalid_value")
+    return int(given)
+
+
+def _not_found(response_id: str) -> ErrorReply:
+    return ErrorReply(404, f"Response with id '{response_id[:100]}' not found.")
+
+
+def _json(payload: object) -> Response:
+    return Response(msgspec.json.encode(payload), media_type="application/json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import llguidance
 import pytest
 

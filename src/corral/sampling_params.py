@@ -155,6 +155,6 @@ def _shown(value: object) -> str:
 
 def _check_float(name: str, value: object, low: float, high: float, *, exclusive_low: bool = False) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high or (exclusive_low and value == low):  # type: ignore[arg-type, operator]
+    if not is_number or not low <= value <= high or (exclusive_low and value == low):  # type: ignore[operator]
         above = f"above {low:g} and at most {high:g}" if exclusive_low else f"from {low:g} to {high:g}"
         raise InvalidRequest(f"{name} is {_shown(value)}; it must be a number {above}", param=name)

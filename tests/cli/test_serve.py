@@ -89,7 +89,7 @@ FLAGS = {
     "--load-timeout": "90",
     "--fair-wait": "2.5",
 }
-SWITCHES = ("--no-auth", "--no-prefix-caching", "--no-cache")
+SWITCHES = ("--no-auth", "--no-prefix-caching", "--no-cache", "--lenient")
 EXPECTED = (
     EngineConfig(
         max_model_len=1000,
@@ -119,6 +119,7 @@ EXPECTED = (
         max_pending=9,
         load_timeout_s=90.0,
         fair_wait_s=2.5,
+        lenient=True,
     ),
 )
 

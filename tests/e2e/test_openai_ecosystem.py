@@ -85,10 +85,14 @@ def test_llm(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["openai-chat", "open-responses", "anthropic"])
 def test_llm_comply_is_clean(url: str, form: str) -> None:
-    command = [Path(sys.executable).with_name("llm-comply"), "run", "-u", url, "-k", "none", "-m", NAME]
+    command = [str(Path(sys.executable).with_name("llm-comply")), "run", "-u", url, "-k", "none", "-m", NAME]
     options = ["--format", form, "--json", "--timeout", "120"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    results = json.loads(done.stdout)["results"]
+    assert sum(result["status"] == "passed" for result in results) > 3
+    # An image is refused, as the model sees none.
+    failed = {result["id"]: result["errors"] for result in results if result["status"] == "failed"}
+    assert {name: errors for name, errors in failed.items() if "image" not in name} == {}
 
 
 def run_python(script: str, url: str) -> dict[str, Any]:

@@ -78,13 +78,13 @@ def test_echo_scores_the_prompt_and_writes_nothing(client: openai.OpenAI) -> Non
     assert scores.text_offset is not None
     assert "".join(scores.tokens) == PROMPT
     assert len(scores.tokens) == reply.usage.prompt_tokens
-    assert scores.token_logprobs[0] is None  # type: ignore[comparison-overlap]
+    assert scores.token_logprobs[0] is None
     assert all(value <= 0 for value in scores.token_logprobs[1:])
     for token, offset in zip(scores.tokens, scores.text_offset, strict=True):
         assert PROMPT[offset:].startswith(token)
     # The same ids score the same, and so they do in a stream.
     extra = {"extra_body": {"return_token_ids": True}}
-    ids = client.completions.create(prompt=PROMPT, model=NAME, max_tokens=1, **extra).choices[0].prompt_token_ids  # type: ignore[attr-defined, call-overload]
+    ids = client.completions.create(prompt=PROMPT, model=NAME, max_tokens=1, **extra).choices[0].prompt_token_ids  # type: ignore[call-overload]
     by_ids = client.completions.create(prompt=ids, **fields).choices[0]
     assert by_ids.text == PROMPT
     assert by_ids.logprobs is not None

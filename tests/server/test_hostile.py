@@ -56,7 +56,7 @@ def deep(levels: int) -> str:
         (json.dumps(chat_body(temperature="hot")).encode(), 400, "invalid_type"),
         (json.dumps(chat_body(n=10**12)).encode(), 400, None),
         (json.dumps(chat_body(frobnicate=1)).encode(), 400, "unknown_parameter"),
-        (json.dumps(chat_body(tools=[{"type": "function"}])).encode(), 400, "unsupported_parameter"),
+        (json.dumps(chat_body(tools=[{"type": "function"}])).encode(), 400, "missing_required_parameter"),
         (json.dumps({**chat_body(), "model": ["scripted"]}).encode(), 400, "invalid_type"),
         (json.dumps({**chat_body(), "model": "x" * 900_000}).encode(), 404, "model_not_found"),
         (b'{"a": "' + b"x" * (2 << 20) + b'"}', 413, "body_too_large"),

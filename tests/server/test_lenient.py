@@ -41,7 +41,7 @@ def test_a_lenient_server_tells(lenient: LiveServer, caplog: pytest.LogCaptureFi
 
 
 def test_within_messages_too(lenient: LiveServer) -> None:
-    body = {"model": "scripted", "messages": [{"role": "user", "content": "one", "mood": "fine"}]}
+    body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "one", "mood": "fine"}]}
     assert post(lenient, **body).headers["x-corral-ignored"] == "messages[0].mood"
 
 

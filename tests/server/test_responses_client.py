@@ -165,3 +165,20 @@ def test_refusals_are_statuses(served: tuple[str, ScriptedManager], script: str,
         body = {"model": "scripted", "input": script, "stream": stream}
         response = httpx.post(f"{served[0]}/v1/responses", json=body)
         assert (response.status_code, error_of(response)["code"]) == (status, code)
+
+
+def test_a_lenient_server_tells_what_it_left_out(tmp_path: Path) -> None:
+    item = {"role": "user", "content": "hello", "mood": "fine"}
+    body = {"model": "scripted", "input": [item], "colour": 1, "tools": [{**TOOL, "odd": True}]}
+    with responses_server(tmp_path / "corral.db", lenient=True) as (url, _):
+        reply = httpx.post(f"{url}/v1/responses", json=body)
+        assert reply.headers["X-Corral-Ignored"] == "colour, tools[0].odd, input[0].mood"
+        items = httpx.get(f"{url}/v1/responses/{reply.json()['id']}/input_items").json()["data"]
+        assert "mood" not in items[0]
+
+
+def test_an_effort_for_a_model_that_does_not_think(served: tuple[str, ScriptedManager]) -> None:
+    body = {"model": "scripted", "input": "no thinking", "reasoning": {"effort": "low"}}
+    reply = httpx.post(f"{served[0]}/v1/responses", json=body)
+    assert [request.think for request in served[1].requests] == ["low", None]
+    assert error_of(reply)["param"] == "think"  # the script refuses every request, so the second one too

@@ -157,7 +157,7 @@ def test_logprobs_come_with_their_tokens_though_the_text_is_held_back() -> None:
     (delta,) = heard.last.deltas
     assert delta.text == ""
     piece, part = tokenizer().token_bytes(first), tokenizer().token_bytes(rest[-1])
-    assert delta.logprobs == (TokenLogprob(first, piece, -0.5, ((piece, -0.5), (part, -2.0))),)
+    assert delta.logprobs == (TokenLogprob(first, piece, -0.5, ((piece, -0.5), (part, -2.0)), (first, rest[-1])),)
     one.on_step((step(tuple(rest)),))
     assert heard.last.deltas[0].logprobs == ()
 

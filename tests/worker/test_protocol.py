@@ -92,6 +92,8 @@ def test_errors_cross_as_the_same_class_with_all_they_say(cls: type[errors.Corra
         error = errors.InvalidManifest("origin", "torn")
     elif cls is errors.InvalidModelfile:
         error = errors.InvalidModelfile("torn", 3)
+    elif cls is errors.StorageError:
+        error = errors.StorageError("full", "full")
     elif cls is errors.QueueFull:
         error = errors.QueueFull("full", retry_after_s=9)
     elif issubclass(cls, errors.InvalidRequest):

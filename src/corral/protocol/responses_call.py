@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from corral.errors import InvalidRequest
-from corral.protocol.fields import MAX_TEMPERATURE, StrictModel, read_fields, show_value
+from corral.protocol.fields import StrictModel, read_fields, show_value
+from corral.protocol.openai_sampling import MAX_TEMPERATURE
 from corral.protocol.responses_ids import new_id
 from corral.protocol.responses_input import Item, list_items, to_messages
 from corral.protocol.responses_tools import parse_choice, parse_text, parse_tools
@@ -149,20 +150,23 @@ class ResponsesCall:
         return replace(self.request, messages=[*system, *to_messages([*history, *self.items])])
 
 
-def parse_responses(body: Mapping[str, Any]) -> ResponsesCall:
+def parse_responses(body: Mapping[str, Any], ignored: list[str] | None = None) -> ResponsesCall:
     """Reads a body.
+
+    Args:
+        ignored: gets the paths of unknown fields; None refuses them.
 
     Raises:
         InvalidRequest: names the field at fault; unknown fields and those not supported are refused, not dropped.
     """
-    fields = read_fields(ResponsesFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
+    fields = read_fields(ResponsesFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS, ignored=ignored)
     if fields.truncation not in (None, "disabled"):
         message = f"truncation is {show_value(fields.truncation)}; only 'disabled' is supported: Corral refuses an "
         message += "input that is longer than the context rather than drop a part of it"
         raise InvalidRequest(message, param="truncation", code="unsupported_parameter")
     if fields.stream_options is not None and not fields.stream:
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
-    tools = parse_tools(fields.tools or [])
+    tools = parse_tools(fields.tools or [], ignored)
     names = [tool["function"]["name"] for tool in tools]
     choice = parse_choice(fields.tool_choice, names, is_parallel=fields.parallel_tool_calls is not False)
     sampling = _sampling(fields)
@@ -175,12 +179,12 @@ def parse_responses(body: Mapping[str, Any]) -> ResponsesCall:
         cache_salt=fields.cache_salt or "",
         tools=tools or None,
         tool_choice=choice,
-        grammar=parse_text(fields.text),
+        grammar=parse_text(fields.text, ignored),
         template_kwargs=fields.chat_template_kwargs or {},
     )
     return ResponsesCall(
         request,
-        list_items(fields.input),
+        list_items(fields.input, ignored),
         fields.instructions,
         fields.previous_response_id,
         store=fields.store is not False,

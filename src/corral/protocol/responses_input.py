@@ -74,10 +74,16 @@ class ReferenceItem(StrictModel):
     type: str | None = None
 
 
+_MODELS: dict[str, type[StrictModel]] = {
+    "message": MessageItem,
+    "function_call": CallItem,
+    "function_call_output": OutputItem,
+    "reasoning": ReasoningItem,
+}
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
 
-def list_items(raw: object) -> list[Item]:
+def list_items(raw: object, ignored: list[str] | None = None) -> list[Item]:
     """The input as a list of items that all have a type and an id; item references stay what they are.
 
     Raises:
@@ -90,10 +96,10 @@ def list_items(raw: object) -> list[Item]:
         raise InvalidRequest(message, param="input", code="invalid_type")
     if not 1 <= len(raw) <= MAX_ITEMS:
         raise InvalidRequest(f"input has {len(raw)} items; from 1 to {MAX_ITEMS} are allowed", param="input")
-    return [_normal(f"input[{i}]", item) for i, item in enumerate(raw)]
+    return [_normal(f"input[{i}]", item, ignored) for i, item in enumerate(raw)]
 
 
-def _normal(where: str, raw: object) -> Item:
+def _normal(where: str, raw: object, ignored: list[str] | None) -> Item:
     if not isinstance(raw, dict):
         message = f"{where} is {show_value(raw)}; it must be an object"
         raise InvalidRequest(message, param=where, code="invalid_type")
@@ -105,6 +111,10 @@ def _normal(where: str, raw: object) -> Item:
     if not isinstance(kind, str) or kind not in _PREFIXES:
         message = f"{where}.type is {show_value(kind)}, which is not supported; allowed: {', '.join(_PREFIXES)}"
         raise InvalidRequest(f"{message}, item_reference", param=f"{where}.type", code="unsupported_item")
+    if ignored is not None:  # a lenient server's
+        unknown = [name for name in raw if name not in _MODELS[kind].model_fields]
+        ignored += [f"{where}.{name[:60]}" for name in unknown]
+        raw = {name: value for name, value in raw.items() if name not in unknown}
     item = {**raw, "type": kind, "id": raw.get("id") or new_id(_PREFIXES[kind])}
     _read(where, item)  # what is stored has been read
     if kind == "message" and isinstance(item["content"], str):

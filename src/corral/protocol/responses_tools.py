@@ -48,7 +48,7 @@ class FormatFields(StrictModel):
     strict: bool | None = None
 
 
-def parse_tools(raw: list[Any]) -> list[dict[str, Any]]:
+def parse_tools(raw: list[Any], ignored: list[str] | None = None) -> list[dict[str, Any]]:
     """The tools as templates want them.
 
     Raises:
@@ -58,7 +58,7 @@ def parse_tools(raw: list[Any]) -> list[dict[str, Any]]:
         raise InvalidRequest(f"tools has {len(raw)} entries; at most {MAX_TOOLS} are allowed", param="tools")
     tools: dict[str, dict[str, Any]] = {}
     for index, entry in enumerate(raw):
-        fields = _read_tool(f"tools[{index}]", entry)
+        fields = _read_tool(f"tools[{index}]", entry, ignored)
         if fields.name in tools:
             path = f"tools[{index}].name"
             message = f"{path} is {show_value(fields.name)}, as that of an earlier tool"
@@ -71,12 +71,12 @@ def parse_tools(raw: list[Any]) -> list[dict[str, Any]]:
     return list(tools.values())
 
 
-def _read_tool(where: str, entry: object) -> FunctionFields:
+def _read_tool(where: str, entry: object, ignored: list[str] | None) -> FunctionFields:
     kind = entry.get("type") if isinstance(entry, dict) else None
     if isinstance(kind, str) and kind != "function":
         message = f"{where} is of type {show_value(kind)}, which is not supported; only functions are"
         raise InvalidRequest(message, param=where, code="unsupported_tool")
-    fields = validate(FunctionFields, entry, prefix=where)
+    fields = validate(FunctionFields, entry, prefix=where, ignored=ignored)
     if not _NAME.fullmatch(fields.name):
         path = f"{where}.name"
         message = f"{path} is {show_value(fields.name)}; it must be 1 to 128 letters, digits, '_' and '-'"
@@ -139,7 +139,7 @@ def _allowed(where: str, raw: object) -> str:
     return fields.name
 
 
-def parse_text(raw: object) -> Grammar | None:
+def parse_text(raw: object, ignored: list[str] | None = None) -> Grammar | None:
     """What the answer's text must look like.
 
     Raises:
@@ -147,14 +147,14 @@ def parse_text(raw: object) -> Grammar | None:
     """
     if raw is None:
         return None
-    fields = validate(TextFields, raw, prefix="text")
+    fields = validate(TextFields, raw, prefix="text", ignored=ignored)
     if fields.verbosity not in (None, "medium"):
         message = "text.verbosity is not supported: the models have no such setting; ask for it in the instructions"
         raise InvalidRequest(message, param="text.verbosity", code="unsupported_parameter")
     if fields.format is None:
         return None
     given = {"schema_" if name == "schema" else name: value for name, value in fields.format.items()}
-    form = validate(FormatFields, given, prefix="text.format")
+    form = validate(FormatFields, given, prefix="text.format", ignored=ignored)
     match form.type:
         case "text":
             return None

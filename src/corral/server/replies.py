@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.responses import Response
-
 from corral.protocol.anthropic_errors import AnthropicError, from_reply
 from corral.protocol.anthropic_ids import new_id
 from corral.protocol.ollama_errors import NO_SUCH_METHOD, NO_SUCH_ROUTE, encode_error
 from corral.protocol.openai_errors import ErrorReply
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import Scope, Send
 
 MESSAGES, MODELS = "/v1/messages", "/v1/models"
@@ -38,6 +37,8 @@ def is_anthropic(scope: Scope) -> bool:
 
 def response_of(scope: Scope, reply: ErrorReply) -> Response:
     """An error as the request's API has it: OpenAI's object, Ollama's below /api, Anthropic's below /v1/messages."""
+    from starlette.responses import Response  # a drain's end is known before HTTP is
+
     if is_anthropic(scope):
         return anthropic_response(from_reply(reply))
     if not is_native(scope["path"]):
@@ -54,6 +55,8 @@ def response_of(scope: Scope, reply: ErrorReply) -> Response:
 
 def anthropic_response(error: AnthropicError) -> Response:
     """With the id that its body tells as a header, where Anthropic's clients look for it."""
+    from starlette.responses import Response
+
     request_id = new_id("req")
     return Response(error.body(request_id), error.status, {**error.headers, REQUEST_ID_HEADER: request_id}, _JSON)
 

@@ -45,7 +45,10 @@ _FIM_KEYS = (("fim_pre_token_id", "prefix_token_id"), ("fim_suf_token_id", "suff
 
 _TEMPLATE_TAGS = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _TOOLS = re.compile(r"\btools\b|\.Tools\b")
-_THINKS = re.compile(r"<think>|\benable_thinking\b|\.Think\b|\.ThinkLevel\b")
+_THINKS = re.compile(
+    r"</?think>|<thinking>|\[THINK\]|<\|channel|\b(?:enable_thinking|reasoning_content|reasoning_effort)\b"
+    r"|\.Think\b|\.ThinkLevel\b|\.Thinking\b"
+)
 
 logger = logging.getLogger("corral.store")
 

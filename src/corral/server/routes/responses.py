@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from corral.request import Request
 from corral.server.answering import find_model
 from corral.server.database import Database
 from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
+from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import RefusedError, read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.model_manager import ModelManager
@@ -54,7 +55,8 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
     async def create(http: HTTPRequest) -> Response:
         body = await read_json(http)
         local = find_model(manager, body)
-        call = parse_responses(_with_defaults(local, body) if local else body)
+        ignored = ignored_fields(http)
+        call = parse_responses(_with_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.request.model)
         owner = _owner(http)
         if call.references:
@@ -62,9 +64,17 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         history = await store.history(owner, call.previous_id) if call.previous_id is not None else []
         request = apply(local, call.with_history(history))
         turn = _Turn(call, request, local, owner, ResponseWriter(call, local.name, int(time.time())))
-        return await (_stream(http, turn) if call.stream else _whole(http, turn))
+        answer = _stream if call.stream else _whole
+        try:
+            return await answer(http, turn, ignored or ())
+        except InvalidRequest as error:
+            if error.param != "think" or not isinstance(request.think, str):
+                raise
+        # As for chats: clients send an effort to models that do not think as well, and the header says so.
+        turn = replace(turn, request=replace(request, think=None))
+        return await answer(http, turn, [*(ignored or ()), "reasoning.effort"])
 
-    async def _whole(http: HTTPRequest, turn: _Turn) -> Response:
+    async def _whole(http: HTTPRequest, turn: _Turn, ignored: Sequence[str]) -> Response:
         async def collect() -> None:
             async with (
                 manager.lease(turn.local) as model,
@@ -76,9 +86,9 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         await unless_disconnected(http.receive, collect())
         response, _, _ = turn.writer.end(int(time.time()))
         await keep(turn, response)
-        return _json(response)
+        return _json(response, ignored_headers(turn.local.name, ignored))
 
-    async def _stream(http: HTTPRequest, turn: _Turn) -> Response:
+    async def _stream(http: HTTPRequest, turn: _Turn, ignored: Sequence[str]) -> Response:
         # Holds the lease and the outputs until the stream has ended, however it ends.
         held = AsyncExitStack()
 
@@ -92,7 +102,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         except BaseException:
             await held.aclose()
             raise
-        return EventStream(_events(turn, seen, outputs), held=held)
+        return EventStream(_events(turn, seen, outputs), held=held, headers=ignored_headers(turn.local.name, ignored))
 
     async def _events(
         turn: _Turn, seen: list[Indexed], outputs: AsyncGenerator[Indexed, None]
@@ -215,5 +225,5 @@ def _not_found(response_id: str) -> ErrorReply:
     return ErrorReply(404, f"Response with id '{response_id[:100]}' not found.")
 
 
-def _json(payload: object) -> Response:
-    return Response(msgspec.json.encode(payload), media_type="application/json")
+def _json(payload: object, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(payload), headers=headers, media_type="application/json")

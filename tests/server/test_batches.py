@@ -85,3 +85,48 @@ def test_a_bad_input_fails_with_its_line(server: LiveServer, content: bytes, cod
     batch = run(client_of(server), content)
     assert batch.status == "failed"
     assert [(e.code, e.line) for e in batch.errors.data] == [(code, number)]
+
+
+def test_a_batch_is_cancelled(server: LiveServer) -> None:
+    client = client_of(server)
+    lines = [line(str(n), messages=[{"role": "user", "content": "hold"}]) for n in range(8)]
+    file = client.files.create(file=("in.jsonl", b"".join(lines)), purpose="batch")
+    batch: Any = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    while (batch := client.batches.retrieve(batch.id)).status == "validating":
+        pass
+    assert client.batches.cancel(batch.id).status == "cancelling"
+    while (batch := client.batches.retrieve(batch.id)).status not in ENDED:
+        client.chat.completions.create(**chat_body("release"))
+    assert batch.status == "cancelled"
+    assert batch.request_counts.completed <= 4, "what was in flight is finished, and nothing else begun"
+    with pytest.raises(openai.NotFoundError):
+        client_of(server, "two").batches.cancel(batch.id)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"endpoint": "/v1/models"}, "endpoint"),
+        ({"completion_window": "1h"}, "completion_window"),
+        ({"metadata": {"a": "b" * 600}}, "metadata"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 1}}, "output_expires_after.seconds"),
+        ({"input_file_id": "file-none"}, "input_file_id"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_what_is_no_batch_is_refused(server: LiveServer, fields: dict[str, Any], param: str) -> None:
+    client = client_of(server)
+    file = client.files.create(file=("in.jsonl", line("a")), purpose="batch")
+    asked = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h", **fields}
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.post("/batches", body=asked, cast_to=object)
+    assert caught.value.status_code in (400, 404)
+    assert caught.value.param == param
+
+
+def test_pages_are_bounded(server: LiveServer) -> None:
+    client = client_of(server)
+    for query in ("limit=0", "limit=101", "limit=x", "order=up", "after=batch_none"):
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.get(f"/batches?{query}", cast_to=object)
+        assert caught.value.status_code in (400, 404), query

@@ -20,6 +20,7 @@ from corral.protocol.ollama_errors import ollama_error
 from corral.protocol.openai_errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.auth import HostGuard, KeyAuth
 from corral.server.batch_runner import BatchRunner
+from corral.server.batch_store import BatchStore
 from corral.server.database import Database
 from corral.server.file_store import FileStore
 from corral.server.lifecycle import DrainGate, Lifecycle
@@ -33,6 +34,7 @@ from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
 from corral.server.routes.openai_batches import batch_routes
+from corral.server.routes.openai_files import file_routes
 from corral.server.routes.openapi import openapi_routes
 from corral.server.routes.responses import responses_routes
 from corral.server.routes.tokenizing import tokenizing_routes
@@ -73,7 +75,8 @@ def build_app(
         within = ExceptionMiddleware(app.router, handlers=app.exception_handlers)
         await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
 
-    batches = BatchRunner(routes_alone, files, lifecycle)
+    stored_batches = BatchStore(files)
+    batches = BatchRunner(routes_alone, stored_batches, lifecycle)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -91,7 +94,8 @@ def build_app(
             *embedding_routes(manager),
             *tokenizing_routes(manager),
             *openapi_routes(),
-            *batch_routes(files, batches),
+            *file_routes(files),
+            *batch_routes(stored_batches, batches),
             *responses_routes(manager, database),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess()),

@@ -1,6 +1,6 @@
-"""Runs batches, one after the other, a few lines at once, so that interactive requests go first.
+"""Runs batches side by side, few lines at once in all, so that interactive requests go first.
 
-A batch's folder holds its input, and its output as it comes: what is there when the server starts goes on.
+The database says what state a batch is in, its folder which lines have an answer: whoever starts next goes on there.
 """
 
 from __future__ import annotations
@@ -8,237 +8,250 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
-import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp
 
-from corral.protocol.openai_batches import MAX_ERRORS, MAX_LINE_BYTES, MAX_LINES, LineError, parse_line
-from corral.server.file_store import FileStore
+from corral.errors import CorralError
+from corral.server import batch_files
+from corral.server.batch_store import BatchStore
+from corral.server.in_process import post
 from corral.server.lifecycle import Lifecycle
 
 logger = logging.getLogger("corral.server")
 
-NUM_AT_ONCE = 4
+NUM_AT_ONCE = 4  # lines of all batches
 MAX_BACK_OFF_S = 30.0
-_OUTPUTS = {"output_file_id": "output.jsonl", "error_file_id": "error.jsonl"}
+MAX_DEATHS = 5  # of the model's worker, within one line
+LOCK_RETRY_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
+SAVE_PERIOD_S = 1.0  # between counts that clients see
+_BUSY = ("queue_full", "server_draining", "engine_dead")
+
+
+@dataclass(slots=True)
+class _Run:
+    """A batch under way."""
+
+    owner: str
+    batch_id: str
+    endpoint: str
+    expires_at: float
+    output_seconds: int | None
+    folder: Path
+    lines: Iterator[batch_files.Line] = field(default_factory=lambda: iter(()))
+    counts: dict[str, int] = field(default_factory=dict)
+    saved_at: float = 0.0
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)  # it is being cancelled
+
+    @property
+    def is_expired(self) -> bool:
+        return time.time() >= self.expires_at
 
 
 class BatchRunner:
-    """Args: app: the routes, without the checks of who may call them."""
+    """Lives on the server's event loop.
 
-    def __init__(self, app: ASGIApp, store: FileStore, lifecycle: Lifecycle) -> None:
+    Args:
+        app: the routes, without the checks of who may call them.
+    """
+
+    def __init__(self, app: ASGIApp, store: BatchStore, lifecycle: Lifecycle) -> None:
         self._app = app
         self._store = store
         self._lifecycle = lifecycle
-        self._task: asyncio.Task[None] | None = None
-        self._woken = asyncio.Event()
-        self.cancelled: set[str] = set()
+        self._runs: dict[str, _Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(NUM_AT_ONCE)
+        self._owns = asyncio.Event()  # no other server of this data folder runs batches
+        self._held = contextlib.ExitStack()
+        self._is_owning = False
 
     def start(self) -> None:
         """Goes on with what an earlier server left, if there is any."""
-        if self._store.work_folder.is_dir() and any(self._store.work_folder.iterdir()):
+        if self._store.has_work():
             self.wake()
 
     def wake(self) -> None:
-        """There is a new batch."""
-        self._woken.set()
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._run_all())
+        """There may be a new batch."""
+        if not self._is_owning:
+            self._is_owning = True
+            self._spawn(self._own())
+        self._spawn(self._start_new())
+
+    def cancel(self, batch_id: str) -> None:
+        """The batch's row says that it is being cancelled."""
+        if (run := self._runs.get(batch_id)) is not None:
+            run.stopped.set()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        """Lets answers that have come reach the disk, and stops."""
+        self._lifecycle.stopping.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.to_thread(self._held.close)
 
-    async def _run_all(self) -> None:
-        while True:
-            await self._woken.wait()
-            self._woken.clear()
-            try:
-                for owner, batch, seconds in await asyncio.to_thread(self._store.unfinished):
-                    await self._run(owner, batch, seconds)
-            except Exception:
-                logger.exception("a batch stopped; it goes on when the server starts again")
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, owner: str, batch: dict[str, Any], seconds: int | None) -> None:
-        folder = self._store.work_folder / batch["id"]
-        if batch["status"] == "cancelling":
-            self.cancelled.add(batch["id"])
-        if batch["status"] == "validating":
-            total, errors = await asyncio.to_thread(_validate, folder / "input.jsonl", batch["endpoint"])
-            batch["request_counts"]["total"] = total
-            if errors:
-                batch["errors"] = {"object": "list", "data": errors}
-                await self._set_status(owner, batch, "failed")
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    async def _own(self) -> None:
+        """Takes the lock of the data folder: two servers would both run a batch."""
+        while not await asyncio.to_thread(lambda: self._held.enter_context(self._store.lock_if_free())):
+            logger.warning("another server of this data folder runs its batches")
+            if await self._first_of(self._lifecycle.stopping, seconds=LOCK_RETRY_S):
                 return
-            await self._set_status(owner, batch, "in_progress")
-        done = await asyncio.to_thread(_recover, folder, batch)
-        lines = _remaining(folder / "input.jsonl", batch["endpoint"], done)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(NUM_AT_ONCE):
-                group.create_task(self._run_lines(owner, batch, folder, lines))
-        if self._lifecycle.is_draining:
+        await asyncio.to_thread(self._store.sweep)
+        self._owns.set()
+
+    async def _start_new(self) -> None:
+        owning, stopping = (
+            asyncio.ensure_future(self._owns.wait()),
+            asyncio.ensure_future(self._lifecycle.stopping.wait()),
+        )
+        await asyncio.wait({owning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        owning.cancel()
+        stopping.cancel()
+        if not self._owns.is_set():
             return
-        is_cancelled = batch["id"] in self.cancelled
-        is_expired = not is_cancelled and sum(batch["request_counts"].values()) < 2 * batch["request_counts"]["total"]
-        if is_expired:
-            await asyncio.to_thread(_expire, folder, batch, lines)
-        await self._set_status(owner, batch, "cancelling" if is_cancelled else "finalizing")
-        for field, name in _OUTPUTS.items():
-            if (folder / name).exists() and (folder / name).stat().st_size:
-                # The same id after a crash: never a second file.
-                file_id = f"file-{batch['id'].removeprefix('batch_')}{name[0]}"
-                await asyncio.to_thread(self._publish, folder / name, owner, file_id, f"{batch['id']}_{name}", seconds)
-                batch[field] = file_id
-        status = "cancelled" if is_cancelled else "expired" if is_expired else "completed"
-        await self._set_status(owner, batch, status)
-        self.cancelled.discard(batch["id"])
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            unfinished = await asyncio.to_thread(self._store.unfinished)
+        except CorralError:
+            logger.exception(
+                "the batches cannot be read; they go on with the next one, or when the server starts again"
+            )
+            return
+        for owner, batch, seconds in unfinished:
+            batch_id = batch["id"]
+            if batch_id not in self._runs:
+                folder = self._store.work_folder / batch_id
+                run = _Run(owner, batch_id, batch["endpoint"], batch["expires_at"], seconds, folder)
+                self._runs[batch_id] = run
+                self._spawn(self._run(run, batch["status"]))
 
-    def _publish(self, source: Path, owner: str, file_id: str, filename: str, seconds: int | None) -> None:
-        self._store.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError):
-            os.link(source, self._store.path(file_id))
-        self._store.add_row(owner, file_id, filename, "batch_output", seconds)
+    async def _run(self, run: _Run, status: str) -> None:
+        try:
+            await self._run_to_end(run, status)
+        except (CorralError, OSError) as error:
+            logger.exception("batch %s failed", run.batch_id)
+            await self._fail(run, f"the server could not go on: {error}")
+        except Exception:
+            logger.exception("batch %s failed", run.batch_id)
+            await self._fail(run, "the server could not go on; its log says why")
+        finally:
+            self._runs.pop(run.batch_id, None)
 
-    async def _set_status(self, owner: str, batch: dict[str, Any], status: str) -> None:
-        if batch["id"] in self.cancelled and status == "in_progress":
-            status = "cancelling"
-        batch["status"] = status
-        batch[f"{status}_at"] = batch[f"{status}_at"] or int(time.time())
-        await asyncio.to_thread(self._store.save_batch, owner, batch)
+    async def _fail(self, run: _Run, message: str) -> None:
+        errors = [{"code": "server_error", "message": message, "param": None, "line": None}]
+        with contextlib.suppress(CorralError, OSError):  # what cannot be told now goes on at the next start
+            await self._end(run, "failed", errors=errors)
 
-    async def _run_lines(
-        self, owner: str, batch: dict[str, Any], folder: Path, lines: Iterator[tuple[str, dict[str, Any]]]
-    ) -> None:
-        while not (self._lifecycle.is_draining or batch["id"] in self.cancelled or time.time() >= batch["expires_at"]):
-            if (line := next(lines, None)) is None:
+    async def _run_to_end(self, run: _Run, status: str) -> None:
+        if status == "validating":
+            total, errors = await asyncio.to_thread(batch_files.validate, run.folder, run.endpoint)
+            if errors:
+                await self._change(run, "failed", {"total": total}, {"errors": {"object": "list", "data": errors}})
+                await asyncio.to_thread(batch_files.remove, run.folder)
                 return
-            custom_id, body = line
-            answer = await self._ask(owner, batch, body)
+            status = await self._change(run, "in_progress", {"total": total})
+        if status == "cancelling":
+            run.stopped.set()
+        if status in ("in_progress", "cancelling"):
+            done, run.counts = await asyncio.to_thread(batch_files.recover, run.folder)
+            run.lines = batch_files.remaining(run.folder, run.endpoint, done)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(NUM_AT_ONCE):
+                    group.create_task(self._run_lines(run))
+            if self._lifecycle.is_draining:
+                return
+            is_whole = await self._next_line(run) is None
+            if not is_whole and not run.stopped.is_set():
+                run.counts["failed"] += await asyncio.to_thread(batch_files.expire, run.folder, run.endpoint)
+                await self._end(run, "expired")
+                return
+            status = await self._change(run, "finalizing", run.counts)
+        await self._end(run, "cancelled" if status == "cancelling" else "completed")
+
+    async def _end(self, run: _Run, status: str, errors: list[dict[str, Any]] | None = None) -> None:
+        """Publishes what was answered, says how it ended, and removes the folder."""
+        found = await asyncio.to_thread(self._store.publish_outputs, run.owner, run.batch_id, run.output_seconds)
+        fields: dict[str, Any] = {**found, **({"errors": {"object": "list", "data": errors}} if errors else {})}
+        await self._change(run, status, run.counts, fields)
+        await asyncio.to_thread(batch_files.remove, run.folder)
+
+    async def _change(
+        self, run: _Run, status: str, counts: dict[str, int] | None = None, fields: dict[str, Any] | None = None
+    ) -> str:
+        """Moves the batch on; what it is now, which is "cancelling" if that came first."""
+        return await asyncio.to_thread(self._store.move_on, run.batch_id, status, counts or {}, fields or {})
+
+    async def _next_line(self, run: _Run) -> batch_files.Line | None:
+        async with run.reading:
+            return await asyncio.to_thread(next, run.lines, None)
+
+    async def _run_lines(self, run: _Run) -> None:
+        while not (self._lifecycle.is_draining or run.stopped.is_set() or run.is_expired):
+            async with self._turns:
+                if (line := await self._next_line(run)) is None:
+                    return
+                custom_id, body = line
+                answer = await self._ask(run, body)
             if answer is None:
+                # It was taken and not answered: it comes again after a restart, or counts as not run.
+                run.lines = _chain(line, run.lines)
                 return
-            status, reply = answer
-            is_good = status < 400
-            response = {"status_code": status, "request_id": f"req_{secrets.token_hex(12)}", "body": reply}
-            path = folder / ("output.jsonl" if is_good else "error.jsonl")
-            await asyncio.to_thread(_append, path, _result(custom_id, response, None))
-            batch["request_counts"]["completed" if is_good else "failed"] += 1
-            if batch["id"] not in self.cancelled:
-                await asyncio.to_thread(self._store.save_batch, owner, batch)
+            is_good = await asyncio.to_thread(batch_files.append_answer, run.folder, custom_id, *answer)
+            run.counts["completed" if is_good else "failed"] += 1
+            if time.monotonic() - run.saved_at >= SAVE_PERIOD_S:
+                run.saved_at = time.monotonic()
+                await asyncio.to_thread(self._store.save_counts, run.batch_id, run.counts)
 
-    async def _ask(self, owner: str, batch: dict[str, Any], body: dict[str, Any]) -> tuple[int, Any] | None:
-        """Status and body; waits while the server is busy; None when the batch is to stop."""
-        wait_s = 0.5
+    async def _ask(self, run: _Run, body: dict[str, Any]) -> tuple[int, Any] | None:
+        """Status and body of the answer; waits while the server is busy; None when the batch is to stop."""
+        encoded = msgspec.json.encode(body)
+        back_off_s, num_deaths = 0.5, 0
         while True:
-            status, headers, reply = await call(self._app, batch["endpoint"], msgspec.json.encode(body), owner)
-            if status not in (429, 503):
-                return status, msgspec.json.decode(reply)
-            wait_s = min(MAX_BACK_OFF_S, max(2 * wait_s, float(headers.get(b"retry-after", b"0"))))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lifecycle.stopping.wait(), wait_s)
-            if self._lifecycle.is_draining or batch["id"] in self.cancelled or time.time() >= batch["expires_at"]:
+            status, headers, reply = await post(self._app, run.endpoint, encoded, run.owner)
+            answer = await asyncio.to_thread(msgspec.json.decode, reply)
+            code = _error_code(answer)
+            num_deaths += code == "engine_dead"
+            if status not in (429, 503) or code not in _BUSY or num_deaths > MAX_DEATHS:
+                return status, answer
+            back_off_s = min(MAX_BACK_OFF_S, 2 * back_off_s)
+            wait_s = max(back_off_s, _retry_after(headers))
+            if await self._first_of(self._lifecycle.stopping, run.stopped, seconds=wait_s) or run.is_expired:
                 return None
 
-
-async def call(app: ASGIApp, path: str, body: bytes, owner: str) -> tuple[int, dict[bytes, bytes], bytes]:
-    """Status, headers and body of a POST that needs no socket."""
-    messages: list[Message] = [{"type": "http.request", "body": body}]
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        if messages:
-            return messages.pop()
-        await asyncio.Event().wait()
-        raise AssertionError("nobody disconnects")
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "raw_path": path.encode()}
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await app({**scope, "query_string": b"", "headers": headers, "corral.owner": owner}, receive, send)
-    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(m.get("body", b"") for m in sent[1:])
+    async def _first_of(self, *events: asyncio.Event, seconds: float | None = None) -> bool:
+        """Waits; True as soon as one of the events has come."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in events]
+        done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        return bool(done)
 
 
-def _result(custom_id: str, response: object, error: object) -> bytes:
-    batch_line = {"id": f"batch_req_{secrets.token_hex(12)}", "custom_id": custom_id}
-    return msgspec.json.encode({**batch_line, "response": response, "error": error}) + b"\n"
+def _chain(line: batch_files.Line, lines: Iterator[batch_files.Line]) -> Iterator[batch_files.Line]:
+    yield line
+    yield from lines
 
 
-def _append(path: Path, line: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as file:
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
+def _error_code(answer: Any) -> str:
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get("code")) if isinstance(error, dict) else ""
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES + 2):
-            yield line
-            while not line.endswith(b"\n") and line:
-                line = file.readline(1 << 20)
-
-
-def _validate(path: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
-    errors: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    number = 0
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            if number > MAX_LINES:
-                raise LineError("too_many_tasks", f"the file has more than {MAX_LINES} lines")
-            custom_id, _ = parse_line(line, endpoint)
-            if custom_id in seen:
-                raise LineError("duplicate_custom_id", f"custom_id {custom_id[:60]!r} came before", "custom_id")
-            seen.add(custom_id)
-        except LineError as error:
-            errors.append({"code": error.code, "message": error.message, "param": error.param, "line": number})
-            if len(errors) == MAX_ERRORS or number > MAX_LINES:
-                break
-    if number == 0:
-        errors.append({"code": "empty_file", "message": "the input file is empty", "param": None, "line": None})
-    return len(seen), errors
-
-
-def _recover(folder: Path, batch: dict[str, Any]) -> set[str]:
-    """The custom_ids that have an answer; cuts off a line that a crash left half written, and counts anew."""
-    done: set[str] = set()
-    for name, count in (("output.jsonl", "completed"), ("error.jsonl", "failed")):
-        batch["request_counts"][count] = 0
-        if not (path := folder / name).exists():
-            continue
-        whole = 0
-        with path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                done.add(msgspec.json.decode(line)["custom_id"])
-                batch["request_counts"][count] += 1
-        os.truncate(path, whole)
-    return done
-
-
-def _remaining(path: Path, endpoint: str, done: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for line in _lines(path):
-        custom_id, body = parse_line(line, endpoint)
-        if custom_id not in done:
-            yield custom_id, body
-
-
-def _expire(folder: Path, batch: dict[str, Any], lines: Iterator[tuple[str, dict[str, Any]]]) -> None:
-    lines = _remaining(folder / "input.jsonl", batch["endpoint"], _recover(folder, batch))
-    error = {"code": "batch_expired", "message": "the batch expired before this request was run"}
-    for custom_id, _ in lines:
-        _append(folder / "error.jsonl", _result(custom_id, None, error))
-        batch["request_counts"]["failed"] += 1
+def _retry_after(headers: dict[bytes, bytes]) -> float:
+    text = headers.get(b"retry-after", b"")
+    return min(MAX_BACK_OFF_S, float(text)) if text.isdigit() else 0.0

@@ -1,0 +1,92 @@
+"""OpenAI's /v1/files."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from corral.errors import InvalidRequest
+from corral.protocol.openai_batches import PURPOSES, check_expiry
+from corral.protocol.openai_errors import body_too_large
+from corral.server.file_store import MAX_FILE_BYTES, MAX_TOTAL_BYTES, FileStore
+from corral.server.limits import RefusedError
+from corral.server.routes.pages import json_response, missing, owner_of, page_query, page_response
+
+DEFAULT_PAGE = MAX_PAGE = 10_000
+
+
+def file_routes(store: FileStore) -> list[Route]:
+    async def create_file(http: HTTPRequest) -> Response:
+        if not http.headers.get("content-type", "").startswith("multipart/form-data"):
+            raise InvalidRequest("the body must be multipart/form-data with file and purpose", param="file")
+        try:
+            await http.form(max_files=1, max_fields=16)  # read once, kept by the request
+        except HTTPException as error:
+            raise InvalidRequest(f"the form cannot be read: {error.detail}", param="file") from None
+        async with http.form() as form:
+            file, purpose = form.get("file"), form.get("purpose")
+            if not isinstance(file, UploadFile):
+                raise InvalidRequest("file is required", param="file", code="missing_required_parameter")
+            if purpose not in PURPOSES:
+                message = f"purpose must be one of {', '.join(PURPOSES)}"
+                raise InvalidRequest(message, param="purpose", code="invalid_value")
+            if (file.size or 0) > MAX_FILE_BYTES:
+                raise RefusedError(body_too_large(MAX_FILE_BYTES))
+            text = form.get("expires_after[seconds]")
+            if text is not None and not (isinstance(text, str) and text.isdecimal() and len(text) < 10):
+                raise InvalidRequest("expires_after.seconds must be a whole number", param="expires_after.seconds")
+            seconds = check_expiry(int(str(text)), "expires_after.seconds") if text is not None else None
+            name = Path((file.filename or "file").replace("\\", "/")).name[:255] or "file"
+            made = await asyncio.to_thread(store.add, owner_of(http), file.file, name, str(purpose), seconds)
+        if made is None:
+            raise InvalidRequest(f"all files together may take {MAX_TOTAL_BYTES} bytes; delete some", param="file")
+        return json_response(made)
+
+    async def list_files(http: HTTPRequest) -> Response:
+        query, purpose = page_query(http, DEFAULT_PAGE, MAX_PAGE), http.query_params.get("purpose")
+        page = await asyncio.to_thread(
+            lambda: store.page(
+                owner_of(http),
+                after=query.after,
+                limit=query.limit,
+                is_newest_first=query.is_newest_first,
+                purpose=purpose,
+            )
+        )
+        if page is None:
+            raise missing("file", query.after or "", "after")
+        return page_response(page[0], has_more=page[1])
+
+    async def show_file(http: HTTPRequest) -> Response:
+        return json_response(await _file(http))
+
+    async def file_content(http: HTTPRequest) -> Response:
+        file = await _file(http)
+        return FileResponse(store.path(file["id"]), media_type="application/octet-stream", filename=file["filename"])
+
+    async def delete_file(http: HTTPRequest) -> Response:
+        file_id = http.path_params["id"]
+        if not await asyncio.to_thread(store.delete, owner_of(http), file_id):
+            raise missing("file", file_id)
+        return json_response({"id": file_id, "object": "file", "deleted": True})
+
+    async def _file(http: HTTPRequest) -> dict[str, Any]:
+        file = await asyncio.to_thread(store.get, owner_of(http), http.path_params["id"])
+        if file is None:
+            raise missing("file", http.path_params["id"])
+        return file
+
+    return [
+        Route("/v1/files", create_file, methods=["POST"]),
+        Route("/v1/files", list_files),
+        Route("/v1/files/{id}", show_file),
+        Route("/v1/files/{id}", delete_file, methods=["DELETE"]),
+        Route("/v1/files/{id}/content", file_content),
+    ]

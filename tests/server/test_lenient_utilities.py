@@ -25,6 +25,8 @@ def lenient() -> Iterator[LiveServer]:
         ("/rerank", {"query": "a", "documents": ["b"]}),
         ("/tokenize", {"prompt": "a"}),
         ("/detokenize", {"tokens": [1]}),
+        ("/v1/chat/completions/render", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/v1/completions/render", {"prompt": "a"}),
     ],
 )
 def test_unknown_fields_are_told(lenient: LiveServer, server: LiveServer, path: str, body: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ class FunctionFields(StrictModel):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None  # a call that is forced is always kept to its schema
+    strict: bool | None = None  # a schema that cannot be kept to whole is refused
 
 
 class _Tool(StrictModel):
@@ -93,6 +93,8 @@ def parse_function(raw: object, where: str, ignored: list[str] | None = None) ->
     function: dict[str, Any] = {"name": fields.name, "parameters": fields.parameters or {"type": "object"}}
     if fields.description is not None:
         function["description"] = fields.description
+    if fields.strict:
+        function["strict"] = True
     return {"type": "function", "function": function}
 
 

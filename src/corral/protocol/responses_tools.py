@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
-
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
 from corral.protocol.fields import StrictModel, show_value, validate
+from corral.protocol.openai_format import schema_grammar
 from corral.tool_call import ToolChoice, ToolMode
 
 MAX_TOOLS = 1024
@@ -22,7 +21,7 @@ class FunctionFields(StrictModel):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None  # arguments follow the schema wherever calls are enforced
+    strict: bool | None = None  # a schema that cannot be kept to whole is refused
     defer_loading: bool | None = None
     allowed_callers: list[Any] | None = None
     output_schema: dict[str, Any] | None = None
@@ -159,11 +158,11 @@ def parse_text(raw: object, ignored: list[str] | None = None) -> Grammar | None:
         case "text":
             return None
         case "json_object":
-            return Grammar(GrammarKind.JSON_OBJECT)
+            return Grammar(GrammarKind.JSON_OBJECT, where="text.format")
         case "json_schema":
             if form.schema_ is None or form.name is None:
                 path = f"text.format.{'name' if form.name is None else 'schema'}"
                 raise InvalidRequest(f"{path} is required", param=path, code="missing_required_parameter")
-            return Grammar(GrammarKind.JSON_SCHEMA, msgspec.json.encode(form.schema_).decode())
+            return schema_grammar(form.schema_, "text.format.schema")
     message = f"text.format.type is {show_value(form.type)}; it must be one of text, json_object, json_schema"
     raise InvalidRequest(message, param="text.format.type", code="invalid_value")

@@ -65,21 +65,26 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
     async def render_chat(http: HTTPRequest) -> Response:
         body = await read_json(http)
         local = await asyncio.to_thread(find_model, manager, body)
-        call = parse_chat(with_sampling_defaults(local, body) if local else body)
+        ignored = ignored_fields(http)
+        call = parse_chat(with_sampling_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.request.model)
         request = apply(local, call.request)
         [rendered] = await unless_disconnected(http.receive, _render(manager, local, [request]))
-        return await json_answer(lambda: encode_rendered(request, rendered, local.name))
+        return await json_answer(
+            lambda: encode_rendered(request, rendered, local.name), ignored_headers(local.name, ignored)
+        )
 
     async def render_completions(http: HTTPRequest) -> Response:
         body = await read_json(http)
         local = await asyncio.to_thread(find_model, manager, body)
-        call = parse_completion(with_sampling_defaults(local, body) if local else body)
+        ignored = ignored_fields(http)
+        call = parse_completion(with_sampling_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.requests[0].model)
         requests = [apply(local, request) for request in call.requests]
         found = await unless_disconnected(http.receive, _render(manager, local, requests))
         return await json_answer(
-            lambda: [encode_rendered(*pair, local.name) for pair in zip(requests, found, strict=True)]
+            lambda: [encode_rendered(*pair, local.name) for pair in zip(requests, found, strict=True)],
+            ignored_headers(local.name, ignored),
         )
 
     async def version(_: HTTPRequest) -> Response:

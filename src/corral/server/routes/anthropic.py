@@ -16,10 +16,10 @@ from starlette.types import Scope
 
 from corral.errors import ContextLengthExceeded, ModelNotFound
 from corral.protocol.anthropic_answer import MessageCollector
-from corral.protocol.anthropic_ids import new_id
 from corral.protocol.anthropic_messages import MessagesCall, parse_count, parse_create
 from corral.protocol.anthropic_models import encode_model, encode_page
 from corral.protocol.anthropic_stream import MessageStream
+from corral.protocol.ids import new_id
 from corral.server.answering import answer_stream, find_model
 from corral.server.fan_out import fan_out
 from corral.server.ignored import ignored_fields, ignored_headers

@@ -32,7 +32,8 @@ class TalkingModel(ScriptedModel):
             case "settings":
                 system = [m["content"] for m in request.messages or () if m["role"] == "system"]
                 sampling = request.sampling
-                pieces = [Delta(0, f"{sampling.temperature} {sampling.stop} {request.think} {system}")]
+                kind = f" {request.grammar.kind}" if request.grammar is not None else ""
+                pieces = [Delta(0, f"{sampling.temperature} {sampling.stop} {request.think} {system}{kind}")]
             case "how many":
                 pieces = [Delta(0, f"{len(request.messages or ())} messages")]
             case _:

@@ -160,7 +160,7 @@ def test_a_setting_that_cannot_be_is_said(chat: TerminalSession) -> None:
     say(chat, "/set think harder", "Unknown level 'harder'")
     say(chat, "/set parameter top_p 9", "Couldn't set parameter: top_p is 9.0")
     say(chat, "/set format json", "Set format to 'json' mode.")
-    say(chat, "settings", "Error: structured output (format) is not supported yet")
+    say(chat, "settings", "terse.'] json_object")
     say(chat, "/set noformat", "Disabled format.")
     say(chat, "settings", "0.3 ()")
 

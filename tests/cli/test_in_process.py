@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from corral.cli.answer import Answer, Piece, Question
 from corral.cli.in_process import InProcessModel, make_request, stream
 from corral.errors import ContextLengthExceeded, CorralError, EngineDead, InvalidRequest, UnsupportedModel
+from corral.grammar import Grammar, GrammarKind
 from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Overflow, Request, RequestOutput, Usage
 from corral.store.local_model import LocalModel
 from corral.worker.info import ModelInfo
@@ -100,12 +102,24 @@ def test_the_modelfile_fills_what_the_user_left_open() -> None:
 
 def test_what_cannot_be_obeyed_is_refused() -> None:
     local = LocalModel("m", Path("m"))
-    with pytest.raises(InvalidRequest, match="ask for JSON in the prompt"):
-        make_request(local, Question([HELLO], format="json"))
+    with pytest.raises(InvalidRequest, match="invalid format: yaml"):
+        make_request(local, Question([HELLO], format="yaml"))
     with pytest.raises(InvalidRequest, match="top_p"):
         make_request(local, Question([HELLO], {"top_p": "much"}))
     with pytest.raises(UnsupportedModel, match="adapter"):
         make_request(LocalModel("m", Path("m"), (Path("a"), Path("b"))), Question([HELLO]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "grammar"),
+    [
+        (None, None),
+        ("json", Grammar(GrammarKind.JSON_OBJECT)),
+        ({"type": "object"}, Grammar(GrammarKind.JSON_SCHEMA, '{"type":"object"}')),
+    ],
+)
+def test_a_format_is_a_grammar(asked: str | dict[str, Any] | None, grammar: Grammar | None) -> None:
+    assert make_request(LocalModel("m", Path("m")), Question([HELLO], format=asked)).grammar == grammar
 
 
 def test_the_load_is_told_with_the_first_answer() -> None:

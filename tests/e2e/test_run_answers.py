@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -51,6 +52,13 @@ def test_a_prompt_on_standard_input_gets_the_same_answer(run: Run, answer: bytes
 
 def test_standard_input_goes_in_front_of_the_prompt(run: Run, answer: bytes) -> None:
     assert run("three colours.", *GREEDY, text=b"Name").stdout == answer
+
+
+def test_a_format_holds_the_answer_to_it(run: Run) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+    done = run("Give me a number.", "--format", json.dumps(schema), "--temperature", "0", "--max-tokens", "100")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n"] in (1, 2)
 
 
 def test_timings_go_to_stderr(run: Run, answer: bytes) -> None:

@@ -12,7 +12,7 @@ import pytest
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
 from corral.text.grammar import compile as grammar_compile
-from corral.text.grammar.sources import MAX_SOURCE_BYTES
+from corral.text.grammar.sources import MAX_CHOICES, MAX_SOURCE_BYTES
 from tests.text.grammar_walk import BYTE_LEVEL, compiler_of, walk
 
 COMPILER = compiler_of(BYTE_LEVEL)
@@ -29,6 +29,7 @@ def nested(depth: int) -> str:
 REFUSED = [
     (Grammar(GrammarKind.JSON_SCHEMA, "{"), "not JSON"),
     (Grammar(GrammarKind.JSON_SCHEMA, '{"minimum": NaN}'), "not JSON"),
+    (Grammar(GrammarKind.JSON_SCHEMA, '{"minimum": ' + "9" * 5000 + "}"), "too many digits"),
     (Grammar(GrammarKind.JSON_SCHEMA, "[]"), "must be an object"),
     (Grammar(GrammarKind.JSON_SCHEMA, "false"), "no answer can match"),
     (Grammar(GrammarKind.JSON_SCHEMA, nested(200)), "nested"),
@@ -78,6 +79,15 @@ def test_what_cannot_be_used_is_refused_with_its_reason(grammar: Grammar, reason
     assert refusal.value.param == "grammar"
     assert len(refusal.value.message) < 800
     assert "<state>" not in refusal.value.message  # nothing of the library's inside
+
+
+def test_as_many_choices_as_the_limit_says_can_be_answered() -> None:
+    choices = [f"{number} of them" for number in range(MAX_CHOICES)]
+    matcher = COMPILER.compile(Grammar(GrammarKind.CHOICE, json.dumps(choices)))
+    for seed in range(5):
+        ids, is_whole = walk(matcher.copy(), BYTE_LEVEL, seed)
+        assert is_whole
+        assert BYTE_LEVEL.decode(ids) in choices
 
 
 BOMBS = [

@@ -12,7 +12,7 @@ from corral.cli.answer import Answer, Piece, Question
 from corral.cli.progress import show_status
 from corral.cli.terminal import load_progress
 from corral.config import EngineConfig
-from corral.errors import CorralError, InvalidRequest
+from corral.errors import CorralError
 from corral.request import FinishReason, Overflow, Request, RequestOutput, new_request_id
 
 if TYPE_CHECKING:
@@ -86,13 +86,9 @@ def make_request(local: LocalModel, question: Question) -> Request:
     """`question` as the engine takes it, with what the model's Modelfile adds.
 
     Raises:
-        InvalidRequest: an option out of range, or a format.
+        InvalidRequest: an option out of range, or a format that is none.
     """
-    if question.format is not None:
-        raise InvalidRequest(
-            "structured output (format) is not supported yet; leave format out and ask for JSON in the prompt",
-            param="format",
-        )
+    from corral.protocol.ollama_call import read_format
     from corral.protocol.ollama_options import check_options, context_of, sampling_of
     from corral.server.model_defaults import apply
 
@@ -102,6 +98,7 @@ def make_request(local: LocalModel, question: Question) -> Request:
         messages=question.messages,
         sampling=sampling_of(check_options({**local.parameters, **question.options})),
         think=question.think,
+        grammar=read_format(question.format),
         max_context=context_of(question.options),
         overflow=Overflow.DROP_OLDEST if question.may_drop else Overflow.REFUSE,
     )

@@ -91,7 +91,7 @@ def read_call(fields: Fields, *, is_empty: bool, refusals: tuple[str, ...]) -> d
         "refusal": next((text for text in refusals if text), ""),
         "is_empty": is_empty,
         "is_debug": bool(fields.flag("_debug_render_only")),
-        "grammar": _read_format(fields.raw("format")),
+        "grammar": read_format(fields.raw("format")),
     }
 
 
@@ -99,7 +99,12 @@ def refuse_images(model: str, images: list[Any]) -> str:
     return f'"{shorten(model)}" does not support images; it takes text only' if images else ""
 
 
-def _read_format(value: object) -> Grammar | None:
+def read_format(value: object) -> Grammar | None:
+    """What `format` asks for: "json", or a JSON Schema; None for free text.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
     if value is None or value == "":
         return None
     if value == "json":

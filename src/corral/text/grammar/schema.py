@@ -38,8 +38,10 @@ def read_schema(source: str) -> dict[str, Any]:
         schema = json.loads(source, parse_constant=_no_constant)
     except RecursionError:
         raise _too_deep() from None
-    except ValueError as error:
+    except (json.JSONDecodeError, _NoValue) as error:
         raise InvalidRequest(f"the JSON Schema is not JSON: {error}", param="grammar") from None
+    except ValueError:  # Python's own limit of an integer's digits
+        raise InvalidRequest("the JSON Schema has a number of too many digits", param="grammar") from None
     if schema is True:
         return {}
     if schema is False:
@@ -102,8 +104,12 @@ def _digits(multiple: Any) -> int:
     return max(1, min(number * int(10**shift), MAX_MULTIPLE + 1))
 
 
+class _NoValue(ValueError):
+    """Something that Python reads in JSON, and that is none."""
+
+
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no value of JSON")
+    raise _NoValue(f"{name} is no value of JSON")
 
 
 def _too_deep() -> InvalidRequest:

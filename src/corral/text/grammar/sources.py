@@ -57,7 +57,8 @@ def ll_grammar(grammar: Grammar) -> dict[str, Any]:
         case GrammarKind.REGEX:
             return {"lark_grammar": f"start: /{_slashed(grammar.source)}/"}
         case GrammarKind.CHOICE:
-            return {"lark_grammar": "start: " + " | ".join(map(lark_text, _choices(grammar.source)))}
+            # One terminal: as alternatives of a rule each would be an item of the parser, and these are limited.
+            return {"lark_grammar": "start: CHOICE\nCHOICE: " + " | ".join(map(lark_text, _choices(grammar.source)))}
         case GrammarKind.LARK:
             return {"lark_grammar": limited_lark(grammar.source)}
         case GrammarKind.GBNF:

@@ -8,12 +8,10 @@ import msgspec
 from pydantic import Field
 
 from corral.errors import InvalidRequest
-from corral.grammar import Grammar, GrammarKind, kind_of_grammar_text
+from corral.grammar import MAX_CHOICES, Grammar, GrammarKind, kind_of_grammar_text
 from corral.protocol.fields import StrictModel, show_value, validate
 
 MAX_SOURCE_LENGTH = 1 << 20  # characters of a schema, a pattern or a grammar
-MAX_CHOICES = 4096
-MAX_CHOICE_LENGTH = 4096  # characters in each
 
 _GUIDED = ("json", "regex", "choice", "grammar")  # vLLM's names of old: guided_json, ...
 
@@ -165,9 +163,9 @@ def _choice_grammar(choices: list[Any], where: str) -> Grammar:
         message = f"{where} has {len(choices)} texts; from 1 to {MAX_CHOICES} are allowed"
         raise InvalidRequest(message, param=where)
     for position, choice in enumerate(choices):
-        if not isinstance(choice, str) or not 1 <= len(choice) <= MAX_CHOICE_LENGTH:
+        if not isinstance(choice, str) or not choice:
             path = f"{where}[{position}]"
-            message = f"{path} is {show_value(choice)}; it must be a string of 1 to {MAX_CHOICE_LENGTH} characters"
+            message = f"{path} is {show_value(choice)}; it must be a string that is not empty"
             raise InvalidRequest(message, param=path, code="invalid_value")
     return Grammar(GrammarKind.CHOICE, msgspec.json.encode(choices).decode(), where)
 

@@ -21,6 +21,7 @@ from corral.protocol.anthropic_models import encode_model, encode_page
 from corral.protocol.anthropic_stream import MessageStream
 from corral.protocol.ids import new_id
 from corral.server.answering import answer_stream, find_model
+from corral.server.auth import owner_of
 from corral.server.fan_out import fan_out
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
@@ -107,7 +108,10 @@ async def _answer(
 
     async def collect() -> dict[str, Any]:
         collector = MessageCollector(call)
-        async with manager.lease(local) as model, aclosing(fan_out(model, [call.request])) as outputs:
+        async with (
+            manager.lease(local) as model,
+            aclosing(fan_out(model, [call.request], owner_of(http.scope))) as outputs,
+        ):
             async for _, output in outputs:
                 collector.add(output)
         return collector.whole(local.name)

@@ -21,6 +21,7 @@ from corral.protocol.responses_answer import ResponseWriter, encode_item_list
 from corral.protocol.responses_call import ResponsesCall, parse_responses
 from corral.request import Request
 from corral.server.answering import find_model
+from corral.server.auth import owner_of
 from corral.server.database import Database
 from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
 from corral.server.ignored import ignored_fields, ignored_headers
@@ -58,7 +59,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         ignored = ignored_fields(http)
         call = parse_responses(_with_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.request.model)
-        owner = _owner(http)
+        owner = owner_of(http.scope)
         if call.references:
             call = call.resolved(await store.find_items(owner, call.references))
         history = await store.history(owner, call.previous_id) if call.previous_id is not None else []
@@ -78,7 +79,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         async def collect() -> None:
             async with (
                 manager.lease(turn.local) as model,
-                aclosing(fan_out(model, [turn.request])) as outputs,
+                aclosing(fan_out(model, [turn.request], turn.owner)) as outputs,
             ):
                 async for _, output in outputs:
                     turn.writer.add(output)
@@ -94,7 +95,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
 
         async def start() -> tuple[list[Indexed], AsyncGenerator[Indexed, None]]:
             model = await held.enter_async_context(manager.lease(turn.local))
-            outputs = await held.enter_async_context(aclosing(fan_out(model, [turn.request])))
+            outputs = await held.enter_async_context(aclosing(fan_out(model, [turn.request], turn.owner)))
             return await wait_until_accepted(outputs, 1), outputs
 
         try:
@@ -141,7 +142,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
 
     async def find(http: HTTPRequest) -> StoredResponse:
         response_id = http.path_params["response_id"]
-        found = await store.find(_owner(http), response_id)
+        found = await store.find(owner_of(http.scope), response_id)
         if found is None:
             raise RefusedError(_not_found(response_id))
         return found
@@ -155,7 +156,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
 
     async def delete(http: HTTPRequest) -> Response:
         response_id = http.path_params["response_id"]
-        if not await store.delete(_owner(http), response_id):
+        if not await store.delete(owner_of(http.scope), response_id):
             raise RefusedError(_not_found(response_id))
         return _json({"id": response_id, "object": "response", "deleted": True})
 
@@ -192,11 +193,6 @@ def _with_defaults(local: LocalModel, body: Mapping[str, Any]) -> dict[str, Any]
     if "max_tokens" in defaults:
         defaults["max_output_tokens"] = defaults.pop("max_tokens")
     return {**body, **{name: value for name, value in defaults.items() if body.get(name) is None}}
-
-
-def _owner(http: HTTPRequest) -> str:
-    """A digest of the API key; without keys all that is stored is everybody's."""
-    return str(http.scope.get("corral.owner", ""))
 
 
 def _check_query(http: HTTPRequest, known: tuple[str, ...]) -> None:

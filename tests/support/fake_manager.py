@@ -125,7 +125,10 @@ class FakeManager:
         self.leases.append((local.name, keep_alive, num_ctx))
         if self.lease_error is not None:
             raise self.lease_error
-        yield FakeModel(self, local)
+        yield self.model_of(local)
+
+    def model_of(self, local: LocalModel) -> FakeModel:
+        return FakeModel(self, local)
 
     async def unload(self, local: LocalModel) -> None:
         self.unloaded.append(local.name)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -29,6 +27,7 @@ from corral.server.model_defaults import apply, sampling_defaults
 from corral.server.model_details import details_of
 from corral.server.model_manager import ModelManager
 from corral.server.replies import MESSAGES, MODELS, REQUEST_ID_HEADER, is_anthropic
+from corral.server.routes.json_answer import json_response
 from corral.server.routes.openai import model_card, model_cards
 from corral.server.streaming import unless_disconnected
 from corral.store.local_model import LocalModel
@@ -66,14 +65,14 @@ def anthropic_routes(manager: ModelManager) -> list[Route]:
                 return len((await model.render(call.request)).token_ids)
 
         num_tokens = await unless_disconnected(http.receive, count())
-        return _json({"input_tokens": num_tokens}, _headers(call, ignored))
+        return json_response({"input_tokens": num_tokens}, _headers(call, ignored))
 
     async def list_models(http: HTTPRequest) -> Response:
-        return _json(encode_page(await model_cards(manager), http.query_params), _new_headers())
+        return json_response(encode_page(await model_cards(manager), http.query_params), _new_headers())
 
     async def show_model(http: HTTPRequest) -> Response:
         local = manager.lookup(http.path_params["name"])
-        return _json(encode_model(model_card(manager, local)), _new_headers())
+        return json_response(encode_model(model_card(manager, local)), _new_headers())
 
     return [
         Route(MESSAGES, messages, methods=["POST"]),
@@ -116,7 +115,7 @@ async def _answer(
                 collector.add(output)
         return collector.whole(local.name)
 
-    return _json(await unless_disconnected(http.receive, collect()), headers)
+    return json_response(await unless_disconnected(http.receive, collect()), headers)
 
 
 def _lookup(manager: ModelManager, name: str) -> LocalModel:
@@ -140,7 +139,3 @@ def _headers(call: MessagesCall, ignored: list[str] | None) -> Headers:
 
 def _new_headers() -> Headers:
     return {REQUEST_ID_HEADER: new_id("req")}
-
-
-def _json(payload: object, headers: Mapping[str, str]) -> Response:
-    return Response(msgspec.json.encode(payload), headers=dict(headers), media_type="application/json")

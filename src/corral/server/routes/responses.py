@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -29,6 +28,7 @@ from corral.server.limits import RefusedError, read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.model_manager import ModelManager
 from corral.server.response_store import ResponseStore, StoredResponse
+from corral.server.routes.json_answer import json_response
 from corral.server.streaming import EventStream, unless_disconnected
 from corral.store.local_model import LocalModel
 
@@ -87,7 +87,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         await unless_disconnected(http.receive, collect())
         response, _, _ = turn.writer.end(int(time.time()))
         await keep(turn, response)
-        return _json(response, ignored_headers(turn.local.name, ignored))
+        return json_response(response, ignored_headers(turn.local.name, ignored))
 
     async def _stream(http: HTTPRequest, turn: _Turn, ignored: Sequence[str]) -> Response:
         # Holds the lease and the outputs until the stream has ended, however it ends.
@@ -152,13 +152,13 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         if http.query_params.get("stream", "false") != "false":
             message = "stream is not supported here: a response is stored when it has ended; leave stream out"
             raise InvalidRequest(message, param="stream", code="unsupported_parameter")
-        return _json((await find(http)).body)
+        return json_response((await find(http)).body)
 
     async def delete(http: HTTPRequest) -> Response:
         response_id = http.path_params["response_id"]
         if not await store.delete(owner_of(http.scope), response_id):
             raise RefusedError(_not_found(response_id))
-        return _json({"id": response_id, "object": "response", "deleted": True})
+        return json_response({"id": response_id, "object": "response", "deleted": True})
 
     async def cancel(http: HTTPRequest) -> Response:
         await find(http)
@@ -175,7 +175,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
                 raise InvalidRequest(f"after is {show_value(after)}; no item has this id", param="after")
             items = items[places[0] + 1 :]
         limit = _limit(http)
-        return _json(encode_item_list(items[:limit], has_more=len(items) > limit))
+        return json_response(encode_item_list(items[:limit], has_more=len(items) > limit))
 
     path = "/v1/responses/{response_id}"
     return [
@@ -219,7 +219,3 @@ def _limit(http: HTTPRequest) -> int:
 
 def _not_found(response_id: str) -> ErrorReply:
     return ErrorReply(404, f"Response with id '{response_id[:100]}' not found.")
-
-
-def _json(payload: object, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(payload), headers=headers, media_type="application/json")

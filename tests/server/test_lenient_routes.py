@@ -1,4 +1,4 @@
-"""A lenient server leaves unknown fields of the utility routes out, and says so; values that it knows stay checked."""
+"""A lenient server leaves unknown fields of every strict route out, and says so; values that it knows stay checked."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ def lenient() -> Iterator[LiveServer]:
         ("/detokenize", {"tokens": [1]}),
         ("/v1/chat/completions/render", {"messages": [{"role": "user", "content": "a"}]}),
         ("/v1/completions/render", {"prompt": "a"}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 5}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/v1/responses", {"input": "a", "store": False}),
     ],
 )
 def test_unknown_fields_are_told(lenient: LiveServer, server: LiveServer, path: str, body: dict[str, Any]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+
+MAX_CHOICES = 10_000  # texts, one of which an answer is
 
 
 class GrammarKind(enum.StrEnum):
@@ -19,7 +22,20 @@ class GrammarKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A constraint on the answer's text, not yet compiled: whether it can be is found out where the tokenizer is."""
+    """A constraint on the answer's text, not yet compiled: whether it can be is found out where the tokenizer is.
+
+    Args:
+        where: the field of the user's request that asks for it, which errors name.
+    """
 
     kind: GrammarKind
     source: str = ""
+    where: str = field(default="grammar", compare=False)
+
+
+def kind_of_grammar_text(text: str) -> GrammarKind:
+    """Of a grammar in a field that takes both: only in GBNF stands ::= between a rule and its body."""
+    return GrammarKind.GBNF if _GBNF_RULE.search(text) else GrammarKind.LARK
+
+
+_GBNF_RULE = re.compile(r"(?m)^[ \t]*[A-Za-z0-9_-]+[ \t]*::=")

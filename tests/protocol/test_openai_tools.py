@@ -119,7 +119,7 @@ def test_a_whole_answer_has_calls_and_broken_ones_as_content() -> None:
     assert called["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
     assert called["type"] == "function"
     assert called["id"].startswith("call_")
-    assert len(called["id"]) == 29
+    assert len(called["id"]) <= 40  # as long as OpenAI lets one be in a message
     assert choice["message"]["content"] == "Let me see.<call>clock{"
     assert choice["finish_reason"] == "tool_calls"
 

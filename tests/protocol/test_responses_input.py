@@ -160,3 +160,16 @@ def test_what_codex_sends_is_taken() -> None:
     )
     assert call.stream
     assert not call.store
+
+
+def test_a_lenient_server_passes_over_fields_of_a_choice() -> None:
+    tools = [{"type": "function", "name": "f"}]
+    chosen = {"type": "function", "name": "f", "colour": 1}
+    ignored: list[str] = []
+    call = parse_responses({"model": "m", "input": "hi", "tools": tools, "tool_choice": chosen}, ignored)
+    assert (call.request.tool_choice.names, ignored) == (("f",), ["tool_choice.colour"])
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [chosen]}
+    parse_responses({"model": "m", "input": "hi", "tools": tools, "tool_choice": allowed}, ignored)
+    assert ignored[1:] == ["tool_choice.tools[0].colour"]
+    with pytest.raises(InvalidRequest, match=r"unknown field tool_choice\.colour"):
+        parse_responses({"model": "m", "input": "hi", "tools": tools, "tool_choice": chosen})

@@ -60,6 +60,8 @@ def test_it_says_what_the_code_says(document: Any) -> None:
     assert schemas["EmbeddingFields"]["required"] == ["model", "input"]
     assert paths["/health"]["get"]["security"] == []
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert {"x-api-key": []} in document["security"]
+    assert document["components"]["securitySchemes"]["x-api-key"]["in"] == "header"
 
 
 def test_every_schema_is_one_and_every_reference_leads_somewhere(document: Any) -> None:

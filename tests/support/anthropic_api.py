@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -77,12 +77,8 @@ class WritingManager(FakeManager):
 
     scripts: dict[str, Sequence[Delta]] = field(default_factory=dict)
 
-    @asynccontextmanager
-    async def lease(
-        self, local: LocalModel, *, keep_alive: float | None = None, num_ctx: int | None = None
-    ) -> AsyncIterator[FakeModel]:
-        async with super().lease(local, keep_alive=keep_alive, num_ctx=num_ctx):
-            yield WrittenModel(self, local)
+    def model_of(self, local: LocalModel) -> FakeModel:
+        return WrittenModel(self, local)
 
 
 @dataclass

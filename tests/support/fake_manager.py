@@ -1,7 +1,8 @@
 """A model manager without workers: names are real, models say their script. For tests of routes.
 
-The last user text (or the prompt) is the script: "too long", "full", "dies", "crash" are refused as they say; "dies
-later" breaks off after a word; "forever" says "on " without end; "think" thinks first; all else is echoed by words.
+The last user text (or the prompt) is the script: "too long", "full", "dies", "crash", "no such grammar" are refused as
+they say; "dies later" breaks off after a word; "forever" says "on " without end; "think" thinks first; all else is
+echoed by words.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ REFUSALS: dict[str, Exception] = {
     "full": QueueFull("the queue is full", retry_after_s=7),
     "dies": EngineDead("the engine died: signal 11, /secret/log"),
     "crash": ZeroDivisionError("not raised on purpose"),
+    "no such grammar": InvalidRequest("the JSON Schema is too deep", param="grammar"),
     "no thinking": InvalidRequest('"tiny" does not support thinking', param="think"),
 }
 
@@ -123,7 +125,10 @@ class FakeManager:
         self.leases.append((local.name, keep_alive, num_ctx))
         if self.lease_error is not None:
             raise self.lease_error
-        yield FakeModel(self, local)
+        yield self.model_of(local)
+
+    def model_of(self, local: LocalModel) -> FakeModel:
+        return FakeModel(self, local)
 
     async def unload(self, local: LocalModel) -> None:
         self.unloaded.append(local.name)

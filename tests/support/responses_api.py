@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +82,8 @@ class ScriptedAnswers(FakeModel):
 
 
 class ScriptedManager(FakeManager):
-    @asynccontextmanager
-    async def lease(
-        self, local: LocalModel, *, keep_alive: float | None = None, num_ctx: int | None = None
-    ) -> AsyncIterator[FakeModel]:
-        yield ScriptedAnswers(self, local)
+    def model_of(self, local: LocalModel) -> FakeModel:
+        return ScriptedAnswers(self, local)
 
 
 @contextlib.contextmanager

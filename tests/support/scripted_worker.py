@@ -154,6 +154,8 @@ class ScriptedModel:
             self._changed.notify_all()
 
     def render(self, request: Request) -> RenderedPrompt:
+        if request.adapter == "slow":
+            self._adapter_has_loaded.wait()
         script = script_of(request)
         if script == "too long":
             raise ContextLengthExceeded("the prompt is too long", param="prompt")

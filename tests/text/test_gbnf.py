@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.grammar import Grammar, GrammarKind
-from corral.text.grammar.gbnf import is_gbnf, lark_of_gbnf
+from corral.grammar import Grammar, GrammarKind, kind_of_grammar_text
+from corral.text.grammar.gbnf import lark_of_gbnf
 from tests.text.grammar_walk import BYTE_LEVEL, compiler_of
 
 COMPILER = compiler_of(BYTE_LEVEL)
@@ -81,6 +81,6 @@ def test_an_error_names_the_line(source: str, line: int, fault: str) -> None:
 
 
 def test_one_field_may_hold_either() -> None:
-    assert is_gbnf('# a comment\nroot ::= "x"')
-    assert not is_gbnf('start: "x"')
-    assert not is_gbnf('start: "root ::= x"')
+    assert kind_of_grammar_text('# a comment\nroot ::= "x"') is GrammarKind.GBNF
+    assert kind_of_grammar_text('start: "x"') is GrammarKind.LARK
+    assert kind_of_grammar_text('start: "root ::= x"') is GrammarKind.LARK

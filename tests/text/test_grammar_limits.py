@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.grammar import Grammar, GrammarKind
+from corral.grammar import MAX_CHOICES, Grammar, GrammarKind
 from corral.text.grammar import compile as grammar_compile
-from corral.text.grammar.sources import MAX_CHOICES, MAX_SOURCE_BYTES
+from corral.text.grammar.sources import MAX_SOURCE_BYTES
 from tests.text.grammar_walk import BYTE_LEVEL, compiler_of, walk
 
 COMPILER = compiler_of(BYTE_LEVEL)

@@ -24,10 +24,19 @@ from corral.errors import (
     QueueFull,
     ServerDraining,
 )
-from corral.request import EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, new_request_id
+from corral.request import (
+    DetokenizeRequest,
+    EmbedRequest,
+    EmbedResult,
+    FinishReason,
+    Request,
+    RequestOutput,
+    new_request_id,
+)
 from corral.sampling_params import SamplingParams
 from corral.worker import protocol
 from corral.worker.client import WorkerClient
+from corral.worker.main import MAX_LOOKUPS
 from tests.support.scripted_worker import COMMAND
 
 MODEL = Path("scripted.gguf")
@@ -321,3 +330,15 @@ async def test_an_adapter_that_loads_keeps_nobody_else_waiting(client: WorkerCli
     assert not any(task.done() for task in slow)
     await collect(client, ask("adapters have loaded"))
     assert [text_of(outputs) for outputs in await asyncio.gather(*slow)] == ["SLOW ONE"] * 6
+
+
+async def test_prompts_that_are_looked_at_are_bounded(client: WorkerClient) -> None:
+    slow = [asyncio.create_task(client.render(replace(ask("a b"), adapter="slow"))) for _ in range(MAX_LOOKUPS)]
+    await client.ping()  # by then their frames are sent
+    with pytest.raises(QueueFull, match=f"{MAX_LOOKUPS} prompts"):
+        await client.render(ask("one more"))
+    with pytest.raises(QueueFull):
+        await client.detokenize(DetokenizeRequest("d", "", [1]))
+    await collect(client, replace(ask("adapters have loaded"), adapter="quick"))
+    assert {tuple(rendered.token_ids) for rendered in await asyncio.gather(*slow)} == {(1, 1)}
+    assert (await client.render(ask("one more"))).text == "one more"

@@ -163,7 +163,8 @@ def _assistant(blocks: list[StrictModel], tools: dict[str, str]) -> list[Message
 def _user(where: str, block: StrictModel, tools: dict[str, str], ignored: Ignored) -> Message:
     if isinstance(block, TextBlock):
         return {"role": "user", "content": block.text}
-    assert isinstance(block, ToolResultBlock)  # noqa: S101 - _BLOCKS has no third
+    if not isinstance(block, ToolResultBlock):
+        raise InvalidRequest(f"{where} is of a type that a user's message cannot hold", param=where)
     name = tools.get(block.tool_use_id)
     if name is None:
         path = f"{where}.tool_use_id"

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
 from corral.errors import InvalidRequest
-from corral.grammar import Grammar, GrammarKind
+from corral.grammar import Grammar
 from corral.protocol.anthropic_content import Ignored, parse_messages, parse_system
-from corral.protocol.anthropic_ids import new_id
 from corral.protocol.anthropic_tools import parse_choice, parse_tools
 from corral.protocol.fields import StrictModel, read_fields, show_value, validate
+from corral.protocol.ids import new_id
+from corral.protocol.openai_format import schema_grammar
 from corral.request import Request
 from corral.sampling_params import SamplingParams
 
@@ -208,7 +207,7 @@ def _grammar(new: object, old: object) -> Grammar | None:
         message = f"{path}.type is {show_value(raw.get('type'))}; it must be 'json_schema'"
         raise InvalidRequest(message, param=f"{path}.type", code="invalid_value")
     if isinstance(raw, dict) and set(raw) == {"type", "schema"} and isinstance(raw["schema"], dict):
-        return Grammar(GrammarKind.JSON_SCHEMA, msgspec.json.encode(raw["schema"]).decode())
+        return schema_grammar(raw["schema"], f"{path}.schema")
     message = f'{path} is {show_value(raw)}; it must be {{"type": "json_schema", "schema": an object}}'
     raise InvalidRequest(message, param=path, code="invalid_type")
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
 from corral.protocol.ollama_duration import parse_keep_alive
 from corral.protocol.ollama_fields import Fields, shorten
 from corral.protocol.ollama_options import check_options, context_of, ignored_options, sampling_of
+from corral.protocol.openai_format import schema_grammar
 from corral.request import Overflow, Request, new_request_id
 
 THINK_LEVELS = ("high", "medium", "low", "max")
@@ -109,9 +108,9 @@ def read_format(value: object) -> Grammar | None:
     if value is None or value == "":
         return None
     if value == "json":
-        return Grammar(GrammarKind.JSON_OBJECT)
+        return Grammar(GrammarKind.JSON_OBJECT, where="format")
     if isinstance(value, dict):
-        return Grammar(GrammarKind.JSON_SCHEMA, msgspec.json.encode(value).decode())
+        return schema_grammar(value, "format")
     shown = shorten(str(value))
     raise InvalidRequest(f'invalid format: {shown}; expected "json" or a valid JSON Schema object', param="format")
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from corral.protocol.answer import Answers, Call, count_thinking, encode_usage
+from corral.protocol.ids import new_id
 from corral.protocol.openai_errors import reply_to
 from corral.protocol.openai_logprobs import chat_logprobs, prompt_logprobs
-from corral.protocol.openai_tools import new_call_id
 from corral.protocol.sse import DONE, encode_event
 from corral.request import Delta, FinishReason, RequestOutput, Usage
 from corral.tool_call import ToolCallDelta
@@ -158,7 +158,7 @@ def _message(call: ChatCall, answers: Answers, index: int) -> Payload:
         message["function_call"] = _function(calls[0])
     elif calls:
         message["tool_calls"] = [
-            {"id": new_call_id(), "type": "function", "function": _function(called)} for called in calls
+            {"id": new_id("call"), "type": "function", "function": _function(called)} for called in calls
         ]
     return message
 
@@ -175,7 +175,7 @@ def _function(call: Call) -> Payload:
 def _call_delta(call: ToolCallDelta) -> Payload:
     if not call.name:
         return {"index": call.index, "function": {"arguments": call.arguments}}
-    return {"index": call.index, "id": new_call_id(), "type": "function", "function": _function_delta(call)}
+    return {"index": call.index, "id": new_id("call"), "type": "function", "function": _function_delta(call)}
 
 
 def _function_delta(call: ToolCallDelta) -> Payload:

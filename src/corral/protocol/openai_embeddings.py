@@ -76,13 +76,16 @@ def embed_request(
     )
 
 
-def parse_embeddings_call(body: Mapping[str, Any]) -> EmbeddingCall:
+def parse_embeddings_call(body: Mapping[str, Any], ignored: list[str] | None = None) -> EmbeddingCall:
     """Reads a body.
+
+    Args:
+        ignored: gets the paths of unknown fields; None refuses them.
 
     Raises:
         InvalidRequest: names the field at fault.
     """
-    fields = read_fields(EmbeddingFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
+    fields = read_fields(EmbeddingFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS, ignored=ignored)
     if fields.encoding_format not in (None, "float", "base64"):
         message = f"encoding_format is {show_value(fields.encoding_format)}; it must be 'float' or 'base64'"
         raise InvalidRequest(message, param="encoding_format", code="invalid_value")

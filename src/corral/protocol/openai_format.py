@@ -8,12 +8,10 @@ import msgspec
 from pydantic import Field
 
 from corral.errors import InvalidRequest
-from corral.grammar import Grammar, GrammarKind
+from corral.grammar import MAX_CHOICES, Grammar, GrammarKind, kind_of_grammar_text
 from corral.protocol.fields import StrictModel, show_value, validate
 
 MAX_SOURCE_LENGTH = 1 << 20  # characters of a schema, a pattern or a grammar
-MAX_CHOICES = 4096
-MAX_CHOICE_LENGTH = 4096  # characters in each
 
 _GUIDED = ("json", "regex", "choice", "grammar")  # vLLM's names of old: guided_json, ...
 
@@ -54,7 +52,8 @@ class StructuredFields(StrictModel):
                     where = f"structured_outputs.{name}"
                     found[where] = _parse(name, value, where)
             if outputs.json_object:
-                found["structured_outputs.json_object"] = Grammar(GrammarKind.JSON_OBJECT)
+                where = "structured_outputs.json_object"
+                found[where] = Grammar(GrammarKind.JSON_OBJECT, where=where)
             if not any(name.startswith("structured_outputs") for name in found):
                 message = "structured_outputs is empty; give one of json, regex, choice, grammar and json_object"
                 raise InvalidRequest(message, param="structured_outputs")
@@ -101,14 +100,14 @@ def parse_response_format(
         case "text":
             return None
         case "json_object":
-            return Grammar(GrammarKind.JSON_OBJECT)
+            return Grammar(GrammarKind.JSON_OBJECT, where=where)
         case "json_schema":
             path = f"{where}.json_schema"
             if fields.json_schema is None:
                 raise InvalidRequest(f"{path} is required", param=path, code="missing_required_parameter")
             inner = validate(_JsonSchema, fields.json_schema, prefix=path, ignored=ignored)
             if inner.schema_ is None:  # as OpenAI: any object will do
-                return Grammar(GrammarKind.JSON_OBJECT)
+                return Grammar(GrammarKind.JSON_OBJECT, where=path)
             return schema_grammar(inner.schema_, f"{path}.schema")
     message = f"{where}.type is {show_value(fields.type)}; it must be one of text, json_object, json_schema"
     raise InvalidRequest(message, param=f"{where}.type", code="invalid_value")
@@ -134,17 +133,17 @@ def schema_grammar(schema: object, where: str) -> Grammar:
     except RecursionError:
         raise InvalidRequest(f"{where} is nested too deeply", param=where, code="invalid_value") from None
     _check_length(source, where)
-    return Grammar(GrammarKind.JSON_SCHEMA, source)
+    return Grammar(GrammarKind.JSON_SCHEMA, source, where)
 
 
 def text_grammar(text: str, where: str) -> Grammar:
-    """A grammar's text: GBNF writes `::=` where Lark has a colon.
+    """A grammar's text, in Lark or GBNF.
 
     Raises:
         InvalidRequest: empty or too long.
     """
     _check_length(text, where)
-    return Grammar(GrammarKind.GBNF if "::=" in text else GrammarKind.LARK, text)
+    return Grammar(kind_of_grammar_text(text), text, where)
 
 
 def _parse(name: str, value: Any, where: str) -> Grammar:
@@ -153,7 +152,7 @@ def _parse(name: str, value: Any, where: str) -> Grammar:
             return schema_grammar(value, where)
         case "regex":
             _check_length(value, where)
-            return Grammar(GrammarKind.REGEX, value)
+            return Grammar(GrammarKind.REGEX, value, where)
         case "choice":
             return _choice_grammar(value, where)
     return text_grammar(value, where)
@@ -164,11 +163,11 @@ def _choice_grammar(choices: list[Any], where: str) -> Grammar:
         message = f"{where} has {len(choices)} texts; from 1 to {MAX_CHOICES} are allowed"
         raise InvalidRequest(message, param=where)
     for position, choice in enumerate(choices):
-        if not isinstance(choice, str) or not 1 <= len(choice) <= MAX_CHOICE_LENGTH:
+        if not isinstance(choice, str) or not choice:
             path = f"{where}[{position}]"
-            message = f"{path} is {show_value(choice)}; it must be a string of 1 to {MAX_CHOICE_LENGTH} characters"
+            message = f"{path} is {show_value(choice)}; it must be a string that is not empty"
             raise InvalidRequest(message, param=path, code="invalid_value")
-    return Grammar(GrammarKind.CHOICE, msgspec.json.encode(choices).decode())
+    return Grammar(GrammarKind.CHOICE, msgspec.json.encode(choices).decode(), where)
 
 
 def _check_length(text: str, where: str) -> None:

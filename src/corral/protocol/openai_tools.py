@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
-import string
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,15 +13,13 @@ from corral.tool_call import ToolChoice, ToolMode
 
 MAX_TOOLS = 128  # OpenAI's limit
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-_ID_LENGTH = 24
-_ID_CHARACTERS = string.ascii_letters + string.digits
 
 
 class FunctionFields(StrictModel):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None  # a call that is forced is always kept to its schema
+    strict: bool | None = None  # a schema that cannot be kept to whole is refused
 
 
 class _Tool(StrictModel):
@@ -45,11 +41,6 @@ class _Choice(StrictModel):
 class _AllowedTools(StrictModel):
     mode: str
     tools: list[Any]
-
-
-def new_call_id() -> str:
-    """An id as OpenAI's look."""
-    return "call_" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))
 
 
 def parse_tools(raw: Sequence[Any], *, where: str = "tools", ignored: list[str] | None = None) -> list[dict[str, Any]]:
@@ -93,6 +84,8 @@ def parse_function(raw: object, where: str, ignored: list[str] | None = None) ->
     function: dict[str, Any] = {"name": fields.name, "parameters": fields.parameters or {"type": "object"}}
     if fields.description is not None:
         function["description"] = fields.description
+    if fields.strict:
+        function["strict"] = True
     return {"type": "function", "function": function}
 
 

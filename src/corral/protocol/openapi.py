@@ -49,15 +49,60 @@ MESSAGES: Schema = {
         "required": ["role", "content"],
     },
 }
+_NULL: Schema = {"type": "null"}
+_JSON_SCHEMA: Schema = {"type": ["object", "boolean"]}
+_FUNCTION: Schema = {"type": "object", "properties": {"name": TEXT}, "required": ["name"]}
+_NAMED_TOOL: Schema = {
+    "type": "object",
+    "properties": {"type": {"const": "function"}, "function": _FUNCTION},
+    "required": ["type", "function"],
+}
+_TOOL_CHOICE: Schema = {"oneOf": [{"enum": ["none", "auto", "required"]}, _NAMED_TOOL, _NULL]}
+_FLAT_CHOICE: Schema = {
+    "oneOf": [
+        {"enum": ["none", "auto", "required"]},
+        {
+            "type": "object",
+            "properties": {"type": {"const": "function"}, "name": TEXT},
+            "required": ["type", "name"],
+        },
+        _NULL,
+    ]
+}
+_ANTHROPIC_CHOICE: Schema = {
+    "type": ["object", "null"],
+    "properties": {"type": {"enum": ["auto", "any", "tool", "none"]}, "name": TEXT},
+    "required": ["type"],
+}
+_RESPONSE_FORMAT: Schema = {
+    "oneOf": [
+        {"type": "object", "properties": {"type": {"enum": ["text", "json_object"]}}, "required": ["type"]},
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "json_schema"},
+                "json_schema": {
+                    "type": "object",
+                    "properties": {"name": TEXT, "schema": _JSON_SCHEMA},
+                    "required": ["name"],
+                },
+            },
+            "required": ["type", "json_schema"],
+        },
+        _NULL,
+    ]
+}
 TEXTS_OR_OBJECTS: Schema = {
     "oneOf": [TEXT, {"type": "object", "properties": {"text": TEXT}, "required": ["text"]}],
 }
 # What a body's model leaves to its reader's own checks, by the name of the field.
 _SHAPES: dict[str, Schema] = {
     "messages": MESSAGES,
+    "response_format": _RESPONSE_FORMAT,
     "stop": {"oneOf": [TEXT, {"type": "array", "items": TEXT}, {"type": "null"}]},
     "stop_token_ids": {"oneOf": [TOKEN_IDS, {"type": "null"}]},
     "tokens": TOKEN_IDS,
+    "tool_choice": _TOOL_CHOICE,
 }
 # Anthropic's: text alone, as blocks of other types have fields of their own.
 _TURN: Schema = MESSAGES["items"]
@@ -66,10 +111,14 @@ _TURNS: Schema = {
     "items": {**_TURN, "properties": {**_TURN["properties"], "role": {"enum": ["user", "assistant"]}}},
 }
 _SHAPES_OF: dict[str, dict[str, Schema]] = {
-    "CountTokensFields": {"messages": _TURNS},
-    "MessagesFields": {"messages": _TURNS},
+    "CountTokensFields": {"messages": _TURNS, "tool_choice": _ANTHROPIC_CHOICE},
+    "MessagesFields": {"messages": _TURNS, "tool_choice": _ANTHROPIC_CHOICE},
     "CompletionFields": {"prompt": INPUTS},
     "EmbeddingFields": {"input": INPUTS},
+    "ResponsesFields": {
+        "input": {"oneOf": [TEXT, {"type": "array", "minItems": 1, "items": {"type": "object"}}]},
+        "tool_choice": _FLAT_CHOICE,
+    },
     "RerankFields": {"query": TEXTS_OR_OBJECTS, "documents": {"type": "array", "items": TEXTS_OR_OBJECTS}},
 }
 
@@ -154,12 +203,13 @@ def build_document(operations: Sequence[Operation], version: str) -> dict[str, A
             "version": version,
             "description": "Unknown fields are refused by name, or on Ollama's paths passed over as Ollama does.",
         },
-        "security": [{"key": []}, {}],
+        "security": [{"key": []}, {"x-api-key": []}, {}],
         "paths": paths,
         "components": {
             "schemas": schemas,
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "Where the server was given keys."}
+                "key": {"type": "http", "scheme": "bearer", "description": "Where the server was given keys."},
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "Anthropic's way."},
             },
         },
     }

@@ -10,6 +10,7 @@ from corral.protocol.openai_chat import ChatFields
 from corral.protocol.openai_completions import CompletionFields
 from corral.protocol.openai_embeddings import EmbeddingFields
 from corral.protocol.openapi import EVENTS, JSON, NDJSON, TEXT, TOKEN_IDS, Operation, Schema, native_body
+from corral.protocol.responses_call import ResponsesFields
 from corral.protocol.scores import RerankFields, ScoreFields
 from corral.protocol.tokenizing import DetokenizeFields, TokenizeFields
 
@@ -126,6 +127,11 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/v1/chat/completions", "Answers a chat.", ChatFields, _STREAMED),
     Operation("POST", "/v1/completions", "Goes on with a text.", CompletionFields, _STREAMED),
     Operation("POST", "/v1/embeddings", "A vector for each input.", EmbeddingFields, answer=_EMBEDDINGS),
+    Operation("POST", "/v1/responses", "Answers items, and keeps the answer.", ResponsesFields, _STREAMED),
+    Operation("GET", "/v1/responses/{response_id}", "A stored response."),
+    Operation("DELETE", "/v1/responses/{response_id}", "Forgets one."),
+    Operation("POST", "/v1/responses/{response_id}/cancel", "Only responses in the background could be: refused."),
+    Operation("GET", "/v1/responses/{response_id}/input_items", "What a response answered."),
     # Anthropic's; to clients that send anthropic-version, /v1/models answers in Anthropic's form
     Operation("POST", "/v1/messages", "Answers a chat.", MessagesFields, _STREAMED),
     Operation("POST", "/v1/messages/count_tokens", "The length of a prompt.", CountTokensFields, answer=_INPUT_TOKENS),

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator
 
 from corral.errors import InvalidRequest
 from corral.protocol.fields import StrictModel, read_fields, show_value
+from corral.protocol.ids import new_id
 from corral.protocol.openai_sampling import MAX_TEMPERATURE
-from corral.protocol.responses_ids import new_id
 from corral.protocol.responses_input import Item, list_items, to_messages
 from corral.protocol.responses_tools import parse_choice, parse_text, parse_tools
 from corral.request import Request
@@ -168,7 +168,9 @@ def parse_responses(body: Mapping[str, Any], ignored: list[str] | None = None) -
         raise InvalidRequest("stream_options is only allowed when stream is true", param="stream_options")
     tools = parse_tools(fields.tools or [], ignored)
     names = [tool["function"]["name"] for tool in tools]
-    choice = parse_choice(fields.tool_choice, names, is_parallel=fields.parallel_tool_calls is not False)
+    choice = parse_choice(
+        fields.tool_choice, names, is_parallel=fields.parallel_tool_calls is not False, ignored=ignored
+    )
     sampling = _sampling(fields)
     request = Request(
         request_id=new_id("resp"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.protocol.fields import StrictModel, show_value, validate
-from corral.protocol.responses_ids import new_id
+from corral.protocol.ids import new_id
 from corral.protocol.tool_arguments import read_arguments
 
 MAX_ITEMS = 10_000

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import msgspec
-
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
 from corral.protocol.fields import StrictModel, show_value, validate
+from corral.protocol.openai_format import schema_grammar
 from corral.tool_call import ToolChoice, ToolMode
 
 MAX_TOOLS = 1024
@@ -22,7 +21,7 @@ class FunctionFields(StrictModel):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None  # arguments follow the schema wherever calls are enforced
+    strict: bool | None = None  # a schema that cannot be kept to whole is refused
     defer_loading: bool | None = None
     allowed_callers: list[Any] | None = None
     output_schema: dict[str, Any] | None = None
@@ -87,7 +86,7 @@ def _read_tool(where: str, entry: object, ignored: list[str] | None) -> Function
     return fields
 
 
-def parse_choice(raw: object, names: list[str], *, is_parallel: bool) -> ToolChoice:
+def parse_choice(raw: object, names: list[str], *, is_parallel: bool, ignored: list[str] | None = None) -> ToolChoice:
     """Whether the model has to call one of the tools called `names`.
 
     Raises:
@@ -97,7 +96,7 @@ def parse_choice(raw: object, names: list[str], *, is_parallel: bool) -> ToolCho
     if raw is None or isinstance(raw, str):
         mode = _mode("tool_choice", "auto" if raw is None else raw)
     else:
-        mode, chosen = _read_choice(validate(ChoiceFields, raw, prefix="tool_choice"))
+        mode, chosen = _read_choice(validate(ChoiceFields, raw, prefix="tool_choice", ignored=ignored), ignored)
     for name in chosen:
         if name not in names:
             message = f"tool_choice names {show_value(name)}; it must be one of the tools"
@@ -114,14 +113,16 @@ def _mode(where: str, name: object) -> ToolMode:
     raise InvalidRequest(message, param=where, code="invalid_value")
 
 
-def _read_choice(fields: ChoiceFields) -> tuple[ToolMode, tuple[str, ...]]:
+def _read_choice(fields: ChoiceFields, ignored: list[str] | None) -> tuple[ToolMode, tuple[str, ...]]:
     match fields.type:
         case "function":
             if fields.name is None:
                 raise InvalidRequest("tool_choice.name is required", param="tool_choice.name")
             return ToolMode.REQUIRED, (fields.name,)
         case "allowed_tools":
-            names = tuple(_allowed(f"tool_choice.tools[{i}]", tool) for i, tool in enumerate(fields.tools or []))
+            names = tuple(
+                _allowed(f"tool_choice.tools[{i}]", tool, ignored) for i, tool in enumerate(fields.tools or [])
+            )
             if not names:
                 raise InvalidRequest(
                     "tool_choice.tools is empty; it needs one tool at least", param="tool_choice.tools"
@@ -131,8 +132,8 @@ def _read_choice(fields: ChoiceFields) -> tuple[ToolMode, tuple[str, ...]]:
     raise InvalidRequest(message, param="tool_choice.type", code="invalid_value")
 
 
-def _allowed(where: str, raw: object) -> str:
-    fields = validate(ChoiceFields, raw, prefix=where)
+def _allowed(where: str, raw: object, ignored: list[str] | None) -> str:
+    fields = validate(ChoiceFields, raw, prefix=where, ignored=ignored)
     if fields.type != "function" or fields.name is None:
         message = f"{where} is of type {show_value(fields.type)}; it must be a function with its name"
         raise InvalidRequest(message, param=where, code="invalid_value")
@@ -159,11 +160,11 @@ def parse_text(raw: object, ignored: list[str] | None = None) -> Grammar | None:
         case "text":
             return None
         case "json_object":
-            return Grammar(GrammarKind.JSON_OBJECT)
+            return Grammar(GrammarKind.JSON_OBJECT, where="text.format")
         case "json_schema":
             if form.schema_ is None or form.name is None:
                 path = f"text.format.{'name' if form.name is None else 'schema'}"
                 raise InvalidRequest(f"{path} is required", param=path, code="missing_required_parameter")
-            return Grammar(GrammarKind.JSON_SCHEMA, msgspec.json.encode(form.schema_).decode())
+            return schema_grammar(form.schema_, "text.format.schema")
     message = f"text.format.type is {show_value(form.type)}; it must be one of text, json_object, json_schema"
     raise InvalidRequest(message, param="text.format.type", code="invalid_value")

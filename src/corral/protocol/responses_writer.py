@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from corral.protocol.responses_ids import new_id
+from corral.protocol.ids import new_id
 from corral.protocol.tool_arguments import read_arguments
 from corral.request import Delta, TokenLogprob
 from corral.tool_call import ToolCallDelta

@@ -77,13 +77,16 @@ class RerankCall(PairsCall):
     with_documents: bool
 
 
-def parse_score(body: Mapping[str, Any]) -> PairsCall:
+def parse_score(body: Mapping[str, Any], ignored: list[str] | None = None) -> PairsCall:
     """Reads a body of /score.
+
+    Args:
+        ignored: gets the paths of unknown fields; None refuses them.
 
     Raises:
         InvalidRequest: names the field at fault.
     """
-    fields = read_fields(ScoreFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
+    fields = read_fields(ScoreFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS, ignored=ignored)
     given = {name for pair in _PAIRS for name in pair if getattr(fields, name) is not None}
     found = next((pair for pair in _PAIRS if given == set(pair)), None)
     if found is None:
@@ -98,9 +101,9 @@ def parse_score(body: Mapping[str, Any]) -> PairsCall:
     return PairsCall(fields.model, first, second, truncate, max_tokens)
 
 
-def parse_rerank(body: Mapping[str, Any]) -> RerankCall:
-    """Reads a body of /rerank; raises as parse_score."""
-    fields = read_fields(RerankFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS)
+def parse_rerank(body: Mapping[str, Any], ignored: list[str] | None = None) -> RerankCall:
+    """Reads a body of /rerank, as parse_score does."""
+    fields = read_fields(RerankFields, body, unsupported=UNSUPPORTED, harmless=HARMLESS, ignored=ignored)
     documents = _read_texts("documents", fields.documents)
     top_n = len(documents) if fields.top_n is None else fields.top_n
     if top_n < 0:

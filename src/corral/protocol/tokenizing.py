@@ -45,13 +45,16 @@ class TokenizeCall:
     with_texts: bool
 
 
-def parse_tokenize(body: Mapping[str, Any]) -> TokenizeCall:
+def parse_tokenize(body: Mapping[str, Any], ignored: list[str] | None = None) -> TokenizeCall:
     """Reads a body whose model is known.
+
+    Args:
+        ignored: gets the paths of unknown fields; None refuses them.
 
     Raises:
         InvalidRequest: names the field at fault.
     """
-    fields = read_fields(TokenizeFields, body, unsupported=UNSUPPORTED, harmless=frozenset())
+    fields = read_fields(TokenizeFields, body, unsupported=UNSUPPORTED, harmless=frozenset(), ignored=ignored)
     if (fields.prompt is None) == (fields.messages is None):
         raise InvalidRequest("give a prompt or messages, one of them", param="prompt")
     return TokenizeCall(
@@ -89,9 +92,9 @@ def _chat_request(fields: TokenizeFields) -> Request:
     )
 
 
-def parse_detokenize(body: Mapping[str, Any]) -> DetokenizeRequest:
-    """Reads a body whose model is known; raises as parse_tokenize."""
-    fields = read_fields(DetokenizeFields, body, unsupported={}, harmless=frozenset())
+def parse_detokenize(body: Mapping[str, Any], ignored: list[str] | None = None) -> DetokenizeRequest:
+    """Reads a body whose model is known, as parse_tokenize does."""
+    fields = read_fields(DetokenizeFields, body, unsupported={}, harmless=frozenset(), ignored=ignored)
     return DetokenizeRequest(new_request_id("detok"), fields.model or "", read_token_ids("tokens", fields.tokens))
 
 

@@ -61,6 +61,11 @@ class KeyAuth:
         return given if any(matches) else unauthorized("the API key is not valid")
 
 
+def owner_of(scope: Scope) -> str:
+    """A digest of the request's key, which is whose files, answers and cached prefixes it may meet; "" without keys."""
+    return str(scope.get("corral.owner", ""))
+
+
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 

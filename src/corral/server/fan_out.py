@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
-from corral.errors import ServerDraining
+from corral.errors import InvalidRequest, ServerDraining
 from corral.request import FinishReason, Request, RequestOutput
 from corral.server.served_model import ServedModel
 
 Indexed = tuple[int, RequestOutput]  # (which request, its output)
 
 
-async def fan_out(model: ServedModel, requests: Sequence[Request]) -> AsyncGenerator[Indexed, None]:
-    """Runs the requests side by side; ends when all have ended, or with the first error, which aborts the others."""
+async def fan_out(model: ServedModel, requests: Sequence[Request], owner: str) -> AsyncGenerator[Indexed, None]:
+    """Runs the requests side by side; ends when all have ended, or with the first error, which aborts the others.
+
+    Args:
+        owner: whose they are. Cached prefixes are one owner's: how soon an answer begins would tell others of them.
+    """
+    requests = [replace(request, cache_salt=f"{owner}{request.cache_salt}") for request in requests]
     if len(requests) == 1:
-        async with aclosing(model.generate(requests[0])) as outputs:
+        async with aclosing(_outputs(model, requests[0])) as outputs:
             async for output in outputs:
-                yield 0, _checked(output)
+                yield 0, output
         return
     queue: asyncio.Queue[Indexed | Exception | None] = asyncio.Queue()
     tasks = [asyncio.ensure_future(_run(model, index, request, queue)) for index, request in enumerate(requests)]
@@ -42,12 +48,25 @@ async def _run(
     model: ServedModel, index: int, request: Request, queue: asyncio.Queue[Indexed | Exception | None]
 ) -> None:
     try:
-        async with aclosing(model.generate(request)) as outputs:
+        async with aclosing(_outputs(model, request)) as outputs:
             async for output in outputs:
-                queue.put_nowait((index, _checked(output)))
+                queue.put_nowait((index, output))
         queue.put_nowait(None)
     except Exception as error:  # noqa: BLE001 - raised again by whoever reads the queue
         queue.put_nowait(error)
+
+
+async def _outputs(model: ServedModel, request: Request) -> AsyncGenerator[RequestOutput, None]:
+    try:
+        async with aclosing(model.generate(request)) as outputs:
+            async for output in outputs:
+                yield _checked(output)
+    except InvalidRequest as error:
+        if error.param != "grammar" or request.grammar is None:
+            raise
+        # The worker knows grammars; what the client knows is the field that it wrote one in.
+        where = request.grammar.where
+        raise InvalidRequest(f"{where}: {error.message}", param=where, code=error.code) from error
 
 
 def _checked(output: RequestOutput) -> RequestOutput:

@@ -51,7 +51,8 @@ class Puller:
         """`remote`, whose digest is promised, as a blob of the library."""
         from corral.store.transport.download import download
 
-        assert remote.sha256 is not None  # noqa: S101 - every caller has it from its source
+        if remote.sha256 is None:
+            raise ValueError("a file without a promised digest is not fetched as a blob")
         digest = f"sha256:{remote.sha256}"
         size = self.obtain(
             digest,

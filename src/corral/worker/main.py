@@ -37,6 +37,7 @@ EXIT_ENGINE_DEAD = 4
 EXIT_PROTOCOL = 5
 CLOSE_TIMEOUT_S = 5.0
 TEXT_THREADS = 2  # render and tokenise off the event loop
+MAX_LOOKUPS = 64  # renders and detokenizations under way: they share these threads with the requests' prompts
 ADAPTER_THREADS = 2  # the same for requests with an adapter: nobody else waits while it is loaded
 
 logger = logging.getLogger("corral.worker")
@@ -76,6 +77,7 @@ class Worker:
         self._live: set[str] = set()  # requests taken and not yet answered to the end
         self._submitting: dict[str, bool] = {}  # request id -> aborted while still being tokenised
         self._max_live = 0
+        self._num_lookups = 0  # renders and detokenizations under way
         self._is_draining = False
         self._exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -208,6 +210,10 @@ class Worker:
 
     async def _look_up(self, request_id: str, work: Callable[[], RenderedPrompt | Detokenized]) -> None:
         """Work on texts alone: it joins no queue and no drain waits for it."""
+        if self._num_lookups >= MAX_LOOKUPS:
+            self._fail(request_id, QueueFull(f"{self._num_lookups} prompts are looked at already; try again later"))
+            return
+        self._num_lookups += 1
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._text_pool, work)
         except CorralError as error:
@@ -219,6 +225,8 @@ class Worker:
             self._outbox.post(
                 protocol.Rendered(result) if isinstance(result, RenderedPrompt) else protocol.Texts(result)
             )
+        finally:
+            self._num_lookups -= 1
 
     async def _release_kv(self, model: LoadedModel, call_id: int) -> None:
         # On a thread: the engine does it after its step.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -16,11 +14,12 @@ from starlette.types import Scope
 
 from corral.errors import ContextLengthExceeded, ModelNotFound
 from corral.protocol.anthropic_answer import MessageCollector
-from corral.protocol.anthropic_ids import new_id
 from corral.protocol.anthropic_messages import MessagesCall, parse_count, parse_create
 from corral.protocol.anthropic_models import encode_model, encode_page
 from corral.protocol.anthropic_stream import MessageStream
+from corral.protocol.ids import new_id
 from corral.server.answering import answer_stream, find_model
+from corral.server.auth import owner_of
 from corral.server.fan_out import fan_out
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
@@ -28,6 +27,7 @@ from corral.server.model_defaults import apply, sampling_defaults
 from corral.server.model_details import details_of
 from corral.server.model_manager import ModelManager
 from corral.server.replies import MESSAGES, MODELS, REQUEST_ID_HEADER, is_anthropic
+from corral.server.routes.json_answer import json_response
 from corral.server.routes.openai import model_card, model_cards
 from corral.server.streaming import unless_disconnected
 from corral.store.local_model import LocalModel
@@ -65,14 +65,14 @@ def anthropic_routes(manager: ModelManager) -> list[Route]:
                 return len((await model.render(call.request)).token_ids)
 
         num_tokens = await unless_disconnected(http.receive, count())
-        return _json({"input_tokens": num_tokens}, _headers(call, ignored))
+        return json_response({"input_tokens": num_tokens}, _headers(call, ignored))
 
     async def list_models(http: HTTPRequest) -> Response:
-        return _json(encode_page(await model_cards(manager), http.query_params), _new_headers())
+        return json_response(encode_page(await model_cards(manager), http.query_params), _new_headers())
 
     async def show_model(http: HTTPRequest) -> Response:
         local = manager.lookup(http.path_params["name"])
-        return _json(encode_model(model_card(manager, local)), _new_headers())
+        return json_response(encode_model(model_card(manager, local)), _new_headers())
 
     return [
         Route(MESSAGES, messages, methods=["POST"]),
@@ -107,12 +107,15 @@ async def _answer(
 
     async def collect() -> dict[str, Any]:
         collector = MessageCollector(call)
-        async with manager.lease(local) as model, aclosing(fan_out(model, [call.request])) as outputs:
+        async with (
+            manager.lease(local) as model,
+            aclosing(fan_out(model, [call.request], owner_of(http.scope))) as outputs,
+        ):
             async for _, output in outputs:
                 collector.add(output)
         return collector.whole(local.name)
 
-    return _json(await unless_disconnected(http.receive, collect()), headers)
+    return json_response(await unless_disconnected(http.receive, collect()), headers)
 
 
 def _lookup(manager: ModelManager, name: str) -> LocalModel:
@@ -136,7 +139,3 @@ def _headers(call: MessagesCall, ignored: list[str] | None) -> Headers:
 
 def _new_headers() -> Headers:
     return {REQUEST_ID_HEADER: new_id("req")}
-
-
-def _json(payload: object, headers: Mapping[str, str]) -> Response:
-    return Response(msgspec.json.encode(payload), headers=dict(headers), media_type="application/json")

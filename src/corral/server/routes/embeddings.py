@@ -14,6 +14,7 @@ from corral.protocol.ollama_options import check_options
 from corral.protocol.openai_embeddings import encode_embeddings_answer, parse_embeddings_call
 from corral.protocol.scores import PairsCall, cosines, encode_ranking, encode_scores, parse_rerank, parse_score
 from corral.request import EmbedResult
+from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.routes.json_answer import json_answer
 from corral.server.streaming import unless_disconnected
@@ -30,7 +31,8 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
     """
 
     async def embeddings(http: HTTPRequest) -> Response:
-        call = await asyncio.to_thread(parse_embeddings_call, await read_json(http))
+        ignored = ignored_fields(http)
+        call = await asyncio.to_thread(parse_embeddings_call, await read_json(http), ignored)
         local = await asyncio.to_thread(manager.lookup, call.model)
 
         async def ask() -> EmbedResult:
@@ -38,10 +40,13 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
                 return await model.embed(call.request(_num_ctx(local)))
 
         result = await unless_disconnected(http.receive, ask())
-        return await json_answer(lambda: encode_embeddings_answer(call, result, local.name))
+        return await json_answer(
+            lambda: encode_embeddings_answer(call, result, local.name), ignored_headers(call.model, ignored)
+        )
 
     async def score(http: HTTPRequest) -> Response:
-        call = await asyncio.to_thread(parse_score, await read_json(http))
+        ignored = ignored_fields(http)
+        call = await asyncio.to_thread(parse_score, await read_json(http), ignored)
         local = await asyncio.to_thread(manager.lookup, call.model)
         queries, documents = await unless_disconnected(http.receive, _embed_pairs(manager, local, call))
 
@@ -49,10 +54,11 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
             num_tokens = queries.prompt_tokens + documents.prompt_tokens
             return encode_scores(cosines(queries, documents), num_tokens, local.name, int(time.time()))
 
-        return await json_answer(encode)
+        return await json_answer(encode, ignored_headers(call.model, ignored))
 
     async def rerank(http: HTTPRequest) -> Response:
-        call = await asyncio.to_thread(parse_rerank, await read_json(http))
+        ignored = ignored_fields(http)
+        call = await asyncio.to_thread(parse_rerank, await read_json(http), ignored)
         local = await asyncio.to_thread(manager.lookup, call.model)
         queries, documents = await unless_disconnected(http.receive, _embed_pairs(manager, local, call))
 
@@ -60,7 +66,7 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
             num_tokens = queries.prompt_tokens + documents.prompt_tokens
             return encode_ranking(call, cosines(queries, documents), num_tokens, local.name)
 
-        return await json_answer(encode)
+        return await json_answer(encode, ignored_headers(call.model, ignored))
 
     return [
         Route("/v1/embeddings", embeddings, methods=["POST"]),

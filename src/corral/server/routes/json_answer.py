@@ -1,15 +1,18 @@
-"""Answers that may hold millions of numbers: made off the event loop, so that no stream stutters."""
+"""Answers in JSON: small ones, and those of millions of numbers, which no stream may stutter for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from starlette.responses import Response
 
 
-async def json_answer(make: Callable[[], object]) -> Response:
+def json_response(payload: object, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(payload), headers=headers, media_type="application/json")
+
+
+async def json_answer(make: Callable[[], object], headers: Mapping[str, str] | None = None) -> Response:
     """The response with what `make` gives, which is called, and encoded, on a thread."""
-    body = await asyncio.to_thread(lambda: msgspec.json.encode(make()))
-    return Response(body, media_type="application/json")
+    return await asyncio.to_thread(lambda: json_response(make(), headers))

@@ -19,6 +19,7 @@ from corral.protocol.ollama_fields import shorten
 from corral.protocol.ollama_generate import GenerateCall, parse_generate
 from corral.protocol.ollama_models import LoadedModel, encode_list, encode_version
 from corral.request import EmbedResult
+from corral.server.auth import owner_of
 from corral.server.ignored import ignored_headers
 from corral.server.limits import read_any_json
 from corral.server.model_details import details_of, digest_of, tagged
@@ -61,7 +62,7 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
         if call.is_unload:
             await manager.unload(local)
             return json_response(encode_empty(call, watch.now_ns()), headers)
-        answering = Answering(manager, local, call, watch)
+        answering = Answering(manager, local, call, watch, owner_of(http.scope))
         if call.is_empty:
             await unless_disconnected(http.receive, answering.load())
             return json_response(encode_empty(call, watch.now_ns()), headers)

@@ -59,8 +59,9 @@ class Answering:
     """Runs the call; its model is held until the answer has ended or nobody reads it any more."""
 
     def __init__(
-        self, manager: ModelManager, local: LocalModel, call: GenerateCall | ChatCall, watch: Stopwatch
+        self, manager: ModelManager, local: LocalModel, call: GenerateCall | ChatCall, watch: Stopwatch, owner: str
     ) -> None:
+        self._owner = owner
         self._manager = manager
         self._local = local
         self._call = call
@@ -109,7 +110,7 @@ class Answering:
         try:
             async with self._lease() as model:
                 self._watch.loaded(model.load_s)
-                async with aclosing(fan_out(model, [request])) as outputs:
+                async with aclosing(fan_out(model, [request], self._owner)) as outputs:
                     async for _, output in outputs:
                         self._watch.saw(output)
                         yield output

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -30,6 +29,7 @@ from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.model_manager import ModelManager
+from corral.server.routes.json_answer import json_response
 from corral.server.streaming import unless_disconnected
 from corral.store.local_model import LocalModel
 
@@ -38,11 +38,11 @@ def openai_routes(manager: ModelManager) -> list[Route]:
     """All below /v1."""
 
     async def list_models(_: HTTPRequest) -> Response:
-        return _json(encode_model_list(await model_cards(manager)))
+        return json_response(encode_model_list(await model_cards(manager)))
 
     async def show_model(http: HTTPRequest) -> Response:
         local = manager.lookup(http.path_params["name"])
-        return _json(encode_model(model_card(manager, local)))
+        return json_response(encode_model(model_card(manager, local)))
 
     async def chat_completions(http: HTTPRequest) -> Response:
         body = await read_json(http)
@@ -57,7 +57,7 @@ def openai_routes(manager: ModelManager) -> list[Route]:
             headers = ignored_headers(local.name, names)
             if not call.stream:
                 [whole] = await answer_whole(http, manager, local, [request])
-                return _json(encode_chat_answer(call, whole, *about), headers)
+                return json_response(encode_chat_answer(call, whole, *about), headers)
             return await answer_stream(http, manager, local, [request], ChatStream(call, *about), headers)
 
         try:
@@ -82,7 +82,7 @@ def openai_routes(manager: ModelManager) -> list[Route]:
             call = await unless_disconnected(http.receive, _with_texts(manager, local, call))
         if not call.stream:
             answers = await answer_whole(http, manager, local, requests)
-            return _json(encode_completion_answer(call, answers, *about), headers)
+            return json_response(encode_completion_answer(call, answers, *about), headers)
         return await answer_stream(http, manager, local, requests, CompletionStream(call, *about), headers)
 
     return [
@@ -91,10 +91,6 @@ def openai_routes(manager: ModelManager) -> list[Route]:
         Route("/v1/chat/completions", chat_completions, methods=["POST"]),
         Route("/v1/completions", completions, methods=["POST"]),
     ]
-
-
-def _json(payload: object, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(payload), headers=headers, media_type="application/json")
 
 
 async def _with_texts(manager: ModelManager, local: LocalModel, call: CompletionCall) -> CompletionCall:

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -21,6 +20,7 @@ from corral.protocol.responses_answer import ResponseWriter, encode_item_list
 from corral.protocol.responses_call import ResponsesCall, parse_responses
 from corral.request import Request
 from corral.server.answering import find_model
+from corral.server.auth import owner_of
 from corral.server.database import Database
 from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
 from corral.server.ignored import ignored_fields, ignored_headers
@@ -28,6 +28,7 @@ from corral.server.limits import RefusedError, read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.model_manager import ModelManager
 from corral.server.response_store import ResponseStore, StoredResponse
+from corral.server.routes.json_answer import json_response
 from corral.server.streaming import EventStream, unless_disconnected
 from corral.store.local_model import LocalModel
 
@@ -58,7 +59,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         ignored = ignored_fields(http)
         call = parse_responses(_with_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.request.model)
-        owner = _owner(http)
+        owner = owner_of(http.scope)
         if call.references:
             call = call.resolved(await store.find_items(owner, call.references))
         history = await store.history(owner, call.previous_id) if call.previous_id is not None else []
@@ -78,7 +79,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         async def collect() -> None:
             async with (
                 manager.lease(turn.local) as model,
-                aclosing(fan_out(model, [turn.request])) as outputs,
+                aclosing(fan_out(model, [turn.request], turn.owner)) as outputs,
             ):
                 async for _, output in outputs:
                     turn.writer.add(output)
@@ -86,7 +87,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         await unless_disconnected(http.receive, collect())
         response, _, _ = turn.writer.end(int(time.time()))
         await keep(turn, response)
-        return _json(response, ignored_headers(turn.local.name, ignored))
+        return json_response(response, ignored_headers(turn.local.name, ignored))
 
     async def _stream(http: HTTPRequest, turn: _Turn, ignored: Sequence[str]) -> Response:
         # Holds the lease and the outputs until the stream has ended, however it ends.
@@ -94,7 +95,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
 
         async def start() -> tuple[list[Indexed], AsyncGenerator[Indexed, None]]:
             model = await held.enter_async_context(manager.lease(turn.local))
-            outputs = await held.enter_async_context(aclosing(fan_out(model, [turn.request])))
+            outputs = await held.enter_async_context(aclosing(fan_out(model, [turn.request], turn.owner)))
             return await wait_until_accepted(outputs, 1), outputs
 
         try:
@@ -141,7 +142,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
 
     async def find(http: HTTPRequest) -> StoredResponse:
         response_id = http.path_params["response_id"]
-        found = await store.find(_owner(http), response_id)
+        found = await store.find(owner_of(http.scope), response_id)
         if found is None:
             raise RefusedError(_not_found(response_id))
         return found
@@ -151,13 +152,13 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         if http.query_params.get("stream", "false") != "false":
             message = "stream is not supported here: a response is stored when it has ended; leave stream out"
             raise InvalidRequest(message, param="stream", code="unsupported_parameter")
-        return _json((await find(http)).body)
+        return json_response((await find(http)).body)
 
     async def delete(http: HTTPRequest) -> Response:
         response_id = http.path_params["response_id"]
-        if not await store.delete(_owner(http), response_id):
+        if not await store.delete(owner_of(http.scope), response_id):
             raise RefusedError(_not_found(response_id))
-        return _json({"id": response_id, "object": "response", "deleted": True})
+        return json_response({"id": response_id, "object": "response", "deleted": True})
 
     async def cancel(http: HTTPRequest) -> Response:
         await find(http)
@@ -174,7 +175,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
                 raise InvalidRequest(f"after is {show_value(after)}; no item has this id", param="after")
             items = items[places[0] + 1 :]
         limit = _limit(http)
-        return _json(encode_item_list(items[:limit], has_more=len(items) > limit))
+        return json_response(encode_item_list(items[:limit], has_more=len(items) > limit))
 
     path = "/v1/responses/{response_id}"
     return [
@@ -192,11 +193,6 @@ def _with_defaults(local: LocalModel, body: Mapping[str, Any]) -> dict[str, Any]
     if "max_tokens" in defaults:
         defaults["max_output_tokens"] = defaults.pop("max_tokens")
     return {**body, **{name: value for name, value in defaults.items() if body.get(name) is None}}
-
-
-def _owner(http: HTTPRequest) -> str:
-    """A digest of the API key; without keys all that is stored is everybody's."""
-    return str(http.scope.get("corral.owner", ""))
 
 
 def _check_query(http: HTTPRequest, known: tuple[str, ...]) -> None:
@@ -223,7 +219,3 @@ def _limit(http: HTTPRequest) -> int:
 
 def _not_found(response_id: str) -> ErrorReply:
     return ErrorReply(404, f"Response with id '{response_id[:100]}' not found.")
-
-
-def _json(payload: object, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(payload), headers=headers, media_type="application/json")

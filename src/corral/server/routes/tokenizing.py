@@ -16,6 +16,7 @@ from corral.protocol.openai_completions import parse_completion
 from corral.protocol.tokenizing import encode_rendered, encode_tokens, parse_detokenize, parse_tokenize
 from corral.request import Detokenized, DetokenizeRequest, RenderedPrompt, Request, new_request_id
 from corral.server.answering import find_model
+from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.routes.json_answer import json_answer
@@ -31,7 +32,8 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
 
     async def tokenize(http: HTTPRequest) -> Response:
         body = await _with_model(manager, await read_json(http))
-        call = parse_tokenize(body)
+        ignored = ignored_fields(http)
+        call = parse_tokenize(body, ignored)
         local = await asyncio.to_thread(manager.lookup, call.request.model)
         request = apply(local, call.request)
 
@@ -43,11 +45,14 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
                 return rendered, texts, model.info.max_model_len
 
         rendered, texts, max_model_len = await unless_disconnected(http.receive, ask())
-        return await json_answer(lambda: encode_tokens(rendered, texts, max_model_len))
+        return await json_answer(
+            lambda: encode_tokens(rendered, texts, max_model_len), ignored_headers(local.name, ignored)
+        )
 
     async def detokenize(http: HTTPRequest) -> Response:
         body = await _with_model(manager, await read_json(http))
-        wanted = await asyncio.to_thread(parse_detokenize, body)  # millions of ids, maybe
+        ignored = ignored_fields(http)
+        wanted = await asyncio.to_thread(parse_detokenize, body, ignored)  # millions of ids, maybe
         local = await asyncio.to_thread(manager.lookup, wanted.model)
 
         async def ask() -> Detokenized:
@@ -55,26 +60,31 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
                 return await model.detokenize(wanted)
 
         found = await unless_disconnected(http.receive, ask())
-        return await json_answer(lambda: {"prompt": found.text})
+        return await json_answer(lambda: {"prompt": found.text}, ignored_headers(local.name, ignored))
 
     async def render_chat(http: HTTPRequest) -> Response:
         body = await read_json(http)
         local = await asyncio.to_thread(find_model, manager, body)
-        call = parse_chat(with_sampling_defaults(local, body) if local else body)
+        ignored = ignored_fields(http)
+        call = parse_chat(with_sampling_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.request.model)
         request = apply(local, call.request)
         [rendered] = await unless_disconnected(http.receive, _render(manager, local, [request]))
-        return await json_answer(lambda: encode_rendered(request, rendered, local.name))
+        return await json_answer(
+            lambda: encode_rendered(request, rendered, local.name), ignored_headers(local.name, ignored)
+        )
 
     async def render_completions(http: HTTPRequest) -> Response:
         body = await read_json(http)
         local = await asyncio.to_thread(find_model, manager, body)
-        call = parse_completion(with_sampling_defaults(local, body) if local else body)
+        ignored = ignored_fields(http)
+        call = parse_completion(with_sampling_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.requests[0].model)
         requests = [apply(local, request) for request in call.requests]
         found = await unless_disconnected(http.receive, _render(manager, local, requests))
         return await json_answer(
-            lambda: [encode_rendered(*pair, local.name) for pair in zip(requests, found, strict=True)]
+            lambda: [encode_rendered(*pair, local.name) for pair in zip(requests, found, strict=True)],
+            ignored_headers(local.name, ignored),
         )
 
     async def version(_: HTTPRequest) -> Response:

@@ -93,7 +93,8 @@ class RangedTransfer:
         on_progress: Progress,
         streams: Streams,
     ) -> None:
-        assert remote.size_bytes is not None  # noqa: S101 - is_worthwhile() has looked
+        if remote.size_bytes is None:  # is_worthwhile() has looked
+            raise ValueError("a file of unknown size has no ranges")
         self.client = client
         self.remote = remote
         self.size: int = remote.size_bytes

@@ -16,11 +16,6 @@ _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}
 _PLAIN = {"n": "\n", "r": "\r", "t": "\t"}
 
 
-def is_gbnf(source: str) -> bool:
-    """Whether a grammar in a field that takes both is GBNF: only there is ::= written between a rule and its body."""
-    return re.search(r"(?m)^[ \t]*[A-Za-z0-9_-]+[ \t]*::=", source) is not None
-
-
 def lark_of_gbnf(source: str) -> str:
     """The same grammar; its rule `root` is `start`.
 

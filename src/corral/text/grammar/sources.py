@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.grammar import Grammar, GrammarKind
+from corral.grammar import MAX_CHOICES, Grammar, GrammarKind
 from corral.text.grammar.gbnf import lark_of_gbnf
 from corral.text.grammar.schema import OPTIONS, check_schema, read_schema
 from corral.text.grammar.vocabulary import lark_text
@@ -20,7 +20,6 @@ MAX_SOURCE_BYTES = {
     GrammarKind.LARK: 1 << 17,
     GrammarKind.GBNF: 1 << 17,
 }
-MAX_CHOICES = 10_000
 _NAMES = {
     GrammarKind.JSON_OBJECT: "JSON object",
     GrammarKind.JSON_SCHEMA: "JSON Schema",

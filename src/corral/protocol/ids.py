@@ -1,4 +1,4 @@
-"""Ids as Anthropic's look: msg_..., toolu_..., req_... Pure."""
+"""Ids as OpenAI's and Anthropic's look: resp_..., call_..., msg_..., toolu_... Pure."""
 
 from __future__ import annotations
 

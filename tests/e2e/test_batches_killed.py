@@ -15,7 +15,7 @@ from tests.support.serve_process import ServeProcess
 pytestmark = pytest.mark.e2e
 
 NUM_LINES = 24
-ENDPOINT = "/v1/chat/completions"
+ENDPOINT: Any = "/v1/chat/completions"
 
 
 def line(number: int) -> bytes:
@@ -49,8 +49,9 @@ def test_a_killed_server_goes_on_where_it_stood(tmp_path: Path) -> None:
     second = ServeProcess(model, "--served-model-name", "tiny", folder=tmp_path)
     try:
         client = client_of(second)
-        while (batch := client.batches.retrieve(batch.id)).status not in ("completed", "failed", "expired"):
+        while batch.status not in ("completed", "failed", "expired"):
             assert second.process.poll() is None
+            batch = client.batches.retrieve(batch.id)
         assert batch.status == "completed"
         assert batch.request_counts.completed == NUM_LINES
         answers = [json.loads(text) for text in client.files.content(batch.output_file_id).text.splitlines()]

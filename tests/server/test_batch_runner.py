@@ -110,7 +110,8 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def test_few_lines_run_at_once_and_all_are_answered_once(stage: Stage) -> None:
     arrived = asyncio.Semaphore(0)
 
-    async def slowly(_: str, body: dict[str, Any]) -> Answer:
+    async def slowly(owner: str, body: dict[str, Any]) -> Answer:
+        assert owner == "me"
         if stage.num_running == NUM_AT_ONCE:
             for _ in range(NUM_AT_ONCE):
                 arrived.release()

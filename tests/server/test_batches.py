@@ -92,11 +92,12 @@ def test_a_batch_is_cancelled(server: LiveServer) -> None:
     lines = [line(str(n), messages=[{"role": "user", "content": "hold"}]) for n in range(8)]
     file = client.files.create(file=("in.jsonl", b"".join(lines)), purpose="batch")
     batch: Any = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
-    while (batch := client.batches.retrieve(batch.id)).status == "validating":
-        pass
+    while batch.status == "validating":
+        batch = client.batches.retrieve(batch.id)
     assert client.batches.cancel(batch.id).status == "cancelling"
-    while (batch := client.batches.retrieve(batch.id)).status not in ENDED:
+    while batch.status not in ENDED:
         client.chat.completions.create(**chat_body("release"))
+        batch = client.batches.retrieve(batch.id)
     assert batch.status == "cancelled"
     assert batch.request_counts.completed <= 4, "what was in flight is finished, and nothing else begun"
     with pytest.raises(openai.NotFoundError):

@@ -161,6 +161,7 @@ class Operation:
         answer: the schema of a JSON answer.
         is_public: it wants no key.
         takes_bytes: the body is a file, not JSON.
+        form: the fields of a form, of which `file` is one; the body is that, not JSON.
     """
 
     method: str
@@ -171,6 +172,7 @@ class Operation:
     answer: Schema | None = None
     is_public: bool = False
     takes_bytes: bool = False
+    form: Schema | None = None
 
     @property
     def public_path(self) -> str:
@@ -235,6 +237,8 @@ def _describe(operation: Operation, schemas: dict[str, Schema]) -> dict[str, Any
         described["parameters"] = [{"name": n, "in": "path", "required": True, "schema": TEXT} for n in names]
     if operation.takes_bytes:
         described["requestBody"] = {"content": {"application/octet-stream": {}}}
+    elif operation.form is not None:
+        described["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": operation.form}}}
     elif operation.body is not None:
         schema = body_schema(operation.body, schemas)
         described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}

@@ -6,6 +6,7 @@ tests/server/test_openapi.py fails, and names the route, where one is missing.
 from __future__ import annotations
 
 from corral.protocol.anthropic_messages import CountTokensFields, MessagesFields
+from corral.protocol.openai_batches import PURPOSES, BatchFields
 from corral.protocol.openai_chat import ChatFields
 from corral.protocol.openai_completions import CompletionFields
 from corral.protocol.openai_embeddings import EmbeddingFields
@@ -47,6 +48,7 @@ _TOKENS = _object(
 )
 _RENDERED = _object(request_id=TEXT, model=TEXT, token_ids=TOKEN_IDS, prompt=TEXT, sampling_params={"type": "object"})
 
+_UPLOAD = _object(file={"type": "string", "format": "binary"}, purpose={"type": "string", "enum": list(PURPOSES)})
 _INPUT_TOKENS = _object(input_tokens=_INTEGER)
 
 _FORMAT: Schema = {"description": '"json", or a JSON Schema'}
@@ -132,6 +134,15 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/v1/responses/{response_id}", "Forgets one."),
     Operation("POST", "/v1/responses/{response_id}/cancel", "Only responses in the background could be: refused."),
     Operation("GET", "/v1/responses/{response_id}/input_items", "What a response answered."),
+    Operation("POST", "/v1/files", "Takes a file.", form=_UPLOAD),
+    Operation("GET", "/v1/files", "The files."),
+    Operation("GET", "/v1/files/{id}", "A file."),
+    Operation("DELETE", "/v1/files/{id}", "Deletes one."),
+    Operation("GET", "/v1/files/{id}/content", "What it holds."),
+    Operation("POST", "/v1/batches", "Runs the requests of a file.", BatchFields),
+    Operation("GET", "/v1/batches", "The batches."),
+    Operation("GET", "/v1/batches/{id}", "How far one has come."),
+    Operation("POST", "/v1/batches/{id}/cancel", "Runs no more of its requests."),
     # Anthropic's; to clients that send anthropic-version, /v1/models answers in Anthropic's form
     Operation("POST", "/v1/messages", "Answers a chat.", MessagesFields, _STREAMED),
     Operation("POST", "/v1/messages/count_tokens", "The length of a prompt.", CountTokensFields, answer=_INPUT_TOKENS),

@@ -13,10 +13,12 @@ from starlette.routing import Route
 from corral.errors import InvalidRequest
 from corral.protocol.openai_batches import new_batch, parse_batch
 from corral.protocol.openai_errors import ErrorReply
+from corral.server.auth import owner_of
 from corral.server.batch_runner import BatchRunner
 from corral.server.batch_store import BatchStore
 from corral.server.limits import RefusedError, read_json
-from corral.server.routes.pages import json_response, missing, owner_of, page_query, page_response
+from corral.server.routes.json_answer import json_response
+from corral.server.routes.pages import missing, page_query, page_response
 
 DEFAULT_PAGE, MAX_PAGE = 20, 100
 
@@ -24,7 +26,7 @@ DEFAULT_PAGE, MAX_PAGE = 20, 100
 def batch_routes(store: BatchStore, runner: BatchRunner) -> list[Route]:
     async def create_batch(http: HTTPRequest) -> Response:
         fields = parse_batch(await read_json(http))
-        owner = owner_of(http)
+        owner = owner_of(http.scope)
         file = await asyncio.to_thread(store.files.get, owner, fields.input_file_id)
         if file is None:
             raise missing("file", fields.input_file_id, "input_file_id")
@@ -40,7 +42,7 @@ def batch_routes(store: BatchStore, runner: BatchRunner) -> list[Route]:
         query = page_query(http, DEFAULT_PAGE, MAX_PAGE)
         page = await asyncio.to_thread(
             lambda: store.page(
-                owner_of(http), after=query.after, limit=query.limit, is_newest_first=query.is_newest_first
+                owner_of(http.scope), after=query.after, limit=query.limit, is_newest_first=query.is_newest_first
             )
         )
         if page is None:
@@ -48,13 +50,13 @@ def batch_routes(store: BatchStore, runner: BatchRunner) -> list[Route]:
         return page_response(page[0], has_more=page[1])
 
     async def show_batch(http: HTTPRequest) -> Response:
-        batch = await asyncio.to_thread(store.get, owner_of(http), http.path_params["id"])
+        batch = await asyncio.to_thread(store.get, owner_of(http.scope), http.path_params["id"])
         if batch is None:
             raise missing("batch", http.path_params["id"])
         return json_response(batch)
 
     async def cancel_batch(http: HTTPRequest) -> Response:
-        batch = await asyncio.to_thread(store.cancel, owner_of(http), http.path_params["id"])
+        batch = await asyncio.to_thread(store.cancel, owner_of(http.scope), http.path_params["id"])
         if batch is None:
             raise missing("batch", http.path_params["id"])
         if batch["status"] != "cancelling":

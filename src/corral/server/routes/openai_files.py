@@ -15,9 +15,11 @@ from starlette.routing import Route
 from corral.errors import InvalidRequest
 from corral.protocol.openai_batches import PURPOSES, check_expiry
 from corral.protocol.openai_errors import body_too_large
+from corral.server.auth import owner_of
 from corral.server.file_store import MAX_FILE_BYTES, MAX_TOTAL_BYTES, FileStore
 from corral.server.limits import RefusedError
-from corral.server.routes.pages import json_response, missing, owner_of, page_query, page_response
+from corral.server.routes.json_answer import json_response
+from corral.server.routes.pages import missing, page_query, page_response
 
 DEFAULT_PAGE = MAX_PAGE = 10_000
 
@@ -44,7 +46,7 @@ def file_routes(store: FileStore) -> list[Route]:
                 raise InvalidRequest("expires_after.seconds must be a whole number", param="expires_after.seconds")
             seconds = check_expiry(int(str(text)), "expires_after.seconds") if text is not None else None
             name = Path((file.filename or "file").replace("\\", "/")).name[:255] or "file"
-            made = await asyncio.to_thread(store.add, owner_of(http), file.file, name, str(purpose), seconds)
+            made = await asyncio.to_thread(store.add, owner_of(http.scope), file.file, name, str(purpose), seconds)
         if made is None:
             raise InvalidRequest(f"all files together may take {MAX_TOTAL_BYTES} bytes; delete some", param="file")
         return json_response(made)
@@ -53,7 +55,7 @@ def file_routes(store: FileStore) -> list[Route]:
         query, purpose = page_query(http, DEFAULT_PAGE, MAX_PAGE), http.query_params.get("purpose")
         page = await asyncio.to_thread(
             lambda: store.page(
-                owner_of(http),
+                owner_of(http.scope),
                 after=query.after,
                 limit=query.limit,
                 is_newest_first=query.is_newest_first,
@@ -73,12 +75,12 @@ def file_routes(store: FileStore) -> list[Route]:
 
     async def delete_file(http: HTTPRequest) -> Response:
         file_id = http.path_params["id"]
-        if not await asyncio.to_thread(store.delete, owner_of(http), file_id):
+        if not await asyncio.to_thread(store.delete, owner_of(http.scope), file_id):
             raise missing("file", file_id)
         return json_response({"id": file_id, "object": "file", "deleted": True})
 
     async def _file(http: HTTPRequest) -> dict[str, Any]:
-        file = await asyncio.to_thread(store.get, owner_of(http), http.path_params["id"])
+        file = await asyncio.to_thread(store.get, owner_of(http.scope), http.path_params["id"])
         if file is None:
             raise missing("file", http.path_params["id"])
         return file

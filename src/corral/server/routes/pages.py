@@ -1,22 +1,17 @@
-"""What lists of OpenAI's API have in common: whose they are, their pages, and what is missing from them."""
+"""What lists of OpenAI's API have in common: their pages, and what is missing from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from corral.errors import InvalidRequest
 from corral.protocol.openai_errors import ErrorReply
 from corral.server.limits import RefusedError
-
-
-def owner_of(http: HTTPRequest) -> str:
-    """Whose things a request sees: the digest of its key, the same for all where there are no keys."""
-    return str(http.scope.get("corral.owner", ""))
+from corral.server.routes.json_answer import json_response
 
 
 def missing(what: str, given: str, param: str = "id") -> RefusedError:
@@ -46,7 +41,3 @@ def page_query(http: HTTPRequest, default: int, most: int) -> PageQuery:
 def page_response(items: list[dict[str, Any]], *, has_more: bool) -> Response:
     ends = {"first_id": items[0]["id"] if items else None, "last_id": items[-1]["id"] if items else None}
     return json_response({"object": "list", "data": items, **ends, "has_more": has_more})
-
-
-def json_response(payload: object) -> Response:
-    return Response(msgspec.json.encode(payload), media_type="application/json")

@@ -32,7 +32,10 @@ NAMED: Any = {"type": "function", "function": {"name": "get_weather"}}
 ASKED: Any = [{"role": "user", "content": "What is the weather in Rome? Use the tool."}]
 SCHEMA: Any = {
     "type": "object",
-    "properties": {"city": {"type": "string", "maxLength": 20}, "inhabitants": {"type": "integer"}},
+    "properties": {
+        "city": {"type": "string", "maxLength": 20},
+        "inhabitants": {"type": "integer", "maximum": 9999999},
+    },
     "required": ["city", "inhabitants"],
     "additionalProperties": False,
 }
@@ -80,9 +83,7 @@ def test_it_goes_on_with_the_result(client: openai.OpenAI) -> None:
         {"role": "assistant", "content": None, "tool_calls": [called]},
         {"role": "tool", "tool_call_id": "call_1", "content": "31 degrees and sunny"},
     ]
-    reply = client.chat.completions.create(
-        model=NAME, messages=messages, tools=TOOLS, tool_choice="none", temperature=0, max_tokens=40
-    )
+    reply = client.chat.completions.create(model=NAME, messages=messages, temperature=0, max_tokens=40)
     assert reply.choices[0].message.tool_calls is None
     assert "31" in (reply.choices[0].message.content or "")
 

@@ -130,6 +130,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/v1/completions", "Goes on with a text.", CompletionFields, _STREAMED),
     Operation("POST", "/v1/embeddings", "A vector for each input.", EmbeddingFields, answer=_EMBEDDINGS),
     Operation("POST", "/v1/responses", "Answers items, and keeps the answer.", ResponsesFields, _STREAMED),
+    Operation("POST", "/v1/responses/compact", "There is no compaction: 404."),
     Operation("GET", "/v1/responses/{response_id}", "A stored response."),
     Operation("DELETE", "/v1/responses/{response_id}", "Forgets one."),
     Operation("POST", "/v1/responses/{response_id}/cancel", "Only responses in the background could be: refused."),

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from corral.errors import CorralError, InvalidRequest
 from corral.protocol.fields import show_value
-from corral.protocol.openai_errors import ErrorReply
+from corral.protocol.openai_errors import ErrorReply, not_found
 from corral.protocol.responses_answer import ResponseWriter, encode_item_list
 from corral.protocol.responses_call import ResponsesCall, parse_responses
 from corral.request import Request
@@ -177,9 +177,13 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         limit = _limit(http)
         return json_response(encode_item_list(items[:limit], has_more=len(items) > limit))
 
+    async def compact(http: HTTPRequest) -> Response:
+        raise RefusedError(not_found(http.scope["path"]))  # else it would pass for an id, and the method be at fault
+
     path = "/v1/responses/{response_id}"
     return [
         Route("/v1/responses", create, methods=["POST"]),
+        Route("/v1/responses/compact", compact, methods=["POST"]),
         Route(path, retrieve),
         Route(path, delete, methods=["DELETE"]),
         Route(f"{path}/cancel", cancel, methods=["POST"]),

@@ -98,7 +98,7 @@ class GrammarCompiler:
         Raises:
             InvalidRequest: as `compile`.
         """
-        lark = limited_lark(lark, is_lenient=not is_strict)
+        lark = limited_lark(lark, is_lenient=not is_strict, is_closed=True)
         if answer is None:
             return self._compiled([{"lark_grammar": lark}], "tools' parameters", drops_space)
         grammars = [

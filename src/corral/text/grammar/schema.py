@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from corral.errors import InvalidRequest
+from corral.text.grammar.closed import close_objects
 
 MAX_SCHEMA_DEPTH = 100
 MAX_SCHEMA_VALUES = 50_000
@@ -49,6 +50,7 @@ def read_schema(source: str) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise InvalidRequest(f"the JSON Schema is {source[:40]!r}; it must be an object", param="grammar")
     check_schema(schema)
+    close_objects(schema)
     schema["x-guidance"] = OPTIONS
     return schema
 

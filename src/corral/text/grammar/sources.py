@@ -8,6 +8,7 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.grammar import MAX_CHOICES, Grammar, GrammarKind
+from corral.text.grammar.closed import close_objects
 from corral.text.grammar.gbnf import lark_of_gbnf
 from corral.text.grammar.schema import OPTIONS, check_schema, read_schema
 from corral.text.grammar.vocabulary import lark_text
@@ -64,11 +65,12 @@ def ll_grammar(grammar: Grammar) -> dict[str, Any]:
             return {"lark_grammar": lark_of_gbnf(grammar.source)}
 
 
-def limited_lark(source: str, *, is_lenient: bool = False) -> str:
+def limited_lark(source: str, *, is_lenient: bool = False, is_closed: bool = False) -> str:
     """A Lark grammar whose JSON Schemas (%json {...}) are held to the limits of schemas, and to their white space.
 
     Args:
         is_lenient: keywords that cannot be enforced are passed over.
+        is_closed: objects have the properties that they name, and no others.
     """
     options = {**OPTIONS, "lenient": is_lenient, "coerce_one_of": is_lenient}
     decoder = json.JSONDecoder()
@@ -82,6 +84,8 @@ def limited_lark(source: str, *, is_lenient: bool = False) -> str:
         except (ValueError, RecursionError):
             continue  # llguidance says what is wrong with it
         check_schema(schema)
+        if is_closed:
+            close_objects(schema)
         if isinstance(schema, dict):
             schema["x-guidance"] = options
         pieces += [source[at : found.end()], json.dumps(schema)]

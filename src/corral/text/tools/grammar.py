@@ -6,6 +6,8 @@ import json
 
 from corral.text.tools.offered import OfferedTools
 
+MAX_CALLS = 16  # of an answer that has to call
+
 
 def lark_text(text: str) -> str:
     """A text as Lark's string: its escapes are JSON's."""
@@ -18,8 +20,8 @@ def lark_json(schema: object) -> str:
 
 
 def repeated(rule: str, separator: str, *, is_parallel: bool) -> str:
-    """One of it, or several."""
-    return f"{rule} ({separator} {rule})*" if is_parallel else rule
+    """One of it, or several, but not for ever: a small model that must call may find no end."""
+    return f"{rule} ({separator} {rule}){{0,{MAX_CALLS - 1}}}" if is_parallel else rule
 
 
 def json_call_rules(tools: OfferedTools, keys: tuple[str, str]) -> str:

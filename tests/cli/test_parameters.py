@@ -6,7 +6,7 @@ import pytest
 
 from corral.cli.parameters import PARAMETERS, check_range, parse_parameter
 from corral.errors import InvalidRequest
-from corral.protocol.ollama_options import check_options
+from corral.protocol.ollama.options import check_options
 
 
 @pytest.mark.parametrize(

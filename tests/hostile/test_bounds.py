@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.protocol.anthropic_messages import parse_create
-from corral.protocol.openai_chat import parse_chat
-from corral.protocol.openai_completions import parse_completion
-from corral.protocol.responses_call import parse_responses
+from corral.protocol.anthropic.messages import parse_create
+from corral.protocol.openai.chat import parse_chat
+from corral.protocol.openai.completions import parse_completion
+from corral.protocol.responses.call import parse_responses
 
 HUGE = 1 << 62
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

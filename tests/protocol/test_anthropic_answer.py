@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from corral.errors import QueueFull
-from corral.protocol.anthropic_answer import MessageCollector
-from corral.protocol.anthropic_messages import MessagesCall, parse_create
-from corral.protocol.anthropic_stream import MessageStream
+from corral.protocol.anthropic.answer import MessageCollector
+from corral.protocol.anthropic.messages import MessagesCall, parse_create
+from corral.protocol.anthropic.stream import MessageStream
 from corral.request import Delta, FinishReason, RequestOutput, Usage
 from corral.tool_call import ToolCallDelta
 from tests.support.anthropic_api import call_deltas, end

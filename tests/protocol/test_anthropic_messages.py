@@ -6,7 +6,7 @@ import pytest
 
 from corral.errors import InvalidRequest
 from corral.grammar import GrammarKind
-from corral.protocol.anthropic_messages import MessagesCall, parse_count, parse_create
+from corral.protocol.anthropic.messages import MessagesCall, parse_count, parse_create
 from corral.tool_call import ToolChoice, ToolMode
 
 WEATHER = {"name": "weather", "description": "Of a city.", "input_schema": {"type": "object", "properties": {}}}

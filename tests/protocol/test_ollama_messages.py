@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.protocol.ollama_answer import AnswerEncoder, Timings, rfc3339
-from corral.protocol.ollama_chat import parse_chat
-from corral.protocol.ollama_embed import parse_embed
-from corral.protocol.ollama_generate import parse_generate
-from corral.protocol.ollama_models import encode_time, format_parameters
+from corral.protocol.ollama.answer import AnswerEncoder, Timings, rfc3339
+from corral.protocol.ollama.chat import parse_chat
+from corral.protocol.ollama.embed import parse_embed
+from corral.protocol.ollama.generate import parse_generate
+from corral.protocol.ollama.models import encode_time, format_parameters
 from corral.request import Delta, FinishReason, RequestOutput, TokenLogprob, Usage
 
 MESSAGES: list[Any] = [{"role": "user", "content": "hi"}]

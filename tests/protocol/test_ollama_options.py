@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.protocol.ollama_duration import parse_duration, parse_keep_alive
-from corral.protocol.ollama_options import check_options, context_of, ignored_options, sampling_of
+from corral.protocol.ollama.duration import parse_duration, parse_keep_alive
+from corral.protocol.ollama.options import check_options, context_of, ignored_options, sampling_of
 from corral.sampling_params import SamplingParams
 
 

@@ -7,12 +7,8 @@ import pytest
 
 from corral.errors import InvalidRequest
 from corral.protocol.answer import Answers
-from corral.protocol.openai_completions import (
-    DEFAULT_MAX_TOKENS,
-    CompletionStream,
-    encode_completion_answer,
-    parse_completion,
-)
+from corral.protocol.openai.completion_answer import CompletionStream, encode_completion_answer
+from corral.protocol.openai.completions import DEFAULT_MAX_TOKENS, parse_completion
 from corral.request import Delta, FinishReason, RequestOutput, Usage
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.protocol.openai_embeddings import MAX_INPUTS, encode_embeddings_answer, parse_embeddings_call
+from corral.protocol.openai.embeddings import MAX_INPUTS, encode_embeddings_answer, parse_embeddings_call
 from corral.request import EmbedResult
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from corral import errors
-from corral.protocol import openai_errors
-from corral.protocol.openai_models import ModelCard, encode_model_list
+from corral.protocol.openai import errors as openai_errors
+from corral.protocol.openai.models import ModelCard, encode_model_list
 
 
 @pytest.mark.parametrize(

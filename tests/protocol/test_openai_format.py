@@ -7,7 +7,7 @@ import pytest
 
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
-from corral.protocol.openai_chat import parse_chat
+from corral.protocol.openai.chat import parse_chat
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 LARK = 'start: "a"'

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.errors import InvalidRequest
-from corral.protocol.openai_chat import parse_chat
-from corral.protocol.openai_completions import parse_completion
+from corral.protocol.openai.chat import parse_chat
+from corral.protocol.openai.completions import parse_completion
 
 COMMON = (
     *("n", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),

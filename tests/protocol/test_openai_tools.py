@@ -7,7 +7,8 @@ import pytest
 
 from corral.errors import InvalidRequest
 from corral.protocol.answer import Answers
-from corral.protocol.openai_chat import ChatCall, ChatStream, encode_chat_answer, parse_chat
+from corral.protocol.openai.chat import ChatCall, parse_chat
+from corral.protocol.openai.chat_answer import ChatStream, encode_chat_answer
 from corral.request import Delta, FinishReason, RequestOutput
 from corral.tool_call import ToolCallDelta, ToolChoice, ToolMode
 

@@ -6,7 +6,7 @@ import pytest
 
 from corral.errors import InvalidRequest
 from corral.grammar import GrammarKind
-from corral.protocol.responses_call import ResponsesCall, parse_responses
+from corral.protocol.responses.call import ResponsesCall, parse_responses
 from corral.tool_call import ToolChoice, ToolMode
 
 TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object"}}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from corral.protocol.openai_batches import BatchFields, new_batch
+from corral.protocol.openai.batches import BatchFields, new_batch
 from corral.server import batch_files, batch_runner
 from corral.server.batch_runner import NUM_AT_ONCE, BatchRunner
 from corral.server.batch_store import ENDED, BatchStore

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from corral.errors import InvalidRequest, UnsupportedModel
-from corral.protocol.openai_chat import parse_chat
+from corral.protocol.openai.chat import parse_chat
 from corral.request import Request
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.store.local_model import LocalModel

@@ -88,8 +88,8 @@ def make_request(local: LocalModel, question: Question) -> Request:
     Raises:
         InvalidRequest: an option out of range, or a format that is none.
     """
-    from corral.protocol.ollama_call import read_format
-    from corral.protocol.ollama_options import check_options, context_of, sampling_of
+    from corral.protocol.ollama.call import read_format
+    from corral.protocol.ollama.options import check_options, context_of, sampling_of
     from corral.server.model_defaults import apply
 
     request = Request(

@@ -5,13 +5,13 @@ tests/server/test_openapi.py fails, and names the route, where one is missing.
 
 from __future__ import annotations
 
-from corral.protocol.anthropic_messages import CountTokensFields, MessagesFields
-from corral.protocol.openai_batches import PURPOSES, BatchFields
-from corral.protocol.openai_chat import ChatFields
-from corral.protocol.openai_completions import CompletionFields
-from corral.protocol.openai_embeddings import EmbeddingFields
+from corral.protocol.anthropic.messages import CountTokensFields, MessagesFields
+from corral.protocol.openai.batches import PURPOSES, BatchFields
+from corral.protocol.openai.chat import ChatFields
+from corral.protocol.openai.completions import CompletionFields
+from corral.protocol.openai.embeddings import EmbeddingFields
 from corral.protocol.openapi import EVENTS, JSON, NDJSON, TEXT, TOKEN_IDS, Operation, Schema, native_body
-from corral.protocol.responses_call import ResponsesFields
+from corral.protocol.responses.call import ResponsesFields
 from corral.protocol.scores import RerankFields, ScoreFields
 from corral.protocol.tokenizing import DetokenizeFields, TokenizeFields
 

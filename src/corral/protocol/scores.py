@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from corral.errors import InvalidRequest
 from corral.protocol.fields import StrictModel, read_fields, show_value
-from corral.protocol.openai_embeddings import embed_request, encode_embed_usage
+from corral.protocol.openai.embeddings import embed_request, encode_embed_usage
 from corral.protocol.token_inputs import read_truncation
 from corral.request import EmbedRequest, EmbedResult, new_request_id
 

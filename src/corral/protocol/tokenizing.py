@@ -8,7 +8,7 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.protocol.fields import StrictModel, read_fields
-from corral.protocol.openai_chat import parse_chat
+from corral.protocol.openai.chat import parse_chat
 from corral.protocol.token_inputs import read_token_ids
 from corral.request import Detokenized, DetokenizeRequest, RenderedPrompt, Request, new_request_id
 

@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from corral.config import ServerConfig
 from corral.errors import CorralError
-from corral.protocol.ollama_errors import ollama_error
-from corral.protocol.openai_errors import ErrorReply, method_not_allowed, not_found, reply_to
+from corral.protocol.ollama.errors import ollama_error
+from corral.protocol.openai.errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.auth import HostGuard, KeyAuth
 from corral.server.batch_runner import BatchRunner
 from corral.server.batch_store import BatchStore

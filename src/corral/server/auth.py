@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from corral.protocol.openai_errors import ErrorReply, foreign_host, unauthorized
+from corral.protocol.openai.errors import ErrorReply, foreign_host, unauthorized
 from corral.server.replies import send_reply
 
 _HOST_PORT = re.compile(r":\d*$")

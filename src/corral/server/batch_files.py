@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from corral.protocol.openai_batches import MAX_ERRORS, MAX_LINE_BYTES, MAX_LINES, LineError, parse_line
+from corral.protocol.openai.batches import MAX_ERRORS, MAX_LINE_BYTES, MAX_LINES, LineError, parse_line
 
 INPUT, OUTPUT, ERRORS = "input.jsonl", "output.jsonl", "error.jsonl"
 _EXPIRED = {"code": "batch_expired", "message": "the batch expired before this request was run"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from corral.protocol.ollama_duration import parse_duration
+from corral.protocol.ollama.duration import parse_duration
 
 
 def parse_seconds(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from corral.protocol.openai_errors import ErrorReply, headers_too_large
+from corral.protocol.openai.errors import ErrorReply, headers_too_large
 
 MAX_HEAD_BYTES = 64 << 10
 HEAD_TIMEOUT_S = 30.0  # also for the first head of a fresh connection

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from corral.errors import ServerDraining
-from corral.protocol.openai_errors import reply_to
+from corral.protocol.openai.errors import reply_to
 from corral.server.replies import send_reply
 
 if TYPE_CHECKING:

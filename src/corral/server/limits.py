@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from corral.errors import InvalidRequest
 from corral.protocol.json_body import parse_json_body
-from corral.protocol.openai_errors import ErrorReply, body_too_large, request_timeout, unsupported_media_type
+from corral.protocol.openai.errors import ErrorReply, body_too_large, request_timeout, unsupported_media_type
 from corral.server.replies import send_reply
 
 BODY_TIMEOUT_S = 60.0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from corral.errors import UnsupportedModel
-from corral.protocol.ollama_options import check_options, context_of, sampling_fields
+from corral.protocol.ollama.options import check_options, context_of, sampling_fields
 from corral.request import Request
 from corral.store.local_model import LocalModel
 

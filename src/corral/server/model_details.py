@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from corral.protocol.ollama_models import Details, ListedModel, ShownModel
+from corral.protocol.ollama.models import Details, ListedModel, ShownModel
 from corral.store.facts import facts_of, model_info, tensors_of
 from corral.store.local_model import LocalModel
 from corral.store.manifest import LICENSE

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from corral.errors import InvalidConfig
-from corral.protocol.openai_errors import foreign_origin
+from corral.protocol.openai.errors import foreign_origin
 from corral.server.replies import send_reply
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from corral.protocol.anthropic_errors import AnthropicError, from_reply
+from corral.protocol.anthropic.errors import AnthropicError, from_reply
 from corral.protocol.ids import new_id
-from corral.protocol.ollama_errors import NO_SUCH_METHOD, NO_SUCH_ROUTE, encode_error
-from corral.protocol.openai_errors import ErrorReply
+from corral.protocol.ollama.errors import NO_SUCH_METHOD, NO_SUCH_ROUTE, encode_error
+from corral.protocol.openai.errors import ErrorReply
 
 if TYPE_CHECKING:
     from starlette.responses import Response

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from corral.errors import InvalidModelName
-from corral.protocol.ollama_fields import shorten
+from corral.protocol.ollama.fields import shorten
 
 if TYPE_CHECKING:
     from corral.store.create import CreateSpec

@@ -13,10 +13,10 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from corral.errors import ContextLengthExceeded, ModelNotFound
-from corral.protocol.anthropic_answer import MessageCollector
-from corral.protocol.anthropic_messages import MessagesCall, parse_count, parse_create
-from corral.protocol.anthropic_models import encode_model, encode_page
-from corral.protocol.anthropic_stream import MessageStream
+from corral.protocol.anthropic.answer import MessageCollector
+from corral.protocol.anthropic.messages import MessagesCall, parse_count, parse_create
+from corral.protocol.anthropic.models import encode_model, encode_page
+from corral.protocol.anthropic.stream import MessageStream
 from corral.protocol.ids import new_id
 from corral.server.answering import answer_stream, find_model
 from corral.server.auth import owner_of

@@ -10,8 +10,8 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from corral.protocol.ollama_options import check_options
-from corral.protocol.openai_embeddings import encode_embeddings_answer, parse_embeddings_call
+from corral.protocol.ollama.options import check_options
+from corral.protocol.openai.embeddings import encode_embeddings_answer, parse_embeddings_call
 from corral.protocol.scores import PairsCall, cosines, encode_ranking, encode_scores, parse_rerank, parse_score
 from corral.request import EmbedResult
 from corral.server.ignored import ignored_fields, ignored_headers

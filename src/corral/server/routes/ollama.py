@@ -12,12 +12,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from corral.errors import InvalidModelName, InvalidRequest, ModelNotFound
-from corral.protocol.ollama_answer import encode_empty
-from corral.protocol.ollama_chat import ChatCall, parse_chat
-from corral.protocol.ollama_embed import EmbedCall, encode_embed, encode_embeddings, parse_embed, parse_embeddings
-from corral.protocol.ollama_fields import shorten
-from corral.protocol.ollama_generate import GenerateCall, parse_generate
-from corral.protocol.ollama_models import LoadedModel, encode_list, encode_version
+from corral.protocol.ollama.answer import encode_empty
+from corral.protocol.ollama.chat import ChatCall, parse_chat
+from corral.protocol.ollama.embed import EmbedCall, encode_embed, encode_embeddings, parse_embed, parse_embeddings
+from corral.protocol.ollama.fields import shorten
+from corral.protocol.ollama.generate import GenerateCall, parse_generate
+from corral.protocol.ollama.models import LoadedModel, encode_list, encode_version
 from corral.request import EmbedResult
 from corral.server.auth import owner_of
 from corral.server.ignored import ignored_headers

@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any
 
 from corral.errors import ContextLengthExceeded, CorralError
-from corral.protocol.ollama_answer import NS_PER_S, AnswerEncoder, Timings, encode_rendered
-from corral.protocol.ollama_chat import ChatCall
-from corral.protocol.ollama_errors import ollama_error, too_long
-from corral.protocol.ollama_generate import GenerateCall
+from corral.protocol.ollama.answer import NS_PER_S, AnswerEncoder, Timings, encode_rendered
+from corral.protocol.ollama.chat import ChatCall
+from corral.protocol.ollama.errors import ollama_error, too_long
+from corral.protocol.ollama.generate import GenerateCall
 from corral.request import Request, RequestOutput
 from corral.server.fan_out import fan_out
 from corral.server.model_defaults import apply

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from corral.errors import CorralError, DigestMismatch, InvalidModelName, InvalidRequest, ModelNotFound
-from corral.protocol.ollama_answer import encode_line
-from corral.protocol.ollama_errors import ollama_error
-from corral.protocol.ollama_fields import shorten
-from corral.protocol.ollama_models import encode_list
-from corral.protocol.ollama_store import (
+from corral.protocol.ollama.answer import encode_line
+from corral.protocol.ollama.errors import ollama_error
+from corral.protocol.ollama.fields import shorten
+from corral.protocol.ollama.models import encode_list
+from corral.protocol.ollama.store import (
     CreateCall,
     encode_status,
     parse_copy,
@@ -28,7 +28,7 @@ from corral.protocol.ollama_store import (
     parse_push,
     parse_show,
 )
-from corral.protocol.openai_errors import request_timeout
+from corral.protocol.openai.errors import request_timeout
 from corral.server.limits import BODY_TIMEOUT_S, RefusedError, read_any_json
 from corral.server.model_details import list_models, show_model
 from corral.server.routes.ollama import find_model, json_response

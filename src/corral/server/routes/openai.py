@@ -15,14 +15,11 @@ from starlette.routing import Route
 
 from corral import __version__
 from corral.errors import InvalidRequest
-from corral.protocol.openai_chat import ChatStream, encode_chat_answer, parse_chat
-from corral.protocol.openai_completions import (
-    CompletionCall,
-    CompletionStream,
-    encode_completion_answer,
-    parse_completion,
-)
-from corral.protocol.openai_models import ModelCard, encode_model, encode_model_list
+from corral.protocol.openai.chat import parse_chat
+from corral.protocol.openai.chat_answer import ChatStream, encode_chat_answer
+from corral.protocol.openai.completion_answer import CompletionStream, encode_completion_answer
+from corral.protocol.openai.completions import CompletionCall, parse_completion
+from corral.protocol.openai.models import ModelCard, encode_model, encode_model_list
 from corral.request import DetokenizeRequest, Request
 from corral.server.answering import answer_stream, answer_whole, find_model
 from corral.server.ignored import ignored_fields, ignored_headers

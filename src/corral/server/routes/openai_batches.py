@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from corral.errors import InvalidRequest
-from corral.protocol.openai_batches import new_batch, parse_batch
-from corral.protocol.openai_errors import ErrorReply
+from corral.protocol.openai.batches import new_batch, parse_batch
+from corral.protocol.openai.errors import ErrorReply
 from corral.server.auth import owner_of
 from corral.server.batch_runner import BatchRunner
 from corral.server.batch_store import BatchStore

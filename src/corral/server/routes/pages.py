@@ -9,7 +9,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from corral.errors import InvalidRequest
-from corral.protocol.openai_errors import ErrorReply
+from corral.protocol.openai.errors import ErrorReply
 from corral.server.limits import RefusedError
 from corral.server.routes.json_answer import json_response
 

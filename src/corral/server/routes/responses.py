@@ -15,9 +15,9 @@ from starlette.routing import Route
 
 from corral.errors import CorralError, InvalidRequest
 from corral.protocol.fields import show_value
-from corral.protocol.openai_errors import ErrorReply, not_found
-from corral.protocol.responses_answer import ResponseWriter, encode_item_list
-from corral.protocol.responses_call import ResponsesCall, parse_responses
+from corral.protocol.openai.errors import ErrorReply, not_found
+from corral.protocol.responses.answer import ResponseWriter, encode_item_list
+from corral.protocol.responses.call import ResponsesCall, parse_responses
 from corral.request import Request
 from corral.server.answering import find_model
 from corral.server.auth import owner_of

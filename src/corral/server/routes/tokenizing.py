@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from corral.errors import InvalidRequest
-from corral.protocol.openai_chat import parse_chat
-from corral.protocol.openai_completions import parse_completion
+from corral.protocol.openai.chat import parse_chat
+from corral.protocol.openai.completions import parse_completion
 from corral.protocol.tokenizing import encode_rendered, encode_tokens, parse_detokenize, parse_tokenize
 from corral.request import Detokenized, DetokenizeRequest, RenderedPrompt, Request, new_request_id
 from corral.server.answering import find_model

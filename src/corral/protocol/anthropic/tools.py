@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.anthropic_content import Ignored
+from corral.protocol.anthropic.content import Ignored
 from corral.protocol.fields import StrictModel, show_value, validate
 from corral.tool_call import ToolChoice, ToolMode
 

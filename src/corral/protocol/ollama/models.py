@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corral.protocol.ollama_answer import NS_PER_S, rfc3339
+from corral.protocol.ollama.answer import NS_PER_S, rfc3339
 
 # The version of Ollama whose API this is: with logprobs (0.12.11), before OpenAI's Responses (0.13.3).
 API_VERSION = "0.13.0"

@@ -8,11 +8,8 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.protocol.fields import read_fields, show_value
-from corral.protocol.openai_completion_answer import CompletionStream, encode_completion_answer
-from corral.protocol.openai_sampling import REASONS, UNSUPPORTED_ANYWHERE, SamplingFields, check_top
+from corral.protocol.openai.sampling import REASONS, UNSUPPORTED_ANYWHERE, SamplingFields, check_top
 from corral.request import Request, new_request_id
-
-__all__ = ["CompletionCall", "CompletionFields", "CompletionStream", "encode_completion_answer", "parse_completion"]
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 MAX_PROMPTS = 256

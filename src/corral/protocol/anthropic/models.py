@@ -8,7 +8,7 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.protocol.fields import show_value
-from corral.protocol.openai_models import ModelCard
+from corral.protocol.openai.models import ModelCard
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 1000

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.ollama_call import Call, read_call, refuse_images
-from corral.protocol.ollama_fields import Fields, shorten
-from corral.protocol.ollama_tools import read_tools
+from corral.protocol.ollama.call import Call, read_call, refuse_images
+from corral.protocol.ollama.fields import Fields, shorten
+from corral.protocol.ollama.tools import read_tools
 from corral.request import Request
 
 MAX_MESSAGES = 10_000

@@ -8,7 +8,7 @@ from typing import Any
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
 from corral.protocol.fields import StrictModel, show_value, validate
-from corral.protocol.openai_format import schema_grammar
+from corral.protocol.openai.format import schema_grammar
 from corral.tool_call import ToolChoice, ToolMode
 
 MAX_TOOLS = 1024

@@ -8,11 +8,11 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar
-from corral.protocol.anthropic_content import Ignored, parse_messages, parse_system
-from corral.protocol.anthropic_tools import parse_choice, parse_tools
+from corral.protocol.anthropic.content import Ignored, parse_messages, parse_system
+from corral.protocol.anthropic.tools import parse_choice, parse_tools
 from corral.protocol.fields import StrictModel, read_fields, show_value, validate
 from corral.protocol.ids import new_id
-from corral.protocol.openai_format import schema_grammar
+from corral.protocol.openai.format import schema_grammar
 from corral.request import Request
 from corral.sampling_params import SamplingParams
 

@@ -11,9 +11,9 @@ from pydantic import BeforeValidator
 from corral.errors import InvalidRequest
 from corral.protocol.fields import StrictModel, read_fields, show_value
 from corral.protocol.ids import new_id
-from corral.protocol.openai_sampling import MAX_TEMPERATURE
-from corral.protocol.responses_input import Item, list_items, to_messages
-from corral.protocol.responses_tools import parse_choice, parse_text, parse_tools
+from corral.protocol.openai.sampling import MAX_TEMPERATURE
+from corral.protocol.responses.input import Item, list_items, to_messages
+from corral.protocol.responses.tools import parse_choice, parse_text, parse_tools
 from corral.request import Request
 from corral.sampling_params import SamplingParams
 

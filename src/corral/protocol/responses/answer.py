@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.openai_errors import reply_to
-from corral.protocol.responses_call import ResponsesCall
-from corral.protocol.responses_writer import Event, ItemWriter
+from corral.protocol.openai.errors import reply_to
+from corral.protocol.responses.call import ResponsesCall
+from corral.protocol.responses.writer import Event, ItemWriter
 from corral.protocol.sse import encode_named_event
 from corral.request import FinishReason, RequestOutput, Usage
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.ollama_call import Call, read_call, refuse_images
-from corral.protocol.ollama_fields import Fields
+from corral.protocol.ollama.call import Call, read_call, refuse_images
+from corral.protocol.ollama.fields import Fields
 from corral.request import Request
 
 

@@ -9,14 +9,14 @@ import msgspec
 
 from corral.protocol.answer import Answers, Call, count_thinking, encode_usage
 from corral.protocol.ids import new_id
-from corral.protocol.openai_errors import reply_to
-from corral.protocol.openai_logprobs import chat_logprobs, prompt_logprobs
+from corral.protocol.openai.errors import reply_to
+from corral.protocol.openai.logprobs import chat_logprobs, prompt_logprobs
 from corral.protocol.sse import DONE, encode_event
 from corral.request import Delta, FinishReason, RequestOutput, Usage
 from corral.tool_call import ToolCallDelta
 
 if TYPE_CHECKING:
-    from corral.protocol.openai_chat import ChatCall
+    from corral.protocol.openai.chat import ChatCall
 
 Payload = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from corral.protocol.anthropic_messages import MessagesCall
+from corral.protocol.anthropic.messages import MessagesCall
 from corral.protocol.ids import new_id
 from corral.protocol.tool_arguments import read_arguments
 from corral.request import Delta, FinishReason, RequestOutput, Usage

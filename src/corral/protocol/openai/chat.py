@@ -8,14 +8,11 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.protocol.fields import read_fields, show_value
-from corral.protocol.openai_chat_answer import ChatStream, encode_chat_answer
-from corral.protocol.openai_messages import parse_messages
-from corral.protocol.openai_sampling import REASONS, UNSUPPORTED_ANYWHERE, SamplingFields, check_top
-from corral.protocol.openai_tools import parse_function_call, parse_functions, parse_tool_choice, parse_tools
+from corral.protocol.openai.messages import parse_messages
+from corral.protocol.openai.sampling import REASONS, UNSUPPORTED_ANYWHERE, SamplingFields, check_top
+from corral.protocol.openai.tools import parse_function_call, parse_functions, parse_tool_choice, parse_tools
 from corral.request import Request, new_request_id
 from corral.tool_call import ToolChoice
-
-__all__ = ["ChatCall", "ChatFields", "ChatStream", "encode_chat_answer", "parse_chat"]
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 MAX_TEMPLATE_KWARGS = 64

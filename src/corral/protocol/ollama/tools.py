@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.ollama_fields import Fields
+from corral.protocol.ollama.fields import Fields
 from corral.protocol.tool_arguments import read_arguments
 from corral.tool_call import ToolCallDelta
 

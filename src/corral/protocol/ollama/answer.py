@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from corral.protocol.ollama_call import Call
-from corral.protocol.ollama_generate import GenerateCall
-from corral.protocol.ollama_tools import Calls
+from corral.protocol.ollama.call import Call
+from corral.protocol.ollama.generate import GenerateCall
+from corral.protocol.ollama.tools import Calls
 from corral.request import Delta, FinishReason, RequestOutput, Usage
 
 NS_PER_S = 1_000_000_000

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from corral.errors import InvalidRequest
 from corral.protocol.fields import StrictModel, show_value
-from corral.protocol.openai_format import StructuredFields
+from corral.protocol.openai.format import StructuredFields
 from corral.sampling_params import MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
 
 MAX_TEMPERATURE = 2.0  # OpenAI's; others allow more

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from corral.protocol.openai_errors import ErrorReply, reply_to
+from corral.protocol.openai.errors import ErrorReply, reply_to
 from corral.protocol.sse import encode_named_event
 
 OVERLOADED = 529  # Anthropic's own status: too many ask, come again

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from corral.protocol.anthropic_answer import UNENDED, BlockWriter, Ending, Event, encode_message, encode_usage
-from corral.protocol.anthropic_errors import anthropic_error
-from corral.protocol.anthropic_messages import MessagesCall
+from corral.protocol.anthropic.answer import UNENDED, BlockWriter, Ending, Event, encode_message, encode_usage
+from corral.protocol.anthropic.errors import anthropic_error
+from corral.protocol.anthropic.messages import MessagesCall
 from corral.protocol.sse import encode_named_event
 from corral.request import RequestOutput
 

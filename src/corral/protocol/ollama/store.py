@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.ollama_fields import Fields, model_name, shorten
-from corral.protocol.ollama_options import check_options
+from corral.protocol.ollama.fields import Fields, model_name, shorten
+from corral.protocol.ollama.options import check_options
 
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 

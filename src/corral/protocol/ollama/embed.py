@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from corral.errors import InvalidRequest
-from corral.protocol.ollama_duration import parse_keep_alive
-from corral.protocol.ollama_fields import Fields
-from corral.protocol.ollama_options import check_options, context_of, ignored_options
+from corral.protocol.ollama.duration import parse_keep_alive
+from corral.protocol.ollama.fields import Fields
+from corral.protocol.ollama.options import check_options, context_of, ignored_options
 from corral.request import EmbedRequest, EmbedResult, new_request_id
 
 MAX_INPUTS = 10_000

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from corral.protocol.answer import Answers, encode_usage, total_usage
-from corral.protocol.openai_errors import reply_to
-from corral.protocol.openai_logprobs import LegacyLogprobs, prompt_logprobs
+from corral.protocol.openai.errors import reply_to
+from corral.protocol.openai.logprobs import LegacyLogprobs, prompt_logprobs
 from corral.protocol.sse import DONE, encode_event
 from corral.request import Delta, FinishReason, RequestOutput, TokenLogprob, Usage
 
 if TYPE_CHECKING:
-    from corral.protocol.openai_completions import CompletionCall
+    from corral.protocol.openai.completions import CompletionCall
 
 Payload = dict[str, Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
-from corral.protocol.ollama_duration import parse_keep_alive
-from corral.protocol.ollama_fields import Fields, shorten
-from corral.protocol.ollama_options import check_options, context_of, ignored_options, sampling_of
-from corral.protocol.openai_format import schema_grammar
+from corral.protocol.ollama.duration import parse_keep_alive
+from corral.protocol.ollama.fields import Fields, shorten
+from corral.protocol.ollama.options import check_options, context_of, ignored_options, sampling_of
+from corral.protocol.openai.format import schema_grammar
 from corral.request import Overflow, Request, new_request_id
 
 THINK_LEVELS = ("high", "medium", "low", "max")

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: wire format <-> nouns. Pure."""

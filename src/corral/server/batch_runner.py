@@ -108,11 +108,19 @@ class BatchRunner:
 
     async def _own(self) -> None:
         """Takes the lock of the data folder: two servers would both run a batch."""
-        while not await asyncio.to_thread(lambda: self._held.enter_context(self._store.lock_if_free())):
-            logger.warning("another server of this data folder runs its batches")
-            if await self._first_of(self._lifecycle.stopping, seconds=LOCK_RETRY_S):
-                return
-        await asyncio.to_thread(self._store.sweep)
+        try:
+            while not await asyncio.to_thread(lambda: self._held.enter_context(self._store.lock_if_free())):
+                logger.warning("another server of this data folder runs its batches")
+                if await self._first_of(self._lifecycle.stopping, seconds=LOCK_RETRY_S):
+                    return
+        except OSError:
+            logger.exception("the batches' folder cannot be locked; it is tried again with the next batch")
+            self._is_owning = False
+            return
+        try:
+            await asyncio.to_thread(self._store.sweep)
+        except (CorralError, OSError):
+            logger.exception("what no file and no batch owns could not be removed")
         self._owns.set()
 
     async def _start_new(self) -> None:

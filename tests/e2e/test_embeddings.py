@@ -25,12 +25,17 @@ ISAS = tuple(_native.cpu_info()["isas"])
 SKY = (0.010071031, -0.0017594866, 0.050072223, 0.046929732, 0.05491682)
 
 
+QUICK = ("bert-q8_0", "nomic", "gemma-embedding")  # the others are computed in the same ways
+
+
 def prompts(vocab_size: int) -> list[list[int]]:
     rng = np.random.default_rng(7)
     return [[int(i) for i in rng.integers(0, vocab_size, length)] for length in (1, 270, 17, 2)]
 
 
-@pytest.mark.parametrize("name", EMBEDDING_ZOO)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EMBEDDING_ZOO]
+)
 def test_no_machine_and_no_company_shows_in_the_bits(name: str, tmp_path: Path) -> None:
     path = write_embedding_model(name, tmp_path)
     found: list[npt.NDArray[np.float32]] = []

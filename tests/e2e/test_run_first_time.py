@@ -69,6 +69,7 @@ def test_from_a_hub_that_breaks_off_on_the_way(model_bytes: bytes, tmp_path: Pat
         assert "bytes=10000000-16777215" in [s.headers.get("range") for s in hub.cdn.seen]
 
 
+@pytest.mark.slow  # it waits for as long as a user would
 def test_a_hub_that_never_answers_is_passed_over(index: FakeIndex, tmp_path: Path) -> None:
     with black_hole() as silent:
         done = run(tmp_path, silent, index.url, *QUESTION)

@@ -136,7 +136,7 @@ async def test_work_that_ends_first_gives_its_result_or_its_error() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", pytest.param("/v1/completions", marks=pytest.mark.slow)])
 def test_200_vanishing_clients_leave_nothing(server: LiveServer, stream: bool, path: str) -> None:
     body: dict[str, Any] = chat_body("forever", stream=stream)
     if path == "/v1/completions":

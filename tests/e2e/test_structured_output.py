@@ -86,7 +86,9 @@ def test_five_hundred_schemas(llm: LLM, tmp_path: Path) -> None:
     said, refused = answers(llm, [schema for _, schema in picked], 400)
     assert len(said) + len(refused) == NUM_SCHEMAS
     assert all(reason.startswith("the JSON Schema ") and len(reason) > 30 for reason in refused.values())
-    assert sum(map(is_whole, said.values())) >= 250
+    num_whole = sum(map(is_whole, said.values()))
+    print(f"{num_whole} answers whole, {len(said) - num_whole} cut, {len(refused)} schemas refused")
+    assert num_whole >= 250
     for index, answer in said.items():
         validator, schema = picked[index]
         if is_whole(answer):

@@ -48,6 +48,10 @@ class Request:
         continue_final_message: the answer goes on with the last message, whose turn stays open.
         add_special_tokens: a raw prompt gets the tokens that the model's file wants around a text.
         truncate_prompt: keep only so many of the prompt's last tokens; None keeps all.
+        tenant: on whose account it waits and runs: those who wait share the engine fairly.
+        weight: the tenant's share beside others, 2 being twice that of 1.
+        deadline: monotonic seconds, which all processes of a machine share, after which nobody waits for it; None is
+            never.
     """
 
     request_id: str
@@ -73,6 +77,9 @@ class Request:
     continue_final_message: bool = False
     add_special_tokens: bool = True
     truncate_prompt: int | None = None
+    tenant: str = ""
+    weight: float = 1.0
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +126,29 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """Where a request waits: how many are served before it, and for how long it will, by measured rates; None if there
+    are none yet."""
+
+    position: int
+    expected_wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds, by the engine: until the first step with the request, and from there to its first token."""
+
+    queue_s: float
+    prefill_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RequestOutput:
     """One step's gain of a request. The last one has `is_finished`; its usage is final.
 
     `prompt_ids` come once, with the first tokens, where the request wants them. So do `prompt_logprobs`, one for each
-    token of the prompt; nothing stands before the first token, so its logprob is NaN.
+    token of the prompt; nothing stands before the first token, so its logprob is NaN. `place` comes while
+    the request waits, and `timings` once, with the first tokens.
     """
 
     request_id: str
@@ -132,6 +157,8 @@ class RequestOutput:
     is_finished: bool = False
     prompt_ids: tuple[int, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    place: QueuePlace | None = None
+    timings: Timings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +196,7 @@ class EmbedRequest:
         truncate: an input that is longer than the context is cut to it; otherwise it is refused.
         dimensions: keep only so many values of each vector; None keeps all.
         max_context: the context is to hold no more tokens than these, if the model's own holds more.
+        tenant, weight, deadline: as of Request.
     """
 
     request_id: str
@@ -177,6 +205,9 @@ class EmbedRequest:
     truncate: bool = True
     dimensions: int | None = None
     max_context: int | None = None
+    tenant: str = ""
+    weight: float = 1.0
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Stage:
         self.asked.append(body["say"])
         self.num_running += 1
         self.most_running = max(self.most_running, self.num_running)
-        status, headers, reply = await self.answer(scope["corral.owner"], body)
+        status, headers, reply = await self.answer(scope["corral.caller"].owner, body)
         self.num_running -= 1
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})

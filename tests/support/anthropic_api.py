@@ -14,6 +14,7 @@ from corral.config import ServerConfig
 from corral.errors import ContextLengthExceeded, EngineDead
 from corral.request import Delta, FinishReason, RenderedPrompt, Request, RequestOutput, Usage
 from corral.server.app import build_app
+from corral.server.exchange import Exchange
 from corral.server.model_manager import ModelManager
 from corral.server.store_access import StoreAccess
 from corral.store.library import Library
@@ -41,8 +42,8 @@ def end(reason: FinishReason = FinishReason.STOP, stop: str | int | None = None)
 class WrittenModel(FakeModel):
     """Says the deltas that the manager has for the script; of all else what FakeModel says."""
 
-    def __init__(self, manager: WritingManager, local: LocalModel) -> None:
-        super().__init__(manager, local)
+    def __init__(self, manager: WritingManager, local: LocalModel, exchange: Exchange | None = None) -> None:
+        super().__init__(manager, local, exchange)
         self._scripts = manager.scripts
 
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
@@ -77,8 +78,8 @@ class WritingManager(FakeManager):
 
     scripts: dict[str, Sequence[Delta]] = field(default_factory=dict)
 
-    def model_of(self, local: LocalModel) -> FakeModel:
-        return WrittenModel(self, local)
+    def model_of(self, local: LocalModel, exchange: Exchange | None = None) -> FakeModel:
+        return WrittenModel(self, local, exchange)
 
 
 @dataclass

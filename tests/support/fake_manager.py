@@ -17,6 +17,7 @@ from typing import Any
 
 from corral.errors import ContextLengthExceeded, EngineDead, InvalidRequest, ModelNotFound, QueueFull
 from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage
+from corral.server.exchange import Exchange
 from corral.store.local_model import LocalModel
 from corral.store.names import parse_name
 from corral.worker.info import ModelInfo, WorkerStats
@@ -40,13 +41,15 @@ def script_of(request: Request) -> str:
 class FakeModel:
     """One lease."""
 
-    def __init__(self, manager: FakeManager, local: LocalModel) -> None:
+    def __init__(self, manager: FakeManager, local: LocalModel, exchange: Exchange | None = None) -> None:
         self._manager = manager
+        self.exchange = exchange or Exchange()
         self.local = local
         self.load_s = 1.5
         self.info = ModelInfo(local.name, "llama", 8192, 4096, 1000, "none", 1, 123, 0.0)
 
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
+        request = self.exchange.on_account(request)
         self._manager.requests.append(request)
         script = script_of(request)
         if script in REFUSALS:
@@ -120,15 +123,20 @@ class FakeManager:
 
     @asynccontextmanager
     async def lease(
-        self, local: LocalModel, *, keep_alive: float | None = None, num_ctx: int | None = None
+        self,
+        local: LocalModel,
+        exchange: Exchange | None = None,
+        *,
+        keep_alive: float | None = None,
+        num_ctx: int | None = None,
     ) -> AsyncIterator[FakeModel]:
         self.leases.append((local.name, keep_alive, num_ctx))
         if self.lease_error is not None:
             raise self.lease_error
-        yield self.model_of(local)
+        yield self.model_of(local, exchange)
 
-    def model_of(self, local: LocalModel) -> FakeModel:
-        return FakeModel(self, local)
+    def model_of(self, local: LocalModel, exchange: Exchange | None = None) -> FakeModel:
+        return FakeModel(self, local, exchange)
 
     async def unload(self, local: LocalModel) -> None:
         self.unloaded.append(local.name)

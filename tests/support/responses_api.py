@@ -14,6 +14,7 @@ from corral.config import ServerConfig
 from corral.request import Delta, FinishReason, Request, RequestOutput, TokenLogprob, Usage
 from corral.server.app import build_app
 from corral.server.database import Database
+from corral.server.exchange import Exchange
 from corral.store.local_model import LocalModel
 from corral.tool_call import ToolCallDelta
 from tests.support.fake_manager import FakeManager, FakeModel, script_of
@@ -82,8 +83,8 @@ class ScriptedAnswers(FakeModel):
 
 
 class ScriptedManager(FakeManager):
-    def model_of(self, local: LocalModel) -> FakeModel:
-        return ScriptedAnswers(self, local)
+    def model_of(self, local: LocalModel, exchange: Exchange | None = None) -> FakeModel:
+        return ScriptedAnswers(self, local, exchange)
 
 
 @contextlib.contextmanager

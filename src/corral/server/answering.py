@@ -13,7 +13,7 @@ from starlette.responses import Response
 from corral.errors import CorralError
 from corral.protocol.answer import Answers
 from corral.request import Request, RequestOutput
-from corral.server.auth import owner_of
+from corral.server.exchange import exchange_of
 from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
 from corral.server.model_manager import ModelManager
 from corral.server.streaming import EventStream, unless_disconnected
@@ -50,7 +50,10 @@ async def answer_whole(
 
     async def collect() -> list[Answers]:
         answers = [Answers(request.sampling.n) for request in requests]
-        async with manager.lease(local) as model, aclosing(fan_out(model, requests, owner_of(http.scope))) as outputs:
+        async with (
+            manager.lease(local, exchange_of(http.scope)) as model,
+            aclosing(fan_out(model, requests)) as outputs,
+        ):
             async for index, output in outputs:
                 answers[index].add(output)
         return answers
@@ -71,8 +74,8 @@ async def answer_stream(
     held = AsyncExitStack()
 
     async def start() -> tuple[list[Indexed], AsyncGenerator[Indexed, None]]:
-        model = await held.enter_async_context(manager.lease(local))
-        outputs = await held.enter_async_context(aclosing(fan_out(model, requests, owner_of(http.scope))))
+        model = await held.enter_async_context(manager.lease(local, exchange_of(http.scope)))
+        outputs = await held.enter_async_context(aclosing(fan_out(model, requests)))
         return await wait_until_accepted(outputs, len(requests)), outputs
 
     try:

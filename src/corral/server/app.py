@@ -22,6 +22,7 @@ from corral.server.auth import HostGuard, KeyAuth
 from corral.server.batch_runner import BatchRunner
 from corral.server.batch_store import BatchStore
 from corral.server.database import Database
+from corral.server.exchange import Exchanges, Observer
 from corral.server.file_store import FileStore
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
@@ -119,6 +120,8 @@ def build_app(
     app.add_middleware(OriginGuard, pattern=pattern)
     if not config.api_keys and not config.no_auth:
         app.add_middleware(HostGuard, host=config.host)
+    observers: list[Observer] = []
+    app.add_middleware(Exchanges, observers=observers)
     return app
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
 import re
@@ -11,6 +10,8 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from corral.protocol.openai.errors import ErrorReply, foreign_host, unauthorized
+from corral.server.caller import caller_of_digest, digest_of
+from corral.server.exchange import exchange_of
 from corral.server.replies import send_reply
 
 _HOST_PORT = re.compile(r":\d*$")
@@ -27,7 +28,7 @@ class KeyAuth:
 
     def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
         self._app = app
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._digests = [digest_of(key.encode()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or not self._digests:
@@ -37,8 +38,9 @@ class KeyAuth:
         elif scope["path"] in PUBLIC_PATHS:
             await self._app(scope, receive, send)
         elif isinstance(digest := self._check(scope), bytes):
-            # Whose files, batches and stored answers the request sees.
-            await self._app({**scope, "corral.owner": digest.hex()}, receive, send)
+            caller = caller_of_digest(digest)
+            exchange_of(scope).caller = caller
+            await self._app({**scope, "corral.caller": caller}, receive, send)
         else:
             await send_reply(scope, send, digest)
 
@@ -55,19 +57,10 @@ class KeyAuth:
             keys.append(token.strip())
         if any(key != keys[0] for key in keys):
             return unauthorized("different API keys were given in Authorization and X-Api-Key; send one")
-        given = _digest(keys[0])
+        given = digest_of(keys[0])
         # Every key is compared, in constant time: the time taken tells nothing about which one is near.
         matches = [hmac.compare_digest(given, digest) for digest in self._digests]
         return given if any(matches) else unauthorized("the API key is not valid")
-
-
-def owner_of(scope: Scope) -> str:
-    """A digest of the request's key, which is whose files, answers and cached prefixes it may meet; "" without keys."""
-    return str(scope.get("corral.owner", ""))
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
 
 
 class HostGuard:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from corral.errors import CorralError
 from corral.server import batch_files
 from corral.server.batch_store import BatchStore
+from corral.server.caller import Caller
 from corral.server.in_process import post
 from corral.server.lifecycle import Lifecycle
 
@@ -230,7 +231,7 @@ class BatchRunner:
         encoded = msgspec.json.encode(body)
         back_off_s, num_deaths = 0.5, 0
         while True:
-            status, headers, reply = await post(self._app, run.endpoint, encoded, run.owner)
+            status, headers, reply = await post(self._app, run.endpoint, encoded, Caller(owner=run.owner))
             answer = await asyncio.to_thread(msgspec.json.decode, reply)
             code = _error_code(answer)
             num_deaths += code == "engine_dead"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 from corral.errors import InvalidRequest, ServerDraining
 from corral.request import FinishReason, Request, RequestOutput
@@ -14,13 +13,8 @@ from corral.server.served_model import ServedModel
 Indexed = tuple[int, RequestOutput]  # (which request, its output)
 
 
-async def fan_out(model: ServedModel, requests: Sequence[Request], owner: str) -> AsyncGenerator[Indexed, None]:
-    """Runs the requests side by side; ends when all have ended, or with the first error, which aborts the others.
-
-    Args:
-        owner: whose they are. Cached prefixes are one owner's: how soon an answer begins would tell others of them.
-    """
-    requests = [replace(request, cache_salt=f"{owner}{request.cache_salt}") for request in requests]
+async def fan_out(model: ServedModel, requests: Sequence[Request]) -> AsyncGenerator[Indexed, None]:
+    """Runs the requests side by side; ends when all have ended, or with the first error, which aborts the others."""
     if len(requests) == 1:
         async with aclosing(_outputs(model, requests[0])) as outputs:
             async for output in outputs:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from corral.config import EngineConfig, ServerConfig
 from corral.errors import InvalidRequest
 from corral.server.clock import Clock, LoopClock
+from corral.server.exchange import Exchange
 from corral.server.memory_budget import MemoryProbe, SystemProbe
 from corral.server.model_names import ModelNames
 from corral.server.model_needs import ReadNeeds, read_needs
@@ -80,11 +81,17 @@ class ModelManager:
 
     @asynccontextmanager
     async def lease(
-        self, local: LocalModel, *, keep_alive: float | None = None, num_ctx: int | None = None
+        self,
+        local: LocalModel,
+        exchange: Exchange | None = None,
+        *,
+        keep_alive: float | None = None,
+        num_ctx: int | None = None,
     ) -> AsyncIterator[ServedModel]:
         """The model, loaded if need be, and held against eviction while the block runs.
 
         Args:
+            exchange: what it is wanted for; None is the server's own wish.
             keep_alive: seconds that it stays when nobody holds it any more: 0 is not at all, inf or below 0 for ever;
                 None leaves what the last one said.
             num_ctx: the context that the caller would like; a worker that is there already is never loaded anew for it.
@@ -94,6 +101,8 @@ class ModelManager:
             InsufficientMemory: it can never fit; the text has the numbers.
             CorralError: what else refused the load.
         """
+        exchange = exchange or Exchange()
+        exchange.model = local.name
         started = self._clock.time()
         was_there = (slot := self._workers.find(local)) is not None and slot.takes_leases
         slot = await self._workers.acquire(local, num_ctx)
@@ -105,7 +114,8 @@ class ModelManager:
                     f"{local.name} was asked for a context of {num_ctx:,} tokens; it has {slot.info.max_model_len:,}, "
                     "as memory, the model or --max-model-len (OLLAMA_CONTEXT_LENGTH) allow"
                 )
-            yield ServedModel(local, slot, 0.0 if was_there else self._clock.time() - started)
+            exchange.load_s = 0.0 if was_there else self._clock.time() - started
+            yield ServedModel(local, slot, exchange, exchange.load_s)
         finally:
             self._workers.release(slot)
 

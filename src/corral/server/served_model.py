@@ -17,6 +17,7 @@ from corral.request import (
     Request,
     RequestOutput,
 )
+from corral.server.exchange import Exchange
 from corral.store.local_model import LocalModel
 from corral.worker.info import ModelInfo, WorkerStats
 
@@ -29,11 +30,13 @@ class ServedModel:
 
     Args:
         local: as it was asked for.
+        exchange: what it is held for.
         load_s: this lease's share of the load: the time it waited for it, 0.0 if the model was there.
     """
 
-    def __init__(self, local: LocalModel, slot: Slot, load_s: float) -> None:
+    def __init__(self, local: LocalModel, slot: Slot, exchange: Exchange, load_s: float) -> None:
         self.local = local
+        self.exchange = exchange
         self.load_s = load_s
         self._slot = slot
 
@@ -49,13 +52,20 @@ class ServedModel:
 
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of a request, as WorkerClient.generate gives them."""
+        request = self.exchange.on_account(request)
+        generation = self.exchange.begin(request)
         async with contextlib.aclosing(self._slot.worker.generate(request)) as outputs:
             async for output in outputs:
+                self.exchange.saw(generation, output)
                 yield output
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vectors of the request's inputs, as WorkerClient.embed gives them."""
-        return await self._slot.worker.embed(request)
+        request = self.exchange.embed_on_account(request)
+        generation = self.exchange.begin(request)
+        result = await self._slot.worker.embed(request)
+        self.exchange.saw(generation, result)
+        return result
 
     async def render(self, request: Request) -> RenderedPrompt:
         """What the request's prompt would be, as WorkerClient.render gives it."""

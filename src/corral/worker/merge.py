@@ -32,4 +32,13 @@ def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
     is_finished = first.is_finished or second.is_finished
     prompt_ids = first.prompt_ids or second.prompt_ids
     prompt_logprobs = first.prompt_logprobs or second.prompt_logprobs
-    return RequestOutput(first.request_id, tuple(deltas.values()), usage, is_finished, prompt_ids, prompt_logprobs)
+    return RequestOutput(
+        first.request_id,
+        tuple(deltas.values()),
+        usage,
+        is_finished,
+        prompt_ids,
+        prompt_logprobs,
+        None if deltas else second.place or first.place,
+        first.timings or second.timings,
+    )

@@ -19,7 +19,7 @@ from corral.protocol.anthropic.models import encode_model, encode_page
 from corral.protocol.anthropic.stream import MessageStream
 from corral.protocol.ids import new_id
 from corral.server.answering import answer_stream, find_model
-from corral.server.auth import owner_of
+from corral.server.exchange import exchange_of
 from corral.server.fan_out import fan_out
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
@@ -61,7 +61,7 @@ def anthropic_routes(manager: ModelManager) -> list[Route]:
         call = await _for_model(call, local)
 
         async def count() -> int:
-            async with manager.lease(local) as model:
+            async with manager.lease(local, exchange_of(http.scope)) as model:
                 return len((await model.render(call.request)).token_ids)
 
         num_tokens = await unless_disconnected(http.receive, count())
@@ -108,8 +108,8 @@ async def _answer(
     async def collect() -> dict[str, Any]:
         collector = MessageCollector(call)
         async with (
-            manager.lease(local) as model,
-            aclosing(fan_out(model, [call.request], owner_of(http.scope))) as outputs,
+            manager.lease(local, exchange_of(http.scope)) as model,
+            aclosing(fan_out(model, [call.request])) as outputs,
         ):
             async for _, output in outputs:
                 collector.add(output)

@@ -14,6 +14,7 @@ from corral.protocol.ollama.options import check_options
 from corral.protocol.openai.embeddings import encode_embeddings_answer, parse_embeddings_call
 from corral.protocol.scores import PairsCall, cosines, encode_ranking, encode_scores, parse_rerank, parse_score
 from corral.request import EmbedResult
+from corral.server.exchange import Exchange, exchange_of
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.routes.json_answer import json_answer
@@ -36,7 +37,7 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
         local = await asyncio.to_thread(manager.lookup, call.model)
 
         async def ask() -> EmbedResult:
-            async with manager.lease(local) as model:
+            async with manager.lease(local, exchange_of(http.scope)) as model:
                 return await model.embed(call.request(_num_ctx(local)))
 
         result = await unless_disconnected(http.receive, ask())
@@ -48,7 +49,9 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
         ignored = ignored_fields(http)
         call = await asyncio.to_thread(parse_score, await read_json(http), ignored)
         local = await asyncio.to_thread(manager.lookup, call.model)
-        queries, documents = await unless_disconnected(http.receive, _embed_pairs(manager, local, call))
+        queries, documents = await unless_disconnected(
+            http.receive, _embed_pairs(manager, local, call, exchange_of(http.scope))
+        )
 
         def encode() -> dict[str, Any]:
             num_tokens = queries.prompt_tokens + documents.prompt_tokens
@@ -60,7 +63,9 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
         ignored = ignored_fields(http)
         call = await asyncio.to_thread(parse_rerank, await read_json(http), ignored)
         local = await asyncio.to_thread(manager.lookup, call.model)
-        queries, documents = await unless_disconnected(http.receive, _embed_pairs(manager, local, call))
+        queries, documents = await unless_disconnected(
+            http.receive, _embed_pairs(manager, local, call, exchange_of(http.scope))
+        )
 
         def encode() -> dict[str, Any]:
             num_tokens = queries.prompt_tokens + documents.prompt_tokens
@@ -75,9 +80,11 @@ def embedding_routes(manager: ModelManager) -> list[Route]:
     ]
 
 
-async def _embed_pairs(manager: ModelManager, local: LocalModel, call: PairsCall) -> tuple[EmbedResult, EmbedResult]:
+async def _embed_pairs(
+    manager: ModelManager, local: LocalModel, call: PairsCall, exchange: Exchange
+) -> tuple[EmbedResult, EmbedResult]:
     queries, documents = call.requests(_num_ctx(local))
-    async with manager.lease(local) as model:
+    async with manager.lease(local, exchange) as model:
         # One after the other: if the first is refused, nobody has to give the second up.
         return await model.embed(queries), await model.embed(documents)
 

@@ -19,7 +19,7 @@ from corral.protocol.ollama.fields import shorten
 from corral.protocol.ollama.generate import GenerateCall, parse_generate
 from corral.protocol.ollama.models import LoadedModel, encode_list, encode_version
 from corral.request import EmbedResult
-from corral.server.auth import owner_of
+from corral.server.exchange import Exchange, exchange_of
 from corral.server.ignored import ignored_headers
 from corral.server.limits import read_any_json
 from corral.server.model_details import details_of, digest_of, tagged
@@ -62,7 +62,7 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
         if call.is_unload:
             await manager.unload(local)
             return json_response(encode_empty(call, watch.now_ns()), headers)
-        answering = Answering(manager, local, call, watch, owner_of(http.scope))
+        answering = Answering(manager, local, call, watch, exchange_of(http.scope))
         if call.is_empty:
             await unless_disconnected(http.receive, answering.load())
             return json_response(encode_empty(call, watch.now_ns()), headers)
@@ -81,14 +81,14 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
     async def embed(http: HTTPRequest) -> Response:
         watch = Stopwatch()
         call = parse_embed(await read_any_json(http))
-        result = await unless_disconnected(http.receive, _embed(manager, call, watch))
+        result = await unless_disconnected(http.receive, _embed(manager, call, watch, exchange_of(http.scope)))
         total_ns, load_ns = watch.elapsed_ns(), watch.load_ns
         payload = await asyncio.to_thread(encode_embed, call, result, total_ns, load_ns)
         return json_response(payload, ignored_headers(call.model, call.ignored))
 
     async def embeddings(http: HTTPRequest) -> Response:
         call = parse_embeddings(await read_any_json(http))
-        result = await unless_disconnected(http.receive, _embed(manager, call, Stopwatch()))
+        result = await unless_disconnected(http.receive, _embed(manager, call, Stopwatch(), exchange_of(http.scope)))
         return json_response(encode_embeddings(result), ignored_headers(call.model, call.ignored))
 
     async def running(_: HTTPRequest) -> Response:
@@ -138,11 +138,11 @@ async def _find_to_embed(manager: ModelManager, name: str) -> LocalModel:
         raise ModelNotFound(f'model "{shorten(name)}" not found, try pulling it first') from None
 
 
-async def _embed(manager: ModelManager, call: EmbedCall, watch: Stopwatch) -> EmbedResult | None:
+async def _embed(manager: ModelManager, call: EmbedCall, watch: Stopwatch, exchange: Exchange) -> EmbedResult | None:
     """The vectors; None where there is nothing to embed and the model was only loaded."""
     local = await _find_to_embed(manager, call.model)
     num_ctx = call.num_ctx(local.parameters)
-    async with manager.lease(local, keep_alive=call.keep_alive, num_ctx=num_ctx) as model:
+    async with manager.lease(local, exchange, keep_alive=call.keep_alive, num_ctx=num_ctx) as model:
         watch.loaded(model.load_s)
         return await model.embed(call.request(local.parameters)) if call.inputs else None
 

@@ -14,6 +14,7 @@ from corral.protocol.ollama.chat import ChatCall
 from corral.protocol.ollama.errors import ollama_error, too_long
 from corral.protocol.ollama.generate import GenerateCall
 from corral.request import Request, RequestOutput
+from corral.server.exchange import Exchange
 from corral.server.fan_out import fan_out
 from corral.server.model_defaults import apply
 from corral.store.local_model import LocalModel
@@ -59,9 +60,14 @@ class Answering:
     """Runs the call; its model is held until the answer has ended or nobody reads it any more."""
 
     def __init__(
-        self, manager: ModelManager, local: LocalModel, call: GenerateCall | ChatCall, watch: Stopwatch, owner: str
+        self,
+        manager: ModelManager,
+        local: LocalModel,
+        call: GenerateCall | ChatCall,
+        watch: Stopwatch,
+        exchange: Exchange,
     ) -> None:
-        self._owner = owner
+        self._exchange = exchange
         self._manager = manager
         self._local = local
         self._call = call
@@ -104,13 +110,13 @@ class Answering:
 
     def _lease(self) -> Any:
         num_ctx = self._call.num_ctx(self._local.parameters)
-        return self._manager.lease(self._local, keep_alive=self._call.keep_alive, num_ctx=num_ctx)
+        return self._manager.lease(self._local, self._exchange, keep_alive=self._call.keep_alive, num_ctx=num_ctx)
 
     async def _outputs(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         try:
             async with self._lease() as model:
                 self._watch.loaded(model.load_s)
-                async with aclosing(fan_out(model, [request], self._owner)) as outputs:
+                async with aclosing(fan_out(model, [request])) as outputs:
                     async for _, output in outputs:
                         self._watch.saw(output)
                         yield output

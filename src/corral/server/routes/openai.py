@@ -22,6 +22,7 @@ from corral.protocol.openai.completions import CompletionCall, parse_completion
 from corral.protocol.openai.models import ModelCard, encode_model, encode_model_list
 from corral.request import DetokenizeRequest, Request
 from corral.server.answering import answer_stream, answer_whole, find_model
+from corral.server.exchange import Exchange, exchange_of
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
@@ -76,7 +77,7 @@ def openai_routes(manager: ModelManager) -> list[Route]:
         requests = [apply(local, request) for request in call.requests]
         headers = ignored_headers(local.name, ignored)
         if call.echo and None in call.echo_texts:
-            call = await unless_disconnected(http.receive, _with_texts(manager, local, call))
+            call = await unless_disconnected(http.receive, _with_texts(manager, local, call, exchange_of(http.scope)))
         if not call.stream:
             answers = await answer_whole(http, manager, local, requests)
             return json_response(encode_completion_answer(call, answers, *about), headers)
@@ -90,10 +91,12 @@ def openai_routes(manager: ModelManager) -> list[Route]:
     ]
 
 
-async def _with_texts(manager: ModelManager, local: LocalModel, call: CompletionCall) -> CompletionCall:
+async def _with_texts(
+    manager: ModelManager, local: LocalModel, call: CompletionCall, exchange: Exchange
+) -> CompletionCall:
     """The call with the texts of prompts that are token ids, for their echo."""
     texts = list(call.echo_texts)
-    async with manager.lease(local) as model:
+    async with manager.lease(local, exchange) as model:
         for index, request in enumerate(call.requests):
             if texts[index] is None and isinstance(request.prompt, list):
                 asked = DetokenizeRequest(f"{request.request_id}-echo", local.name, request.prompt)

@@ -13,9 +13,9 @@ from starlette.routing import Route
 from corral.errors import InvalidRequest
 from corral.protocol.openai.batches import new_batch, parse_batch
 from corral.protocol.openai.errors import ErrorReply
-from corral.server.auth import owner_of
 from corral.server.batch_runner import BatchRunner
 from corral.server.batch_store import BatchStore
+from corral.server.caller import owner_of
 from corral.server.limits import RefusedError, read_json
 from corral.server.routes.json_answer import json_response
 from corral.server.routes.pages import missing, page_query, page_response

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from corral.errors import InvalidRequest
 from corral.protocol.openai.batches import PURPOSES, check_expiry
 from corral.protocol.openai.errors import body_too_large
-from corral.server.auth import owner_of
+from corral.server.caller import owner_of
 from corral.server.file_store import MAX_FILE_BYTES, MAX_TOTAL_BYTES, FileStore
 from corral.server.limits import RefusedError
 from corral.server.routes.json_answer import json_response

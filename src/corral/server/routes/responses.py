@@ -20,8 +20,9 @@ from corral.protocol.responses.answer import ResponseWriter, encode_item_list
 from corral.protocol.responses.call import ResponsesCall, parse_responses
 from corral.request import Request
 from corral.server.answering import find_model
-from corral.server.auth import owner_of
+from corral.server.caller import owner_of
 from corral.server.database import Database
+from corral.server.exchange import exchange_of
 from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import RefusedError, read_json
@@ -78,8 +79,8 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
     async def _whole(http: HTTPRequest, turn: _Turn, ignored: Sequence[str]) -> Response:
         async def collect() -> None:
             async with (
-                manager.lease(turn.local) as model,
-                aclosing(fan_out(model, [turn.request], turn.owner)) as outputs,
+                manager.lease(turn.local, exchange_of(http.scope)) as model,
+                aclosing(fan_out(model, [turn.request])) as outputs,
             ):
                 async for _, output in outputs:
                     turn.writer.add(output)
@@ -94,8 +95,8 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         held = AsyncExitStack()
 
         async def start() -> tuple[list[Indexed], AsyncGenerator[Indexed, None]]:
-            model = await held.enter_async_context(manager.lease(turn.local))
-            outputs = await held.enter_async_context(aclosing(fan_out(model, [turn.request], turn.owner)))
+            model = await held.enter_async_context(manager.lease(turn.local, exchange_of(http.scope)))
+            outputs = await held.enter_async_context(aclosing(fan_out(model, [turn.request])))
             return await wait_until_accepted(outputs, 1), outputs
 
         try:

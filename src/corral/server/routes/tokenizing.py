@@ -16,6 +16,7 @@ from corral.protocol.openai.completions import parse_completion
 from corral.protocol.tokenizing import encode_rendered, encode_tokens, parse_detokenize, parse_tokenize
 from corral.request import Detokenized, DetokenizeRequest, RenderedPrompt, Request, new_request_id
 from corral.server.answering import find_model
+from corral.server.exchange import Exchange, exchange_of
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
@@ -38,7 +39,7 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
         request = apply(local, call.request)
 
         async def ask() -> tuple[RenderedPrompt, Detokenized | None, int]:
-            async with manager.lease(local) as model:
+            async with manager.lease(local, exchange_of(http.scope)) as model:
                 rendered = await model.render(request)
                 wanted = DetokenizeRequest(new_request_id("detok"), local.name, rendered.token_ids)
                 texts = await model.detokenize(wanted) if call.with_texts else None
@@ -56,7 +57,7 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
         local = await asyncio.to_thread(manager.lookup, wanted.model)
 
         async def ask() -> Detokenized:
-            async with manager.lease(local) as model:
+            async with manager.lease(local, exchange_of(http.scope)) as model:
                 return await model.detokenize(wanted)
 
         found = await unless_disconnected(http.receive, ask())
@@ -69,7 +70,9 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
         call = parse_chat(with_sampling_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.request.model)
         request = apply(local, call.request)
-        [rendered] = await unless_disconnected(http.receive, _render(manager, local, [request]))
+        [rendered] = await unless_disconnected(
+            http.receive, _render(manager, local, [request], exchange_of(http.scope))
+        )
         return await json_answer(
             lambda: encode_rendered(request, rendered, local.name), ignored_headers(local.name, ignored)
         )
@@ -81,7 +84,7 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
         call = parse_completion(with_sampling_defaults(local, body) if local else body, ignored)
         local = local or manager.lookup(call.requests[0].model)
         requests = [apply(local, request) for request in call.requests]
-        found = await unless_disconnected(http.receive, _render(manager, local, requests))
+        found = await unless_disconnected(http.receive, _render(manager, local, requests, exchange_of(http.scope)))
         return await json_answer(
             lambda: [encode_rendered(*pair, local.name) for pair in zip(requests, found, strict=True)],
             ignored_headers(local.name, ignored),
@@ -101,8 +104,10 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
     ]
 
 
-async def _render(manager: ModelManager, local: LocalModel, requests: list[Request]) -> list[RenderedPrompt]:
-    async with manager.lease(local) as model:
+async def _render(
+    manager: ModelManager, local: LocalModel, requests: list[Request], exchange: Exchange
+) -> list[RenderedPrompt]:
+    async with manager.lease(local, exchange) as model:
         return [await model.render(request) for request in requests]
 
 

@@ -10,7 +10,6 @@ inputs that begin with "forever", "die" or "too long" do as they say.
 
 from __future__ import annotations
 
-import os
 import signal
 import struct
 import sys

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from corral.errors import EngineDead, QueueFull
+from corral.errors import EngineDead, PoisonousRequest, QueueFull
 from corral.request import AnswerSoFar, Request, RequestOutput
 from corral.server.quarantine import Asked, Patient, Quarantine
 from corral.worker.client import WorkerClient
@@ -31,6 +31,9 @@ class Ward(Protocol):
     def quarantine(self) -> Quarantine: ...
     async def live_worker(self) -> WorkerClient:
         """Waits for the model to have one; raises what keeps it from that."""
+
+    def blame_found(self) -> None:
+        """What ended the worker is known and will not come again: the next one need not wait."""
 
 
 @dataclass(slots=True)
@@ -119,7 +122,11 @@ async def _book_death(ward: Ward, patient: Patient, worker: WorkerClient) -> Non
     death = worker.death
     if death is None or death.kind is DeathKind.CLOSED:
         raise EngineDead("the server has stopped the model")
-    ward.quarantine.died(patient, death)
+    try:
+        ward.quarantine.died(patient, death)
+    except PoisonousRequest:
+        ward.blame_found()
+        raise
 
 
 def _resumed(request: Request, answers: list[_Answer]) -> Request:

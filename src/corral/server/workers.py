@@ -42,6 +42,10 @@ class Ward:
         """Raises as Workers.await_worker."""
         return await self.workers.await_worker(self.slot)
 
+    def blame_found(self) -> None:
+        self.slot.num_deaths, self.slot.not_before = 0, 0.0
+        self.workers.wake()
+
 
 class Workers:
     """All slots, and the task that turns decisions into processes. Lives on one event loop."""

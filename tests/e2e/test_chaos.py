@@ -66,7 +66,9 @@ class Killer:
 def ask(client: openai.OpenAI, name: str, number: int, on_chunk: Callable[[], None]) -> list[Any]:
     """Texts, finish reasons and log-probabilities of all answers of the stream, and the count of tokens."""
     kind = KINDS[number % len(KINDS)]
-    messages: Any = [{"role": "user", "content": f"Tell me {number} facts about animals, and count from 1 to {number}."}]
+    messages: Any = [
+        {"role": "user", "content": f"Tell me {number} facts about animals, and count from 1 to {number}."}
+    ]
     answers = [["", "", []] for _ in range(kind.get("n", 1))]
     usage = None
     stream = client.chat.completions.create(

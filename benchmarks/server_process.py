@@ -122,6 +122,10 @@ class RunningServer:
                 time.sleep(POLL_SECONDS)
         raise ServerError(f"it was not ready after {elapsed:.0f} s: {self._last_words()}")
 
+    def front(self) -> psutil.Process:
+        """The process that was started; others are its children."""
+        return psutil.Process(self._process.pid)
+
     def resident_bytes(self) -> int:
         """RSS of all processes of the server; pages that two of them share count twice."""
         total = 0

@@ -150,9 +150,9 @@ def test_one_tenant_is_served_as_everybody_was() -> None:
     orders = []
     for tenant in ("", "a"):
         runner = FakeRunner(num_blocks=20)
-        rows: list[list[tuple[int, int]]] = []
-        runner.on_execute = lambda batch, rows=rows: rows.append(
-            [(r.sequence.seq_id, r.num_tokens) for r in batch.rows]
+        starts: dict[int, None] = {}
+        runner.on_execute = lambda batch, starts=starts: starts.update(
+            {row.sequence.seq_id: None for row in batch.rows if row.start == 0}
         )
         core = make_core(runner, max_num_batched_tokens=24)
         for i in range(12):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from corral.engine.core import EngineCore
 from corral.engine.sequence import SequenceGroupSpec
+from corral.request import AnswerSoFar
 from corral.sampling_params import SamplingParams
 from tests.support.fake_runner import FakeRunner, expect, make_core
 
@@ -197,3 +199,18 @@ def test_memory_is_shared_as_places_are(num_blocks: int) -> None:
         core.check_integrity()
     assert ends.index("b") <= 2
     core.check_idle()
+
+
+@pytest.mark.parametrize("num_blocks", [12, 64])
+def test_answers_that_go_on_from_another_engine_share_this_one(num_blocks: int) -> None:
+    core = make_core(FakeRunner(num_blocks), max_num_batched_tokens=16)
+    spec = make_spec("a", 24, tenant="a", n=3, temperature=1.0, seed=4, max_tokens=50)
+    known = tuple(AnswerSoFar(expect(spec, index).token_ids[: 20 + index]) for index in range(3))
+    others = [make_spec(f"b{i}", 30, tenant="b", max_tokens=40) for i in range(3)]
+    for each in (others[0], replace(spec, resumed=known), *others[1:]):
+        core.add(each)
+    answers = drain(core)
+    for index in range(3):
+        assert (*known[index].token_ids, *answers["a", index]) == expect(spec, index).token_ids
+    for other in others:
+        assert tuple(answers[other.request_id, 0]) == expect(other, 0).token_ids

@@ -86,11 +86,12 @@ class Scheduler:
         while at < len(self.running):
             sequence = self.running[at]
             num_tokens = sequence.num_new_tokens
-            if num_tokens > 1:
-                num_tokens = 0 if is_shared else room.take(sequence)
+            is_later = num_tokens > 1 and is_shared
+            if num_tokens > 1 and not is_shared:
+                num_tokens = room.take(sequence)
             if not self._make_room(at, sequence, sequence.num_computed_tokens + max(1, num_tokens)):
                 continue
-            if num_tokens:
+            if num_tokens and not is_later:
                 self._append(batch, sequence, num_tokens)
             at += 1
         if is_shared:

@@ -26,6 +26,7 @@ class EngineConfig:
         max_step_ms: while somebody streams, a step's token budget aims below this, or up to three times it while a
             crowd of prompts waits.
         max_queue: waiting requests beyond which new ones are refused.
+        max_queue_per_key: the same for those of one key; None is half of max_queue.
         kv_cache_bytes: size of the KV pool (virtual; touched when used); None derives it from free memory.
         kv_cache_dtype: "f16", or "int8" for about twice the tokens in the same memory at some loss; "auto" is f16.
         kv_idle_release_s: seconds without work after which the pool's memory, cached prefixes too, is given back.
@@ -42,6 +43,7 @@ class EngineConfig:
     max_num_batched_tokens: int = 512
     max_step_ms: float = 150.0
     max_queue: int = 512
+    max_queue_per_key: int | None = None
     kv_cache_bytes: int | None = None
     kv_cache_dtype: KvCacheDtype = "auto"
     kv_idle_release_s: float = 60.0
@@ -55,7 +57,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "max_queue", "adapter_max_bytes"):
             _check_positive(name, getattr(self, name))
-        for name in ("max_model_len", "kv_cache_bytes", "num_threads"):
+        for name in ("max_model_len", "kv_cache_bytes", "num_threads", "max_queue_per_key"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
         _check_positive("max_step_ms", self.max_step_ms)
@@ -65,6 +67,11 @@ class EngineConfig:
             raise InvalidConfig(
                 f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be one of {', '.join(get_args(KvCacheDtype))}"
             )
+
+    @property
+    def max_queue_of_key(self) -> int:
+        """max_queue_per_key, decided."""
+        return max(1, self.max_queue // 2) if self.max_queue_per_key is None else self.max_queue_per_key
 
     @property
     def kv_dtype(self) -> str:

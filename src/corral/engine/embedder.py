@@ -24,12 +24,16 @@ from corral.model.plan import EmbeddingShape
 class EmbeddingSpec:
     """Texts to be embedded, as token ids; each has one token at least and fits into the context.
 
-    `dimensions` is how many values of each vector are wanted; None wants all.
+    `dimensions` is how many values of each vector are wanted; None wants all. `tenant`, `weight` and
+    `deadline` are as of SequenceGroupSpec.
     """
 
     request_id: str
     inputs: Sequence[Sequence[int]]
     dimensions: int | None = None
+    tenant: str = ""
+    weight: float = 1.0
+    deadline: float | None = None
 
 
 # A request's vectors, one for each input in order, of length 1; or why there are none.

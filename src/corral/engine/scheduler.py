@@ -32,6 +32,7 @@ class SchedulerCounts:
     generated_tokens: int = 0
     prefix_hit_tokens: int = 0
     preemptions: int = 0
+    starts: int = 0  # requests that have begun
 
 
 class Scheduler:
@@ -224,6 +225,7 @@ class Scheduler:
         insort(self.running, sequence, key=_AGE)
         if sequence.group.num_cached_tokens is None:
             sequence.group.num_cached_tokens = num_computed
+            self.counts.starts += 1
             self.counts.prefix_hit_tokens += num_computed
             self.counts.prompt_tokens += sequence.group.num_prompt_tokens
 

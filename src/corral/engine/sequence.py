@@ -46,6 +46,7 @@ class SequenceGroupSpec:
         adapter: what the KV is computed with; None is the bare model. Prefix blocks are shared only among equal ones.
         tenant, weight: on whose account it waits and runs, and with what share; see Request.
         priority: among the tenant's own that wait, lower ones start before higher ones.
+        deadline: monotonic seconds, after which nobody waits for it; None is never.
     """
 
     request_id: str
@@ -59,6 +60,7 @@ class SequenceGroupSpec:
     tenant: str = ""
     weight: float = 1.0
     priority: int = 0
+    deadline: float | None = None
     resumed: tuple[AnswerSoFar, ...] = ()
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,11 +96,13 @@ class ServerConfig:
         max_memory_bytes: most that all models together take; None is what the machine has free, less a reserve.
         max_loaded_models: most models that are loaded at once; None is as many as fit.
         max_pending: requests that wait for a model to be loaded, beyond which new ones are refused.
+        max_pending_per_key: the same for those of one key; None is half of max_pending.
         load_timeout_s: how long a request waits for its model, and a load for its next bit of progress.
         fair_wait_s: how long a load waits for busy models; from then on the one that was asked longest ago takes
             nothing new until the load has its memory.
         step_timeout_s: a worker that is at one step for so long is ended as hung, and its requests go on in the next; a
             model so large that a step may take longer has more.
+        request_timeout_s: how long a request may take, where its client does not ask for less; inf is without end.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
     """
 
@@ -114,15 +117,17 @@ class ServerConfig:
     max_memory_bytes: int | None = None
     max_loaded_models: int | None = None
     max_pending: int = 512
+    max_pending_per_key: int | None = None
     load_timeout_s: float = 300.0
     fair_wait_s: float = 5.0
     step_timeout_s: float = 120.0
+    request_timeout_s: float = math.inf
     lenient: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_pending", "load_timeout_s", "step_timeout_s"):
+        for name in ("max_pending", "request_timeout_s", "load_timeout_s", "step_timeout_s"):
             _check_positive(name, getattr(self, name))
-        for name in ("max_memory_bytes", "max_loaded_models"):
+        for name in ("max_memory_bytes", "max_loaded_models", "max_pending_per_key"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
         for name in ("keep_alive_s", "fair_wait_s"):

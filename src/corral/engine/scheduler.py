@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from operator import attrgetter
 
 from corral.config import BLOCK_SIZE
@@ -17,22 +16,12 @@ from corral.engine.output import SequenceOutput, StepOutput, TokenLogprobs
 from corral.engine.queue_checks import check_queues
 from corral.engine.scheduled_batch import ScheduledBatch, ScheduledRow, StepRoom
 from corral.engine.sequence import Sequence, SequenceGroup, SequenceStatus
+from corral.engine.stats import SchedulerCounts
 from corral.errors import CorralError
 from corral.request import FinishReason
 
 _AGE = attrgetter("seq_id")
 _NO_LOGPROBS: Mapping[int, TokenLogprobs] = {}
-
-
-@dataclass(slots=True)
-class SchedulerCounts:
-    """Totals since the start."""
-
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    prefix_hit_tokens: int = 0
-    preemptions: int = 0
-    starts: int = 0  # requests that have begun
 
 
 class Scheduler:
@@ -87,12 +76,14 @@ class Scheduler:
         while at < len(self.running):
             sequence = self.running[at]
             num_tokens = sequence.num_new_tokens
-            is_later = num_tokens > 1 and is_shared
-            if num_tokens > 1 and not is_shared:
+            is_prompt = num_tokens > 1
+            if is_prompt and not is_shared:
                 num_tokens = room.take(sequence)
-            if not self._make_room(at, sequence, sequence.num_computed_tokens + max(1, num_tokens)):
+            if not self._make_room(at, sequence, sequence.num_computed_tokens + (num_tokens or 1)):
                 continue
-            if num_tokens and not is_later:
+            if not is_prompt:
+                batch.append(sequence, 1)
+            elif num_tokens and not is_shared:
                 self._append(batch, sequence, num_tokens)
             at += 1
         if is_shared:
@@ -104,6 +95,7 @@ class Scheduler:
         return batch
 
     def _append(self, batch: ScheduledBatch, sequence: Sequence, num_tokens: int) -> None:
+        """Tokens of a prompt, on its tenant's account."""
         end = min(sequence.num_computed_tokens + num_tokens, sequence.group.num_prompt_tokens)
         if end > sequence.num_charged_tokens:
             sequence.group.account.charge(PROMPT_COST * (end - sequence.num_charged_tokens))
@@ -308,7 +300,8 @@ class Scheduler:
     def _book_token(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
         sequence.token_ids.append(token_id)
         self.counts.generated_tokens += 1
-        sequence.group.account.charge(OUTPUT_COST)
+        account = sequence.group.account
+        account.counter += OUTPUT_COST / account.weight
         reason = sequence.find_finish(token_id)
         is_stop = reason is FinishReason.STOP
         group = sequence.group

@@ -84,7 +84,8 @@ async def generate(ward: Ward, request: Request, on_replay: Callable[[], None]) 
             except QueueFull as error:
                 if not is_replay:
                     raise
-                await asyncio.sleep(error.retry_after_s)  # it was taken before: others have only been faster
+                async with before(request.deadline):
+                    await asyncio.sleep(error.retry_after_s)  # it was taken before: others have only been faster
                 continue
             is_replay = True
             on_replay()

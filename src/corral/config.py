@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ class EngineConfig:
         max_step_ms: while somebody streams, a step's token budget aims below this, or up to three times it while a
             crowd of prompts waits.
         max_queue: waiting requests beyond which new ones are refused.
+        max_queue_per_key: the same for those of one key; None is half of max_queue.
         kv_cache_bytes: size of the KV pool (virtual; touched when used); None derives it from free memory.
         kv_cache_dtype: "f16", or "int8" for about twice the tokens in the same memory at some loss; "auto" is f16.
         kv_idle_release_s: seconds without work after which the pool's memory, cached prefixes too, is given back.
@@ -42,6 +44,7 @@ class EngineConfig:
     max_num_batched_tokens: int = 512
     max_step_ms: float = 150.0
     max_queue: int = 512
+    max_queue_per_key: int | None = None
     kv_cache_bytes: int | None = None
     kv_cache_dtype: KvCacheDtype = "auto"
     kv_idle_release_s: float = 60.0
@@ -55,7 +58,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "max_queue", "adapter_max_bytes"):
             _check_positive(name, getattr(self, name))
-        for name in ("max_model_len", "kv_cache_bytes", "num_threads"):
+        for name in ("max_model_len", "kv_cache_bytes", "num_threads", "max_queue_per_key"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
         _check_positive("max_step_ms", self.max_step_ms)
@@ -65,6 +68,11 @@ class EngineConfig:
             raise InvalidConfig(
                 f"kv_cache_dtype is {self.kv_cache_dtype!r}; it must be one of {', '.join(get_args(KvCacheDtype))}"
             )
+
+    @property
+    def max_queue_of_key(self) -> int:
+        """max_queue_per_key, decided."""
+        return max(1, self.max_queue // 2) if self.max_queue_per_key is None else self.max_queue_per_key
 
     @property
     def kv_dtype(self) -> str:
@@ -88,11 +96,13 @@ class ServerConfig:
         max_memory_bytes: most that all models together take; None is what the machine has free, less a reserve.
         max_loaded_models: most models that are loaded at once; None is as many as fit.
         max_pending: requests that wait for a model to be loaded, beyond which new ones are refused.
+        max_pending_per_key: the same for those of one key; None is half of max_pending.
         load_timeout_s: how long a request waits for its model, and a load for its next bit of progress.
         fair_wait_s: how long a load waits for busy models; from then on the one that was asked longest ago takes
             nothing new until the load has its memory.
         step_timeout_s: a worker that is at one step for so long is ended as hung, and its requests go on in the next; a
             model so large that a step may take longer has more.
+        request_timeout_s: how long a request may take, where its client does not ask for less; inf is without end.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
     """
 
@@ -107,15 +117,17 @@ class ServerConfig:
     max_memory_bytes: int | None = None
     max_loaded_models: int | None = None
     max_pending: int = 512
+    max_pending_per_key: int | None = None
     load_timeout_s: float = 300.0
     fair_wait_s: float = 5.0
     step_timeout_s: float = 120.0
+    request_timeout_s: float = math.inf
     lenient: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_pending", "load_timeout_s", "step_timeout_s"):
+        for name in ("max_pending", "request_timeout_s", "load_timeout_s", "step_timeout_s"):
             _check_positive(name, getattr(self, name))
-        for name in ("max_memory_bytes", "max_loaded_models"):
+        for name in ("max_memory_bytes", "max_loaded_models", "max_pending_per_key"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
         for name in ("keep_alive_s", "fair_wait_s"):

@@ -17,6 +17,9 @@ CorralError
 │   └── ContextLengthExceeded
 ├── StorageError            the server's database or folder of files: busy, full, damaged
 ├── QueueFull               the bounded queue is full: 503 with Retry-After
+│   ├── TenantQueueFull     the key's own share of it is: 429 with Retry-After
+│   └── WaitTooLong         by the measured rates the deadline comes before the turn: 503 with Retry-After
+├── DeadlineExceeded        nobody waits for the request any more: 504
 ├── ServerDraining          the server finishes what it has and takes nothing new: 503
 ├── PoisonousRequest        the request has ended its worker twice, and is not tried again: 422
 └── EngineDead              the engine or its worker has died; every waiter gets this
@@ -127,6 +130,18 @@ class QueueFull(CorralError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TenantQueueFull(QueueFull):
+    """The key has as many requests in the queue as one may."""
+
+
+class WaitTooLong(QueueFull):
+    """The request would not start before its deadline."""
+
+
+class DeadlineExceeded(CorralError):
+    """The time that the client gave its request, or the server gives to all, is over."""
 
 
 class ServerDraining(CorralError):

@@ -62,6 +62,7 @@ class Request:
             never.
         resumed: the n answers so far of a request that another worker has begun; what they say is not told again.
             Empty for one that begins.
+        priority: among the tenant's own that wait, lower ones start before higher ones.
         at: seconds since 1970 that its template takes for now; None is the time at which it is rendered.
     """
 
@@ -93,6 +94,7 @@ class Request:
     deadline: float | None = None
     resumed: tuple[AnswerSoFar, ...] = ()
     at: float | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

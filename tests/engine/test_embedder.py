@@ -122,6 +122,33 @@ def test_nothing_is_made_before_the_first_step() -> None:
     assert (made.runners, made.embedder.resident_kv_bytes(), made.embedder.num_requests) == ([], 0, 0)
 
 
+def test_a_tenant_with_many_requests_does_not_hold_up_another() -> None:
+    made = Made()
+    for i in range(200):
+        made.embedder.add(EmbeddingSpec(f"a{i}", [[1] * 20], tenant="a"))
+    made.embedder.step(is_shared=False)
+    made.embedder.add(EmbeddingSpec("b", [[2] * 20] * 4, tenant="b"))
+    ended: dict[str, EmbeddingResult] = {}
+    for _ in range(2):  # alone it would take one step, of five texts
+        ended |= made.embedder.step(is_shared=False)
+    assert "b" in ended
+    assert made.embedder.abort("a199")
+    assert len(made.run()) == 200 - 1 - 5 - (len(ended) - 1)
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_tokens_are_computed_in_proportion_to_weights(weight: float) -> None:
+    made = Made()
+    for i in range(100):
+        made.embedder.add(EmbeddingSpec(f"a{i}", [[1] * 20], tenant="a", weight=weight))
+        made.embedder.add(EmbeddingSpec(f"b{i}", [[2] * 20], tenant="b"))
+    ended: dict[str, EmbeddingResult] = {}
+    while len(ended) < 60:
+        ended |= made.embedder.step(is_shared=False)
+    of_a = sum(name[0] == "a" for name in ended)
+    assert of_a / len(ended) == pytest.approx(weight / (weight + 1), abs=0.08)
+
+
 def test_inputs_of_many_requests_share_a_step() -> None:
     made = Made()
     specs = [EmbeddingSpec(f"r{i}", [[i, i + 1], [i]]) for i in range(3)]

@@ -36,7 +36,16 @@ def group_specs(draw: st.DrawFn) -> SequenceGroupSpec:
         max_tokens=draw(st.sampled_from([40, None, 16, 2, 1])),
     )
     eog_ids = draw(st.sampled_from([frozenset[int](), frozenset({3}), frozenset({3, 11, 12, 13})]))
-    return SequenceGroupSpec("", stem[:shared] + tail, params, eog_ids, draw(st.sampled_from(["", "", "other"])))
+    return SequenceGroupSpec(
+        "",
+        stem[:shared] + tail,
+        params,
+        eog_ids,
+        draw(st.sampled_from(["", "", "other"])),
+        tenant=draw(st.sampled_from(["", "", "", "a", "b"])),
+        weight=draw(st.sampled_from([1.0, 1.0, 0.5, 4.0])),
+        priority=draw(st.sampled_from([0, 0, 0, -1, 1])),
+    )
 
 
 SPECS = group_specs()

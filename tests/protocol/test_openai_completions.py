@@ -34,6 +34,14 @@ def test_prompt_forms(prompt: Any, expected: list[Any]) -> None:
     assert call.requests[0].sampling.max_tokens == DEFAULT_MAX_TOKENS == 16
 
 
+def test_priority_is_the_requests() -> None:
+    for given, priority in ((None, 0), (-3, -3), (7, 7)):
+        assert {each.priority for each in parse_completion(body(["a", "b"], priority=given)).requests} == {priority}
+    with pytest.raises(InvalidRequest, match=f"priority is {1 << 40}; it must be from") as caught:
+        parse_completion(body(priority=1 << 40))
+    assert caught.value.param == "priority"
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [

@@ -134,7 +134,11 @@ async def test_a_busy_server_is_asked_again_and_other_refusals_are_answers(
 ) -> None:
     monkeypatch.setattr(batch_runner, "MAX_BACK_OFF_S", 0.01)
     refusals = {
-        "busy": [refusal(503, "queue_full", retry_after="1"), refusal(503, "server_draining", retry_after="soon")],
+        "busy": [
+            refusal(503, "queue_full", retry_after="1"),
+            refusal(429, "key_queue_full", retry_after="1"),
+            refusal(503, "server_draining", retry_after="soon"),
+        ],
         "huge": [refusal(503, "insufficient_memory")],
         "bad": [refusal(400, "invalid_value")],
         "deadly": [refusal(503, "engine_dead")] * 20,

@@ -2,7 +2,8 @@
 
 The last user text (or the prompt) is the script. "forever" never ends by itself; "die" ends the process; "engine dies",
 "full", "too long", "crash" fail as they say; "hang" never comes back from its step, and "die in
-step" ends the process in it; "hold" says one word and waits for the next "release" (or SIGUSR1).
+step" ends the process in it; "hold" says one word and waits for the next "release" (or SIGUSR1);
+"wait" does the same, but says where it waits. What is held past its deadline fails.
 The adapter "slow" loads until somebody says "adapters have loaded".
 Anything else is echoed word by word, in capitals, once per answer. An embedding is [words, characters] of its input;
 inputs that begin with "forever", "die" or "too long" do as they say.
@@ -14,12 +15,20 @@ import signal
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from corral.config import EngineConfig
 from corral.engine.watch import NoWatch, StepWatch
-from corral.errors import ContextLengthExceeded, CorralError, EngineDead, InsufficientMemory, QueueFull
+from corral.errors import (
+    ContextLengthExceeded,
+    CorralError,
+    DeadlineExceeded,
+    EngineDead,
+    InsufficientMemory,
+    QueueFull,
+)
 from corral.request import (
     Delta,
     Detokenized,
@@ -27,6 +36,7 @@ from corral.request import (
     EmbedRequest,
     EmbedResult,
     FinishReason,
+    QueuePlace,
     RenderedPrompt,
     Request,
     RequestOutput,
@@ -101,6 +111,11 @@ class ScriptedModel:
 
     def submit(self, request: Request, on_output: OnOutput) -> int:
         live = Live(request, on_output)
+        if request.deadline is not None:
+            late = DeadlineExceeded("the scripted time is over")
+            timer = threading.Timer(max(0.0, request.deadline - time.monotonic()), self._expire, (live, late))
+            timer.daemon = True
+            timer.start()
         if request.adapter == "slow":
             self._adapter_has_loaded.wait()
         match live.script:
@@ -120,6 +135,11 @@ class ScriptedModel:
                     live.say("held ", None)
                 with self._changed:
                     self._held[live.request_id] = live
+            case "wait":
+                for place in (QueuePlace(3, 4.25), QueuePlace(2)):
+                    on_output(RequestOutput(live.request_id, usage=Usage(live.num_prompt_tokens), place=place))
+                with self._changed:
+                    self._held[live.request_id] = live
             case _:
                 with self._changed:
                     self._live[live.request_id] = live
@@ -130,6 +150,12 @@ class ScriptedModel:
                 if live.script == "release":
                     self.release()
         return live.num_prompt_tokens
+
+    def _expire(self, live: Live, late: DeadlineExceeded) -> None:
+        with self._changed:
+            if self._held.pop(live.request_id, None) is None:
+                return
+        live.on_output(late)
 
     def embed(self, request: EmbedRequest, on_result: Callable[[EmbedResult | CorralError], None]) -> int:
         match request.inputs[0]:

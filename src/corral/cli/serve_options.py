@@ -177,6 +177,15 @@ _FLAGS: list[Decorator] = [
         "--max-queue", type=POSITIVE, default=ENGINE_DEFAULTS.max_queue, envvar=_twins("MAX_QUEUE"), metavar="N",
         help="Waiting requests, of each model and of all that wait for one to be loaded; beyond it clients get 503.",
     ),
+    option(
+        "--max-queue-per-key", type=POSITIVE, envvar="CORRAL_MAX_QUEUE_PER_KEY", metavar="N",
+        help="The same for the requests of one API key, which then get 429; by default half of that.",
+    ),
+    option(
+        "--request-timeout", type=parse_timeout, envvar="CORRAL_REQUEST_TIMEOUT", default="0", metavar="TIME",
+        help="How long a request may take, waiting included: 90, 5m; then it gets 504. 0 is without end. The header "
+        "X-Request-Timeout of a request can only shorten it.",
+    ),
     options.kv_cache_memory,
     option(
         "--kv-cache-dtype", type=_KvType(get_args(KvCacheDtype)), default=ENGINE_DEFAULTS.kv_cache_dtype,

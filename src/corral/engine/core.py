@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from corral.config import BLOCK_SIZE, EngineConfig
 from corral.engine.block_pool import BlockPool, IntegrityError
 from corral.engine.budget import StepBudget
+from corral.engine.fair_queue import OUTPUT_COST, PROMPT_COST, projected_turns
+from corral.engine.intake import Lines
 from corral.engine.logprobs import LogprobQuery, queries_of
 from corral.engine.output import SequenceOutput, StepOutput, TokenLogprobs
 from corral.engine.scheduled_batch import ScheduledBatch
@@ -94,6 +97,33 @@ class EngineCore:
         self.times.add(elapsed_ms)
         return result
 
+    @property
+    def num_running(self) -> int:
+        return len(self._scheduler.running)
+
+    @property
+    def has_waiting(self) -> bool:
+        return len(self._scheduler.waiting) > 0
+
+    def lines(self) -> Lines:
+        """What waits now, and how fast it has been of late."""
+        counts = self._scheduler.counts
+        cost = PROMPT_COST * (counts.prompt_tokens - counts.prefix_hit_tokens) + OUTPUT_COST * counts.generated_tokens
+        tenants = self._scheduler.tenants.open.values() if self.has_waiting else ()
+        return Lines(
+            {tenant.name: (tenant.counter, tenant.weight, len(tenant.waiting)) for tenant in tenants if tenant.waiting},
+            num_starts=counts.starts,
+            mean_cost=max(1.0, cost / max(1, counts.starts)),
+        )
+
+    def waiting_in_turn(self, lines: Lines) -> Iterator[tuple[int, str]]:
+        """(how many go before it, request id) of those that have not begun, in the order in which they will."""
+        waiting = [iter(self._scheduler.tenants.open[name].waiting) for name in lines.of]
+        for position, at in enumerate(projected_turns(lines.of.values(), lines.mean_cost)):
+            group = next(waiting[at]).group
+            if group.num_cached_tokens is None:
+                yield position, group.request_id
+
     def check(self, spec: SequenceGroupSpec) -> None:
         """Refuse what could never run. Reads constants only, so any thread may call it.
 
@@ -110,6 +140,8 @@ class EngineCore:
                 "is for the answer",
                 param="prompt",
             )
+        if not 0 < spec.weight < math.inf:
+            raise InvalidRequest(f"weight is {spec.weight}; it must be above 0")
         self._check_ids("prompt", min(spec.prompt_ids), max(spec.prompt_ids))
         self._check_ids("stop_token_ids", *spec.sampling.stop_token_ids)
         self._check_ids("logit_bias", *spec.sampling.logit_bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from collections import deque
@@ -14,6 +15,7 @@ import numpy as np
 from corral.config import BLOCK_SIZE, EngineConfig
 from corral.engine.batch import Batch
 from corral.engine.budget import StepBudget
+from corral.engine.ledger import Account, Ledger
 from corral.engine.pooling import F32, Pool, normalized, rows_wanted
 from corral.engine.watch import NoWatch, StepWatch
 from corral.errors import CorralError, InsufficientMemory, InvalidRequest
@@ -24,12 +26,16 @@ from corral.model.plan import EmbeddingShape
 class EmbeddingSpec:
     """Texts to be embedded, as token ids; each has one token at least and fits into the context.
 
-    `dimensions` is how many values of each vector are wanted; None wants all.
+    `dimensions` is how many values of each vector are wanted; None wants all. `tenant`, `weight` and
+    `deadline` are as of SequenceGroupSpec.
     """
 
     request_id: str
     inputs: Sequence[Sequence[int]]
     dimensions: int | None = None
+    tenant: str = ""
+    weight: float = 1.0
+    deadline: float | None = None
 
 
 # A request's vectors, one for each input in order, of length 1; or why there are none.
@@ -48,9 +54,20 @@ class HiddenRunner(Protocol):
     def resident_kv_bytes(self) -> int: ...
 
 
+class _Tenant(Account):
+    """`turns` are its jobs with inputs that have not begun."""
+
+    __slots__ = ("turns",)
+
+    def __init__(self, name: str, counter: float) -> None:
+        super().__init__(name, counter)
+        self.turns: deque[_Job] = deque()
+
+
 @dataclass(slots=True)
 class _Job:
     spec: EmbeddingSpec
+    tenant: _Tenant
     vectors: list[F32 | None]
     next_input: int = 0
     num_open: int = 0  # inputs without their vector
@@ -79,7 +96,8 @@ class _Piece:
 
 
 class Embedder:
-    """Not thread-safe; EngineLoop drives it. Requests take turns by inputs, so that a large one holds nobody up.
+    """Not thread-safe; EngineLoop drives it. Requests take turns by inputs, so that a large one holds nobody up; and
+    tenants by the tokens that they have had, so that neither do many.
 
     The vector of an input depends on nothing but the input: not on its company in a step, nor on how it was cut.
 
@@ -117,7 +135,7 @@ class Embedder:
         self._free = list(range(shape.num_blocks - 1, -1, -1))  # the last one given back is taken first
         self._touched = 0  # blocks below it may hold memory
         self._jobs: dict[str, _Job] = {}
-        self._turns: deque[_Job] = deque()  # jobs with inputs that have not begun
+        self._tenants: Ledger[_Tenant] = Ledger(_Tenant)
         self._partial: _Text | None = None
 
     @property
@@ -141,6 +159,8 @@ class Embedder:
         """
         if not spec.inputs:
             raise InvalidRequest("there is no input; at least one is needed", param="input")
+        if not 0 < spec.weight < math.inf:
+            raise InvalidRequest(f"weight is {spec.weight}; it must be above 0")
         for token_ids in spec.inputs:
             if not 0 < len(token_ids) <= self.max_model_len:
                 raise InvalidRequest(
@@ -154,9 +174,10 @@ class Embedder:
 
     def add(self, spec: EmbeddingSpec) -> None:
         """Queue a request that `check` has let pass; its id is not in use."""
-        job = _Job(spec, [None] * len(spec.inputs), num_open=len(spec.inputs))
+        tenant = self._tenants.enter(spec.tenant, spec.weight)
+        job = _Job(spec, tenant, [None] * len(spec.inputs), num_open=len(spec.inputs))
         self._jobs[spec.request_id] = job
-        self._turns.append(job)
+        tenant.turns.append(job)
 
     def abort(self, request_id: str) -> bool:
         """Forget a request; False if it is unknown or finished."""
@@ -164,7 +185,8 @@ class Embedder:
         if job is None:
             return False
         if job.next_input < len(job.spec.inputs):
-            self._turns.remove(job)
+            job.tenant.turns.remove(job)
+        self._tenants.leave(job.tenant)
         if self._partial is not None and self._partial.job is job:
             self._free.extend(reversed(self._partial.blocks))
             self._partial = None
@@ -201,7 +223,7 @@ class Embedder:
     def _give_up(self, error: CorralError) -> dict[str, EmbeddingResult]:
         ended: dict[str, EmbeddingResult] = dict.fromkeys(self._jobs, error)
         self._jobs.clear()
-        self._turns.clear()
+        self._tenants = Ledger(_Tenant)
         return ended
 
     def _take_pieces(self, max_tokens: int) -> list[_Piece]:
@@ -221,17 +243,20 @@ class Embedder:
     def _next_text(self, room: int) -> _Text | None:
         if self._partial is not None:
             return self._partial
-        if not self._turns:
+        waiting = [tenant for tenant in self._tenants.open.values() if tenant.turns]
+        if not waiting:
             return None
-        job = self._turns[0]
+        tenant = min(waiting, key=lambda each: each.counter)
+        job = tenant.turns[0]
         token_ids = job.spec.inputs[job.next_input]
         if not self._is_causal and len(token_ids) > room:
             return None
-        self._turns.popleft()
+        tenant.turns.popleft()
+        tenant.charge(len(token_ids))
         text = _Text(job, job.next_input, token_ids)
         job.next_input += 1
         if job.next_input < len(job.spec.inputs):
-            self._turns.append(job)
+            tenant.turns.append(job)
         return text
 
     def _take_blocks(self, text: _Text) -> None:
@@ -253,6 +278,7 @@ class Embedder:
             job.num_open -= 1
             if job.num_open == 0:
                 del self._jobs[job.spec.request_id]
+                self._tenants.leave(job.tenant)
                 ended[job.spec.request_id] = _checked([vector for vector in job.vectors if vector is not None])
         return ended
 

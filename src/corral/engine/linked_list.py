@@ -45,6 +45,10 @@ class LinkedList(Generic[T]):
     def head(self) -> T | None:
         return cast(T, self._root.next_node) if self._size else None
 
+    @property
+    def tail(self) -> T | None:
+        return cast(T, self._root.prev_node) if self._size else None
+
     def push_head(self, node: T) -> None:
         self._link(node, before=self._root.next_node)
 

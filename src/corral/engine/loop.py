@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -13,29 +13,38 @@ from typing import Any
 from corral.config import EngineConfig
 from corral.engine.core import EngineCore
 from corral.engine.embedder import Embedder, EmbeddingResult, EmbeddingSpec
+from corral.engine.intake import Intake
 from corral.engine.output import SequenceOutput, StepOutput
 from corral.engine.sequence import SequenceGroupSpec
 from corral.engine.stats import EngineStats
-from corral.errors import CorralError, EngineDead, InvalidRequest, QueueFull, ServerDraining
+from corral.errors import CorralError, DeadlineExceeded, EngineDead, InvalidRequest, ServerDraining
+from corral.request import QueuePlace
 
 _log = logging.getLogger(__name__)
 
 StepResult = tuple[SequenceOutput, ...] | CorralError
 OnStep = Callable[[StepResult], None]
 OnEmbedded = Callable[[EmbeddingResult], None]
+OnPlace = Callable[[QueuePlace], None]
 
-_MAX_RETRY_S = 60
-_RATE_WINDOW = 64  # ends of requests by which the rate is judged
+PLACES_S = 1.0  # between two looks at the queue, to tell those who wait of it
+NEW_PLACES_S = 0.05  # the same when there are new ones in it
 
 
 class _Live:
     """A submitted request that has not had its last callback."""
 
-    __slots__ = ("num_unfinished", "on_step")
+    __slots__ = ("deadline", "num_unfinished", "on_place", "on_step", "position", "tenant")
 
-    def __init__(self, on_step: OnStep | OnEmbedded, num_sequences: int) -> None:
+    def __init__(
+        self, spec: SequenceGroupSpec | EmbeddingSpec, on_step: OnStep | OnEmbedded, num_sequences: int
+    ) -> None:
         self.on_step: Callable[[Any], None] = on_step  # takes the results of its kind of request, and errors
         self.num_unfinished = num_sequences
+        self.tenant = spec.tenant
+        self.deadline = spec.deadline
+        self.on_place: OnPlace | None = None
+        self.position: int | None = None  # in the queue, as it was told last
 
 
 class EngineLoop:
@@ -48,9 +57,9 @@ class EngineLoop:
 
     Args:
         core: nobody else touches it from now on.
-        config: `max_queue` and `kv_idle_release_s`.
+        config: `max_queue`, `max_queue_per_key` and `kv_idle_release_s`.
         embedder: steps in turns with the core; as the core, nobody else's.
-        clock: seconds, for the Retry-After estimate.
+        clock: monotonic seconds, for deadlines and estimates.
     """
 
     def __init__(
@@ -63,14 +72,15 @@ class EngineLoop:
     ) -> None:
         self._core = core
         self._embedder = embedder
-        self._capacity = core.max_running + config.max_queue
         self._idle_release_s = config.kv_idle_release_s
         self._clock = clock
+        self._idle_s = 0.0  # so far
+        self._places_at = 0.0  # when the queue was looked at last
         self._changed = threading.Condition()  # guards everything below
         self._commands: deque[Callable[[], None]] = deque()
         self._live: dict[str, _Live] = {}
-        self._num_unfinished = 0
-        self._ends: deque[float] = deque(maxlen=_RATE_WINDOW)
+        self._intake = Intake(core.max_running, config, lambda: clock() - self._idle_s)
+        self._deadlines: list[tuple[float, str]] = []  # a heap; requests that have ended may still be in it
         self._is_draining = False
         self._is_closing = False
         self._death: EngineDead | None = None
@@ -81,46 +91,78 @@ class EngineLoop:
 
     # ---- any thread -------------------------------------------------------------------------------------------
 
-    def submit(self, spec: SequenceGroupSpec, on_step: OnStep) -> None:
+    def submit(self, spec: SequenceGroupSpec, on_step: OnStep, on_place: OnPlace | None = None) -> None:
         """Queue a request; its sequences count as n.
 
-        A request is taken while fewer than max_num_seqs + max_queue sequences are unfinished.
+        A request is taken while fewer than max_num_seqs + max_queue sequences are unfinished, and fewer than
+        max_num_seqs + max_queue_per_key of its tenant.
+
+        Args:
+            on_place: told where it waits: before this method returns, and on the engine's thread as on_step when that
+                has changed. It is not called for what starts at once.
 
         Raises:
             InvalidRequest: it can never run (as EngineCore.check says), or its id is in use.
-            QueueFull: the queue is full; `retry_after_s` is judged by the recent rate.
+            QueueFull: the queue is full, or its tenant's share, or it would start after its deadline; `retry_after_s`
+                is judged by the recent rate.
+            DeadlineExceeded: nobody waits for it any more.
             ServerDraining: `drain` was called.
             EngineDead: the engine has died or is closed.
             In all cases `on_step` is never called.
         """
         self._core.check(spec)
-        self._queue(spec.request_id, _Live(on_step, spec.num_unfinished), lambda: self._core.add(spec))
+        live = _Live(spec, on_step, spec.num_unfinished)
+        live.on_place = on_place
+        place = self._queue(spec, live, lambda: self._core.add(spec))
+        if place is not None and on_place is not None:
+            on_place(place)
 
     def embed(self, spec: EmbeddingSpec, on_embedded: OnEmbedded) -> None:
         """Queue texts to be embedded; they count as one sequence. `on_embedded` is called once, as on_step is.
 
         Raises:
-            InvalidRequest, QueueFull, ServerDraining, EngineDead: as `submit` does.
+            InvalidRequest, QueueFull, DeadlineExceeded, ServerDraining, EngineDead: as `submit` does.
         """
         embedder = self._embedder
         if embedder is None:
             raise InvalidRequest("this engine has no embeddings")
         embedder.check(spec)
-        self._queue(spec.request_id, _Live(on_embedded, 1), lambda: embedder.add(spec))
+        self._queue(spec, _Live(spec, on_embedded, 1), lambda: embedder.add(spec))
 
-    def _queue(self, request_id: str, live: _Live, command: Callable[[], None]) -> None:
+    def _queue(
+        self, spec: SequenceGroupSpec | EmbeddingSpec, live: _Live, command: Callable[[], None]
+    ) -> QueuePlace | None:
+        request_id, tenant, place = spec.request_id, spec.tenant, None
         with self._changed:
             if self._death is not None:
                 raise EngineDead(str(self._death))
             if self._is_draining or self._is_closing:
                 raise ServerDraining("the engine finishes what it has and takes no new requests")
-            if self._num_unfinished >= self._capacity:
-                raise self._queue_full()
+            left_s = None if live.deadline is None else live.deadline - self._clock()
+            if left_s is not None and left_s <= 0:
+                raise _deadline_exceeded()
+            self._intake.check_bounds(tenant)
             if request_id in self._live:
                 raise InvalidRequest(f"request id {request_id!r} is in use", param="request_id")
+            if isinstance(spec, SequenceGroupSpec):
+                place = self._intake.place(tenant, spec.weight)
+                if left_s is not None:
+                    self._intake.check_wait(place, left_s)
+                self._intake.queued(tenant)
+                live.position = None if place is None else place.position
             self._live[request_id] = live
-            self._num_unfinished += live.num_unfinished
+            self._intake.take(tenant, live.num_unfinished)
+            if live.deadline is not None:
+                self._add_deadline(live.deadline, request_id)
             self._send(command)
+        return place
+
+    def _add_deadline(self, deadline: float, request_id: str) -> None:
+        heapq.heappush(self._deadlines, (deadline, request_id))
+        if len(self._deadlines) > 64 + 2 * len(self._live):
+            timed = [(live.deadline, request_id) for request_id, live in self._live.items()]
+            self._deadlines = [(deadline, request_id) for deadline, request_id in timed if deadline is not None]
+            heapq.heapify(self._deadlines)
 
     def abort(self, request_id: str) -> None:
         """End a request before the next step; its blocks are free then. Unknown and finished ids are ignored."""
@@ -184,18 +226,6 @@ class EngineLoop:
         self._commands.append(command)
         self._changed.notify_all()
 
-    def _queue_full(self) -> QueueFull:
-        surplus = self._num_unfinished - self._capacity + 1
-        retry_after_s = 1
-        if self._ends:
-            per_end_s = max(0.0, self._clock() - self._ends[0]) / len(self._ends)
-            retry_after_s = min(_MAX_RETRY_S, max(1, math.ceil(surplus * per_end_s)))
-        return QueueFull(
-            f"{self._num_unfinished} sequences run or wait; new requests are taken below {self._capacity}; "
-            f"try again in {retry_after_s} s",
-            retry_after_s=retry_after_s,
-        )
-
     # ---- the engine thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -204,6 +234,7 @@ class EngineLoop:
                 self._apply_commands()
                 if self._core.has_work:
                     self._deliver_step(self._core.step())
+                    self._look_at_queue()
                 if self._embedder is not None and self._embedder.has_work:
                     self._deliver_embeddings(self._embedder.step(is_shared=self._core.has_work))
             self._abort_all()
@@ -219,9 +250,11 @@ class EngineLoop:
             self._core.release_unused()
             if self._embedder is not None:
                 self._embedder.release()
+            since = self._clock()
             if not self._wait_for_command(min(max(0.0, self._idle_release_s), threading.TIMEOUT_MAX)):
                 self._core.release_all_free()
                 self._wait_for_command(None)
+            self._idle_s += self._clock() - since
         return not self._is_closing
 
     def _has_work(self) -> bool:
@@ -235,10 +268,43 @@ class EngineLoop:
             return self._changed.wait_for(self._has_commands, timeout_s)
 
     def _apply_commands(self) -> None:
+        due = []
         with self._changed:
             commands, self._commands = self._commands, deque()
+            self._intake.begin_step()
+            while self._deadlines and self._deadlines[0][0] <= self._clock():
+                due.append(heapq.heappop(self._deadlines))
         for command in commands:
             command()
+        for deadline, request_id in due:
+            live = self._live.get(request_id)
+            if live is not None and live.deadline == deadline:
+                self._expire(request_id)
+
+    def _expire(self, request_id: str) -> None:
+        """Nobody waits for the request any more: neither its turn nor its next token."""
+        if self._embedder is None or not self._embedder.abort(request_id):
+            self._core.abort(request_id)
+        self._end_with(request_id, _deadline_exceeded())
+
+    def _look_at_queue(self) -> None:
+        """Tells those who wait of their places, now and then."""
+        if not self._core.has_waiting and not self._intake.has_lines:
+            with self._changed:
+                self._intake.skip_step(self._core.num_running)
+            return
+        lines = self._core.lines()
+        with self._changed:
+            has_new = self._intake.end_step(lines)
+        now = self._clock()
+        if now - self._places_at < (NEW_PLACES_S if has_new else PLACES_S):
+            return
+        self._places_at = now
+        for position, request_id in self._core.waiting_in_turn(lines):
+            live = self._live[request_id]
+            if live.on_place is not None and live.position != position:
+                live.position = position
+                self._call(request_id, live.on_place, self._intake.place_at(position))
 
     def _deliver_step(self, result: StepOutput) -> None:
         self._deliver(result.outputs)
@@ -259,13 +325,12 @@ class EngineLoop:
             num_ended = sum(output.finish_reason is not None for output in its_outputs)
             if num_ended:
                 self._book_ends(request_id, live, num_ended)
-            self._call(request_id, live, tuple(its_outputs))
+            self._call(request_id, live.on_step, tuple(its_outputs))
 
     def _book_ends(self, request_id: str, live: _Live, count: int) -> None:
         with self._changed:
             live.num_unfinished -= count
-            self._num_unfinished -= count
-            self._ends.extend([self._clock()] * count)
+            self._intake.book_ends(live.tenant, count)
             if live.num_unfinished == 0:
                 del self._live[request_id]
                 self._changed.notify_all()
@@ -273,11 +338,11 @@ class EngineLoop:
     def _end_with(self, request_id: str, result: EmbeddingResult) -> None:
         live = self._live[request_id]
         self._book_ends(request_id, live, live.num_unfinished)
-        self._call(request_id, live, result)
+        self._call(request_id, live.on_step, result)
 
-    def _call(self, request_id: str, live: _Live, result: StepResult | EmbeddingResult) -> None:
+    def _call(self, request_id: str, callback: Callable[[Any], None], result: object) -> None:
         try:
-            live.on_step(result)
+            callback(result)
         except Exception:  # noqa: BLE001 - a caller's fault must not end the other streams
             _log.exception("the callback of request %s failed; the request is aborted", request_id)
             self.abort(request_id)
@@ -301,9 +366,12 @@ class EngineLoop:
             self._num_lost = len(waiters)
             self._live.clear()
             self._commands.clear()
-            self._num_unfinished = 0
             for event in self._released:
                 event.set()
             self._changed.notify_all()
         for request_id, live in waiters:
-            self._call(request_id, live, EngineDead(str(death)))
+            self._call(request_id, live.on_step, EngineDead(str(death)))
+
+
+def _deadline_exceeded() -> DeadlineExceeded:
+    return DeadlineExceeded("the time that the request was given is over")

@@ -10,6 +10,25 @@ _NONE = range(0)
 
 
 @dataclass(slots=True)
+class StepRoom:
+    """What is left of a step for prompts: tokens, and rows of logits."""
+
+    tokens: int
+    logits: int
+
+    def most_tokens(self, sequence: Sequence) -> int:
+        """Tokens of a chunk; they are bounded by the logits if those are kept."""
+        is_scored = sequence.group.prompt_logprobs is not None
+        return min(sequence.num_new_tokens, self.tokens, max(0, self.logits) if is_scored else self.tokens)
+
+    def take(self, sequence: Sequence) -> int:
+        num_tokens = self.most_tokens(sequence)
+        self.tokens -= num_tokens
+        self.logits -= num_tokens if sequence.group.prompt_logprobs is not None else 1
+        return num_tokens
+
+
+@dataclass(slots=True)
 class ScheduledRow:
     """Tokens [start, start + num_tokens) of a sequence. `is_last`: they are its last known ones, so one is drawn.
 

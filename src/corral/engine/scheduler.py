@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from operator import attrgetter
 
 from corral.config import BLOCK_SIZE
 from corral.engine.block_pool import BlockPool, IntegrityError
 from corral.engine.budget import StepBudget
-from corral.engine.linked_list import LinkedList
+from corral.engine.fair_queue import OUTPUT_COST, PROMPT_COST, FairQueue, Tenant, turn_of, youngest_of_richest
+from corral.engine.ledger import Ledger
 from corral.engine.output import SequenceOutput, StepOutput, TokenLogprobs
-from corral.engine.scheduled_batch import ScheduledBatch, ScheduledRow
+from corral.engine.queue_checks import check_queues
+from corral.engine.scheduled_batch import ScheduledBatch, ScheduledRow, StepRoom
 from corral.engine.sequence import Sequence, SequenceGroup, SequenceStatus
+from corral.engine.stats import SchedulerCounts
 from corral.errors import CorralError
 from corral.request import FinishReason
 
@@ -21,20 +24,11 @@ _AGE = attrgetter("seq_id")
 _NO_LOGPROBS: Mapping[int, TokenLogprobs] = {}
 
 
-@dataclass(slots=True)
-class SchedulerCounts:
-    """Totals since the start."""
-
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    prefix_hit_tokens: int = 0
-    preemptions: int = 0
-
-
 class Scheduler:
-    """First come, first served, under one token budget.
+    """First come, first served, under one token budget; the tenants of a shared engine take turns (see FairQueue).
 
     `running` is kept in order of age. Only running sequences hold blocks, so preemption can always free all of them.
+    The oldest that runs is never preempted, and so something always comes to its end.
 
     Args:
         pool: the KV blocks.
@@ -47,7 +41,8 @@ class Scheduler:
         self.budget = budget
         self.max_running = max_running
         self.running: list[Sequence] = []
-        self.waiting: LinkedList[Sequence] = LinkedList()
+        self.tenants: Ledger[Tenant] = Ledger(Tenant)
+        self.waiting = FairQueue(self.tenants)
         self.groups: dict[str, SequenceGroup] = {}
         self.num_held = 0  # siblings whose leader has not computed the prompt yet
         self.counts = SchedulerCounts()
@@ -57,9 +52,10 @@ class Scheduler:
         return len(self.waiting) + self.num_held
 
     def add(self, group: SequenceGroup) -> None:
-        """Queue a group behind all others. Its request id is new, and its longest sequence fits into the pool alone."""
+        """Queue a group behind its tenant's others. Its id is new; its longest sequence fits into the pool alone."""
         self.groups[group.request_id] = group
-        self.waiting.push_tail(group.leader)
+        group.account = self.tenants.enter(group.tenant, group.weight)
+        self.waiting.push(group.leader)
         if not group.is_forked:
             self.num_held += len(group.sequences) - 1
 
@@ -68,45 +64,99 @@ class Scheduler:
     def schedule(self) -> ScheduledBatch:
         """The next step: running sequences, oldest first, then waiting ones while there is room."""
         batch = ScheduledBatch()
+        is_shared = len(self.tenants.open) > 1
+        if is_shared:
+            self._make_place()
         num_decoding = sum(sequence.num_new_tokens == 1 for sequence in self.running)
         # Decode rows have their tokens reserved: a long prompt never costs a stream its turn.
         num_prompts = len(self.running) - num_decoding + len(self.waiting)
-        prefill_left = self.budget.prefill_tokens(num_decoding, num_prompts)
         # Logits are kept for as many tokens as there may be sequences: those drawn now, and scored ones of prompts.
-        logits_left = max(2, self.max_running - num_decoding)
+        room = StepRoom(self.budget.prefill_tokens(num_decoding, num_prompts), max(2, self.max_running - num_decoding))
         at = 0
         while at < len(self.running):
             sequence = self.running[at]
             num_tokens = sequence.num_new_tokens
-            if num_tokens > 1:
-                num_tokens = min(num_tokens, prefill_left, _most_tokens(sequence, logits_left))
-                prefill_left -= num_tokens
-                logits_left -= _num_logits(sequence, num_tokens)
-            if num_tokens:
-                if not self._make_room(sequence, sequence.num_computed_tokens + num_tokens):
-                    break
-                batch.append(sequence, num_tokens)
+            is_prompt = num_tokens > 1
+            if is_prompt and not is_shared:
+                num_tokens = room.take(sequence)
+            if not self._make_room(at, sequence, sequence.num_computed_tokens + (num_tokens or 1)):
+                continue
+            if not is_prompt:
+                batch.append(sequence, 1)
+            elif num_tokens and not is_shared:
+                self._append(batch, sequence, num_tokens)
             at += 1
-        self._admit_waiting(batch, prefill_left, logits_left)
+        if is_shared:
+            self._share_room(batch, room)
+        else:
+            while self._may_start(room) and (head := self._admit_head(self.waiting.head, room)) is not None:
+                self._append(batch, head, room.take(head))
         batch.copies = self.pool.take_copies()
         return batch
 
-    def _admit_waiting(self, batch: ScheduledBatch, tokens_left: int, logits_left: int) -> None:
-        while tokens_left > 0 and len(self.running) < self.max_running:
-            sequence = self.waiting.head
-            if sequence is None or _most_tokens(sequence, logits_left) < 1 or not self._admit(sequence):
-                break
-            num_tokens = min(sequence.num_new_tokens, tokens_left, _most_tokens(sequence, logits_left))
-            tokens_left -= num_tokens
-            logits_left -= _num_logits(sequence, num_tokens)
-            batch.append(sequence, num_tokens)
+    def _append(self, batch: ScheduledBatch, sequence: Sequence, num_tokens: int) -> None:
+        """Tokens of a prompt, on its tenant's account."""
+        end = min(sequence.num_computed_tokens + num_tokens, sequence.group.num_prompt_tokens)
+        if end > sequence.num_charged_tokens:
+            sequence.group.account.charge(PROMPT_COST * (end - sequence.num_charged_tokens))
+            sequence.num_charged_tokens = end
+        batch.append(sequence, num_tokens)
 
-    def _make_room(self, sequence: Sequence, end: int) -> bool:
-        """Blocks for tokens [0, end), preempting the youngest while they lack; False if that was `sequence` itself."""
+    def _share_room(self, batch: ScheduledBatch, room: StepRoom) -> None:
+        """Prompts by their tenants' turns: a long one of one tenant does not hold up the short ones of another."""
+        begun: dict[Tenant, deque[Sequence]] = {}
+        for sequence in self.running:
+            if sequence.num_new_tokens > 1:
+                begun.setdefault(sequence.group.account, deque()).append(sequence)
+        may_start = True
+        while room.tokens > 0:
+            may_start = may_start and self._may_start(room)
+            tenants = [t for t in self.tenants.open.values() if t in begun or (may_start and t.waiting)]
+            if not tenants:
+                break
+            tenant = min(tenants, key=turn_of)
+            chosen: Sequence | None
+            if tenant in begun:
+                chosen = begun[tenant].popleft()
+                if not begun[tenant]:
+                    del begun[tenant]
+            else:
+                chosen = self._admit_head(tenant.waiting.head, room)
+                may_start = chosen is not None  # nobody passes the one that finds no place
+            if chosen is not None and (num_tokens := room.take(chosen)):
+                self._append(batch, chosen, num_tokens)
+
+    def _may_start(self, room: StepRoom) -> bool:
+        return room.tokens > 0 and len(self.running) < self.max_running
+
+    def _admit_head(self, sequence: Sequence | None, room: StepRoom) -> Sequence | None:
+        """A head of the queue, running now; None if there is none or it finds no place."""
+        if sequence is None or room.most_tokens(sequence) < 1 or not self._admit(sequence):
+            return None
+        return sequence
+
+    def _make_place(self) -> None:
+        """Preempt for a tenant whose turn it is and that has nothing running, so that nobody holds all the places."""
+        head = self.waiting.head
+        if head is None or head.group.account.num_running:
+            return
+        tenant = head.group.account
+        while len(self.running) >= self.max_running or not self._fits(head, *self._find_shared(head)):
+            rich = [s for s in self.running if (t := s.group.account).num_running > 1 and t.counter >= tenant.counter]
+            if not rich:
+                return
+            self._preempt(youngest_of_richest(rich))
+
+    def _make_room(self, at: int, sequence: Sequence, end: int) -> bool:
+        """Blocks for tokens [0, end) of running[at], preempting while they lack; False if that was `sequence` itself.
+
+        It goes by the tenants' turns, then by age: the youngest of the tenant that has had most. Those before `at`
+        stay, they are in the step; and the oldest does, so that there is an end.
+        """
         while not self._take_blocks(sequence, end):
-            youngest = self.running[-1]
-            self._preempt(youngest)
-            if youngest is sequence:
+            victim = youngest_of_richest(self.running[max(at, 1) :] or self.running)
+            self._preempt(victim)
+            if victim is sequence:
                 return False
         return True
 
@@ -126,19 +176,22 @@ class Scheduler:
         return True
 
     def _admit(self, sequence: Sequence) -> bool:
-        """Move the head of the queue to the running ones with blocks for all its known tokens, if they are free."""
+        """Move a head of the queue to the running ones with blocks for all its known tokens, if they are free."""
         shared, num_computed = self._find_shared(sequence)
-        num_copies = int(num_computed // BLOCK_SIZE < len(shared))
-        num_taken = -(-sequence.num_tokens // BLOCK_SIZE) - len(shared) + num_copies + self.pool.num_free_among(shared)
-        # Every running sequence will soon want one more block: leave that many, or it would preempt the newcomer.
-        # So the preempted, at the head now, cannot come back in the step that took its blocks.
-        if num_taken > self.pool.num_free - len(self.running):
+        if not self._fits(sequence, shared, num_computed):
             return False
         self.waiting.remove(sequence)
         self._start(sequence, shared, num_computed)
         if not self._take_blocks(sequence, sequence.num_tokens):
-            raise IntegrityError(f"{num_taken} blocks counted as enough for sequence {sequence.seq_id} were not")
+            raise IntegrityError(f"the blocks counted as enough for sequence {sequence.seq_id} were not")
         return True
+
+    def _fits(self, sequence: Sequence, shared: list[int], num_computed: int) -> bool:
+        num_copies = int(num_computed // BLOCK_SIZE < len(shared))
+        num_taken = -(-sequence.num_tokens // BLOCK_SIZE) - len(shared) + num_copies + self.pool.num_free_among(shared)
+        # Every running sequence will soon want one more block: leave that many, or it would preempt the newcomer.
+        # So the preempted, at the head now, cannot come back in the step that took its blocks.
+        return num_taken <= self.pool.num_free - len(self.running)
 
     def _find_shared(self, sequence: Sequence) -> tuple[list[int], int]:
         """Blocks to share with a live sibling or from the cache, and the tokens they save.
@@ -158,10 +211,13 @@ class Scheduler:
         self.pool.share(shared)
         sequence.block_table.extend(shared)
         sequence.num_computed_tokens = num_computed
+        sequence.num_charged_tokens = max(sequence.num_charged_tokens, num_computed)
         sequence.status = SequenceStatus.RUNNING
+        sequence.group.account.num_running += 1
         insort(self.running, sequence, key=_AGE)
         if sequence.group.num_cached_tokens is None:
             sequence.group.num_cached_tokens = num_computed
+            self.counts.starts += 1
             self.counts.prefix_hit_tokens += num_computed
             self.counts.prompt_tokens += sequence.group.num_prompt_tokens
 
@@ -175,6 +231,7 @@ class Scheduler:
 
     def _stop_running(self, sequence: Sequence) -> None:
         del self.running[bisect_left(self.running, sequence.seq_id, key=_AGE)]
+        sequence.group.account.num_running -= 1
         self.pool.free(sequence.block_table)
         del sequence.block_table[:]
 
@@ -243,6 +300,8 @@ class Scheduler:
     def _book_token(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
         sequence.token_ids.append(token_id)
         self.counts.generated_tokens += 1
+        account = sequence.group.account
+        account.counter += OUTPUT_COST / account.weight
         reason = sequence.find_finish(token_id)
         is_stop = reason is FinishReason.STOP
         group = sequence.group
@@ -289,6 +348,7 @@ class Scheduler:
         group.num_unfinished -= 1
         if group.num_unfinished == 0:
             del self.groups[group.request_id]
+            self.tenants.leave(group.account)
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence.status is SequenceStatus.RUNNING:
@@ -324,33 +384,6 @@ class Scheduler:
         """
         self.pool.check_integrity(sequence.block_table for sequence in self.running)
         check_queues(self)
-
-
-def check_queues(scheduler: Scheduler) -> None:
-    """Every live sequence is in exactly the place its status says."""
-    alive = [s for g in scheduler.groups.values() for s in g.sequences if s.status is not SequenceStatus.FINISHED]
-    running = [s for s in alive if s.status is SequenceStatus.RUNNING]
-    queued = [s for s in alive if s.is_linked]
-    if sorted(running, key=_AGE) != scheduler.running:
-        raise IntegrityError(f"{len(running)} sequences say they run; the list has {len(scheduler.running)}, by age")
-    if any(s.status is not SequenceStatus.WAITING for s in queued) or len(queued) != len(scheduler.waiting):
-        raise IntegrityError(f"{len(queued)} sequences are queued; the queue has {len(scheduler.waiting)}")
-    if len(alive) - len(running) - len(queued) != scheduler.num_held:
-        raise IntegrityError(f"{len(alive) - len(running) - len(queued)} siblings are held, not {scheduler.num_held}")
-    if any(s.block_table or s.num_computed_tokens for s in alive if s.status is SequenceStatus.WAITING):
-        raise IntegrityError("a waiting sequence holds blocks")
-    for sequence in running:
-        if len(sequence.block_table) * BLOCK_SIZE < sequence.num_computed_tokens:
-            raise IntegrityError(f"sequence {sequence.seq_id} has more computed tokens than block slots")
-
-
-def _most_tokens(sequence: Sequence, logits_left: int) -> int:
-    """Tokens of a chunk; they are bounded by the logits if those are kept."""
-    return max(0, logits_left) if sequence.group.prompt_logprobs is not None else sequence.num_new_tokens
-
-
-def _num_logits(sequence: Sequence, num_tokens: int) -> int:
-    return num_tokens if sequence.group.prompt_logprobs is not None else 1
 
 
 def _not_finite(sequence: Sequence) -> CorralError:

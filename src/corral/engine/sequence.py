@@ -18,6 +18,7 @@ from corral.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from corral.engine.constraint import Constraint
+    from corral.engine.fair_queue import Tenant
     from corral.model.adapter import LoadedAdapter
 
 _SEED_MASK = (1 << 64) - 1
@@ -43,6 +44,9 @@ class SequenceGroupSpec:
         bad_ids: token sequences that are not completed.
         resumed: the n answers so far of a request that another engine has begun; empty for one that begins.
         adapter: what the KV is computed with; None is the bare model. Prefix blocks are shared only among equal ones.
+        tenant, weight: on whose account it waits and runs, and with what share; see Request.
+        priority: among the tenant's own that wait, lower ones start before higher ones.
+        deadline: monotonic seconds, after which nobody waits for it; None is never.
     """
 
     request_id: str
@@ -53,6 +57,10 @@ class SequenceGroupSpec:
     adapter: LoadedAdapter | None = None
     constraint: Constraint | None = None
     bad_ids: tuple[tuple[int, ...], ...] = ()
+    tenant: str = ""
+    weight: float = 1.0
+    priority: int = 0
+    deadline: float | None = None
     resumed: tuple[AnswerSoFar, ...] = ()
 
     @property
@@ -73,6 +81,7 @@ class Sequence(Node):
         "group",
         "index",
         "num_accepted_tokens",
+        "num_charged_tokens",
         "num_computed_tokens",
         "seed",
         "seq_id",
@@ -89,6 +98,7 @@ class Sequence(Node):
         self.token_ids = known_ids[:]  # prompt and output, int32
         self.chain = PrefixChain(group.root_hash, self.token_ids)
         self.num_computed_tokens = 0  # tokens [0, this) have KV in block_table
+        self.num_charged_tokens = 0  # of the prompt: nobody pays for what is computed again
         self.block_table: array[int] = array("i")
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
@@ -152,6 +162,7 @@ class SequenceGroup:
     """
 
     __slots__ = (
+        "account",
         "adapter",
         "bad_ids",
         "cache_salt",
@@ -163,13 +174,18 @@ class SequenceGroup:
         "num_prompt_tokens",
         "num_unfinished",
         "params",
+        "priority",
         "prompt_logprobs",
         "request_id",
         "root_hash",
         "seed",
         "sequences",
         "stop_ids",
+        "tenant",
+        "weight",
     )
+
+    account: Tenant  # given by the scheduler
 
     def __init__(self, spec: SequenceGroupSpec, *, first_seq_id: int, max_model_len: int, vocab_size: int) -> None:
         params = spec.sampling
@@ -177,6 +193,9 @@ class SequenceGroup:
         self.params = params
         self.cache_salt = spec.cache_salt
         self.adapter = spec.adapter
+        self.tenant = spec.tenant
+        self.weight = spec.weight
+        self.priority = spec.priority
         self.seed = random.SystemRandom().getrandbits(64) if params.seed is None else params.seed & _SEED_MASK
         self.constraint = spec.constraint
         self.bad_ids = spec.bad_ids

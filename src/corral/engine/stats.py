@@ -24,6 +24,17 @@ class StepTimes:
         self.last_ms = elapsed_ms
 
 
+@dataclass(slots=True)
+class SchedulerCounts:
+    """What has been scheduled since the start."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    preemptions: int = 0
+    starts: int = 0  # requests that have begun
+
+
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """A snapshot. Totals count from the start; `num_cached_blocks` can be free or held."""

@@ -228,6 +228,10 @@ def _describe(operation: Operation, schemas: dict[str, Schema]) -> dict[str, Any
                 "description": "Not now: the queue or the memory is full, or the server stops. Retry-After says when.",
                 "content": {JSON: {"schema": error}},
             },
+            "504": {
+                "description": "The time is over that X-Request-Timeout, or the server, gives the request.",
+                "content": {JSON: {"schema": error}},
+            },
             "default": {"description": "Refused.", "content": {JSON: {"schema": error}}},
         },
     }

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from corral.errors import CorralError
 from corral.protocol.answer import Answers
+from corral.protocol.sse import place_headers, with_place
 from corral.request import Request, RequestOutput
 from corral.server.exchange import exchange_of
 from corral.server.fan_out import Indexed, fan_out, wait_until_accepted
@@ -83,7 +84,8 @@ async def answer_stream(
     except BaseException:
         await held.aclose()
         raise
-    return EventStream(_events(seen, outputs, encoder), held=held, headers=headers)
+    told = {**(headers or {}), **place_headers(output for _, output in seen)}
+    return EventStream(_events(seen, outputs, encoder), held=held, headers=told)
 
 
 async def _events(
@@ -92,9 +94,9 @@ async def _events(
     try:
         yield encoder.open()
         for index, output in seen:
-            yield encoder.encode(index, output)
+            yield with_place(encoder.encode(index, output), output)
         async for index, output in outputs:
-            yield encoder.encode(index, output)
+            yield with_place(encoder.encode(index, output), output)
     except CorralError as error:
         yield encoder.fail(error)
         return

@@ -22,6 +22,7 @@ from corral.server.auth import HostGuard, KeyAuth
 from corral.server.batch_runner import BatchRunner
 from corral.server.batch_store import BatchStore
 from corral.server.database import Database
+from corral.server.deadlines import Deadlines
 from corral.server.exchange import Exchanges, Observer
 from corral.server.file_store import FileStore
 from corral.server.lifecycle import DrainGate, Lifecycle
@@ -107,6 +108,7 @@ def build_app(
     app.state.is_lenient = config.lenient
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
+    app.add_middleware(Deadlines, most_s=config.request_timeout_s)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
     app.add_middleware(KeyAuth, keys=config.api_keys)
     pattern = origin_pattern(config.origins)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 
 from corral.config import EngineConfig, ServerConfig
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, TenantQueueFull
 from corral.server.clock import Clock, LoopClock
+from corral.server.deadlines import before
 from corral.server.exchange import Exchange
 from corral.server.memory_budget import MemoryProbe, SystemProbe
 from corral.server.model_names import ModelNames
@@ -59,6 +61,8 @@ class ModelManager:
         engine = engine or EngineConfig()
         self._life = WorkerLife(engine, config, command, self._clock, say)
         self._workers = Workers(self._life, config, read_needs, probe or SystemProbe(), self._clock)
+        self._num_pending_of: Counter[str] = Counter()  # by whose they are
+        self._max_pending_of_key = config.max_pending_per_key or max(1, config.max_pending // 2)
         self._say = say
 
     def lookup(self, name: str) -> LocalModel:
@@ -98,6 +102,7 @@ class ModelManager:
 
         Raises:
             QueueFull: too many wait already, or the wait was too long.
+            DeadlineExceeded: the exchange's deadline came first.
             InsufficientMemory: it can never fit; the text has the numbers.
             CorralError: what else refused the load.
         """
@@ -105,7 +110,9 @@ class ModelManager:
         exchange.model = local.name
         started = self._clock.time()
         was_there = (slot := self._workers.find(local)) is not None and slot.takes_leases
-        slot = await self._workers.acquire(local, num_ctx)
+        async with before(exchange.deadline):
+            with nullcontext() if was_there else self._pending(exchange.caller.owner):
+                slot = await self._workers.acquire(local, num_ctx)
         try:
             if keep_alive is not None:
                 slot.keep_alive_s = _keep_alive(keep_alive)
@@ -118,6 +125,20 @@ class ModelManager:
             yield ServedModel(local, slot, self._workers.ward(slot), exchange, exchange.load_s)
         finally:
             self._workers.release(slot)
+
+    @contextmanager
+    def _pending(self, tenant: str) -> Iterator[None]:
+        """Somebody waits for a model. Raises TenantQueueFull where too many of the same key do."""
+        if tenant and self._num_pending_of[tenant] >= self._max_pending_of_key:
+            waiting = f"{self._num_pending_of[tenant]} requests of this key wait for their models to be loaded"
+            raise TenantQueueFull(f"{waiting}; try again later")
+        self._num_pending_of[tenant] += 1
+        try:
+            yield
+        finally:
+            self._num_pending_of[tenant] -= 1
+            if not self._num_pending_of[tenant]:
+                del self._num_pending_of[tenant]
 
     async def load(
         self,

@@ -19,7 +19,10 @@ DEFAULT_ORIGINS = (
     *(f"{scheme}://{name}{port}" for name in _LOCAL_NAMES for scheme in ("http", "https") for port in ("", ":*")),
     *("app://*", "file://*", "tauri://*", "vscode-webview://*", "vscode-file://*"),
 )
-EXPOSED_HEADERS = ("Retry-After", "X-Corral-Ignored", "Request-Id")
+EXPOSED_HEADERS = (
+    *("Retry-After", "X-Corral-Ignored", "Request-Id"),
+    *("X-Corral-Queue-Position", "X-Corral-Expected-Wait"),
+)
 _ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^\s/]+")
 
 

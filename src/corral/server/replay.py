@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from corral.errors import EngineDead, PoisonousRequest, QueueFull
 from corral.request import AnswerSoFar, Request, RequestOutput
+from corral.server.deadlines import before
 from corral.server.quarantine import Asked, Patient, Quarantine
 from corral.worker.client import WorkerClient
 from corral.worker.death import DeathKind
@@ -63,8 +64,9 @@ async def generate(ward: Ward, request: Request, on_replay: Callable[[], None]) 
     is_replay = False
     try:
         while True:
-            await ward.quarantine.enter(patient)
-            worker = await ward.live_worker()
+            async with before(request.deadline):
+                await ward.quarantine.enter(patient)
+                worker = await ward.live_worker()
             try:
                 async with aclosing(worker.generate(_resumed(request, answers))) as outputs:
                     async for output in outputs:
@@ -82,7 +84,8 @@ async def generate(ward: Ward, request: Request, on_replay: Callable[[], None]) 
             except QueueFull as error:
                 if not is_replay:
                     raise
-                await asyncio.sleep(error.retry_after_s)  # it was taken before: others have only been faster
+                async with before(request.deadline):
+                    await asyncio.sleep(error.retry_after_s)  # it was taken before: others have only been faster
                 continue
             is_replay = True
             on_replay()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from corral.engine.output import SequenceOutput
 from corral.errors import CorralError
-from corral.request import Delta, FinishReason, Request, RequestOutput, TokenLogprob, Usage
+from corral.request import Delta, FinishReason, QueuePlace, Request, RequestOutput, TokenLogprob, Usage
 from corral.text.detokenizer import Detokenizer
 from corral.text.harmony import HarmonySplitter
 from corral.text.reasoning import ReasoningSplitter, ids_of, make_splitter
@@ -87,6 +87,10 @@ class Answering:
             if so_far.is_finished:
                 answer.is_finished = True
                 self._num_unfinished -= 1
+
+    def on_place(self, place: QueuePlace) -> None:
+        """Tells where the request waits, which says as well that it was taken."""
+        self._on_output(RequestOutput(self._request_id, usage=Usage(len(self._prompt.ids)), place=place))
 
     def on_step(self, result: tuple[SequenceOutput, ...] | CorralError) -> None:
         """Takes one step's outputs of the request, or the error that ends it."""

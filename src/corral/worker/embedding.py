@@ -31,7 +31,15 @@ def submit_embed(
             vectors = [vector.astype("<f4", copy=False).tobytes() for vector in result]
             on_result(EmbedResult(request.request_id, vectors, num_tokens))
 
-    engine.embed(EmbeddingSpec(request.request_id, inputs, request.dimensions), on_embedded)
+    spec = EmbeddingSpec(
+        request.request_id,
+        inputs,
+        request.dimensions,
+        tenant=request.tenant,
+        weight=request.weight,
+        deadline=request.deadline,
+    )
+    engine.embed(spec, on_embedded)
     return num_tokens
 
 

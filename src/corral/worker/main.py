@@ -8,15 +8,24 @@ import faulthandler
 import logging
 import os
 import signal
+import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 from corral.config import EngineConfig
 from corral.engine.watch import StepWatch
-from corral.errors import CorralError, EngineDead, InvalidRequest, QueueFull, ServerDraining
+from corral.errors import (
+    CorralError,
+    DeadlineExceeded,
+    EngineDead,
+    InvalidRequest,
+    QueueFull,
+    ServerDraining,
+    TenantQueueFull,
+)
 from corral.request import (
     Detokenized,
     DetokenizeRequest,
@@ -28,6 +37,7 @@ from corral.request import (
     Usage,
 )
 from corral.worker import protocol
+from corral.worker.fair_pool import FairPool
 from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.outbox import Item, Outbox
@@ -80,12 +90,13 @@ class Worker:
         self._load = load
         self._record = record
         self._outbox = Outbox(writer, self._sent)
-        self._text_pool = ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="corral-text")
-        self._adapter_pool = ThreadPoolExecutor(ADAPTER_THREADS, thread_name_prefix="corral-adapter")
+        self._text_pool = FairPool(TEXT_THREADS, "corral-text")
+        self._adapter_pool = FairPool(ADAPTER_THREADS, "corral-adapter")
         self._model: LoadedModel | None = None
-        self._live: set[str] = set()  # requests taken and not yet answered to the end
+        self._live: dict[str, str] = {}  # requests taken and not yet answered to the end, and their tenants
+        self._num_live_of: Counter[str] = Counter()  # by tenant
         self._submitting: dict[str, bool] = {}  # request id -> aborted while still being tokenised
-        self._max_live = 0
+        self._max_live = self._max_live_of_key = 0
         self._num_lookups = 0  # renders and detokenizations under way
         self._is_draining = False
         self._exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -129,6 +140,7 @@ class Worker:
             case protocol.Load(path=path, config=config) if self._model is None and self._max_live == 0:
                 # Running and waiting sequences, and as many again on their way through the tokenizer.
                 self._max_live = 2 * (config.max_queue + config.max_num_seqs)
+                self._max_live_of_key = 2 * (config.max_queue_of_key + config.max_num_seqs)
                 self._start(self._load_model(Path(path), config))
             case protocol.Submit(request=request) | protocol.SubmitEmbed(request=request) if self._model is not None:
                 self._submit(self._model, request)
@@ -186,8 +198,12 @@ class Worker:
             self._fail(request_id, InvalidRequest(f"the request id {request_id} is in use"))
         elif len(self._live) + len(self._submitting) >= self._max_live:
             self._fail(request_id, QueueFull(f"{len(self._live)} requests are waiting already; try again later"))
+        elif request.tenant and self._num_live_of[request.tenant] >= self._max_live_of_key:
+            waiting = f"{self._num_live_of[request.tenant]} requests of this key are waiting already"
+            self._fail(request_id, TenantQueueFull(f"{waiting}; try again later"))
         else:
-            self._live.add(request_id)
+            self._live[request_id] = request.tenant
+            self._num_live_of[request.tenant] += 1
             self._submitting[request_id] = False
             self._start(self._submit_text(model, request))
 
@@ -200,13 +216,21 @@ class Worker:
             else:
                 self._outbox.post(protocol.Embedded(output) if isinstance(output, EmbedResult) else output)
 
-        loop = asyncio.get_running_loop()
-        try:
+        def prepare() -> int:
+            if self._submitting[request_id]:
+                raise CorralError("the request was given up before its text was prepared")
+            if request.deadline is not None and time.monotonic() >= request.deadline:
+                raise DeadlineExceeded("the time that the request was given is over")
             if isinstance(request, EmbedRequest):
-                await loop.run_in_executor(self._text_pool, self._recorded(request_id, model.embed), request, on_output)
+                return model.embed(request, on_output)
+            return model.submit(request, on_output)
+
+        has_adapter = isinstance(request, Request) and request.adapter is not None
+        pool = self._adapter_pool if has_adapter else self._text_pool
+        try:
+            num_tokens = await pool.run(request.tenant, request.weight, self._recorded(request_id, prepare))
+            if isinstance(request, EmbedRequest):
                 return
-            pool = self._text_pool if request.adapter is None else self._adapter_pool
-            num_tokens = await loop.run_in_executor(pool, self._recorded(request_id, model.submit), request, on_output)
             # No deltas: it says that the request was taken, before a long prompt is computed.
             self._outbox.post(RequestOutput(request_id, usage=Usage(prompt_tokens=num_tokens)))
         except CorralError as error:
@@ -225,7 +249,7 @@ class Worker:
             return
         self._num_lookups += 1
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._text_pool, self._recorded(request_id, work))
+            result = await self._text_pool.run("", 1.0, self._recorded(request_id, work))
         except CorralError as error:
             self._fail(request_id, error)
         except Exception:
@@ -268,7 +292,10 @@ class Worker:
                 self._exit(EXIT_ENGINE_DEAD)
 
     def _forget(self, request_id: str) -> None:
-        self._live.discard(request_id)
+        if (tenant := self._live.pop(request_id, None)) is not None:
+            self._num_live_of[tenant] -= 1
+            if not self._num_live_of[tenant]:
+                del self._num_live_of[tenant]
         self._check_drained()
 
     def _check_drained(self) -> None:

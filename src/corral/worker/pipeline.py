@@ -147,11 +147,11 @@ class Pipeline:
         that is not here yet.
 
         `on_output` is called on the engine's thread, with outputs up to the one that is finished, or with an error that
-        ends them. It must not block.
+        ends them; on this one before the method returns, if the request will wait. It must not block.
 
         Raises:
             InvalidRequest: the request can never be answered; then `on_output` is not called.
-            QueueFull, ServerDraining, EngineDead: it cannot be answered now; as above.
+            QueueFull, DeadlineExceeded, ServerDraining, EngineDead: it cannot be answered now; as above.
             ModelNotFound, InvalidModelFile, UnsupportedModel, InsufficientMemory: of its adapter; as above.
         """
         request_id = request.request_id
@@ -187,9 +187,13 @@ class Pipeline:
             constraint=constraint,
             bad_ids=bad_ids_of(prompt.sampling.bad_words, self.tokenizer),
             resumed=request.resumed,
+            tenant=request.tenant,
+            weight=request.weight,
+            priority=request.priority,
+            deadline=request.deadline,
         )
         try:
-            self._engine.submit(spec, on_step)
+            self._engine.submit(spec, on_step, answering.on_place)
         except BaseException:
             if lease is not None:
                 lease.release()
@@ -207,7 +211,7 @@ class Pipeline:
 
         Raises:
             InvalidRequest: the request can never be answered; then `on_result` is not called.
-            QueueFull, ServerDraining, EngineDead: it cannot be answered now; as above.
+            QueueFull, DeadlineExceeded, ServerDraining, EngineDead: it cannot be answered now; as above.
         """
         return submit_embed(request, on_result, self._engine, self.tokenizer, self.info)
 

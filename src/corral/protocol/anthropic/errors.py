@@ -18,6 +18,7 @@ _TYPES = {
     408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
+    504: "timeout_error",
     OVERLOADED: "overloaded_error",
 }
 
@@ -44,7 +45,7 @@ class AnthropicError:
 
 def from_reply(reply: ErrorReply) -> AnthropicError:
     """OpenAI's reply in Anthropic's words."""
-    status = OVERLOADED if reply.code == "queue_full" else reply.status
+    status = OVERLOADED if reply.code in ("queue_full", "wait_too_long") else reply.status
     default = "api_error" if status >= 500 else "invalid_request_error"
     return AnthropicError(status, _TYPES.get(status, default), reply.message, reply.headers)
 

@@ -9,6 +9,7 @@ import msgspec
 from corral.errors import (
     ContextLengthExceeded,
     CorralError,
+    DeadlineExceeded,
     EngineDead,
     InvalidModelName,
     InvalidRequest,
@@ -16,6 +17,8 @@ from corral.errors import (
     PoisonousRequest,
     QueueFull,
     ServerDraining,
+    TenantQueueFull,
+    WaitTooLong,
 )
 
 DRAINING_RETRY_AFTER_S = 5
@@ -58,6 +61,12 @@ def ollama_error(error: Exception) -> OllamaError:
             return OllamaError(400, str(error))
         case ModelNotFound():
             return OllamaError(404, str(error))
+        case TenantQueueFull():
+            return OllamaError(429, str(error), {"Retry-After": str(error.retry_after_s)})
+        case WaitTooLong():
+            return OllamaError(503, str(error), {"Retry-After": str(error.retry_after_s)})
+        case DeadlineExceeded():
+            return OllamaError(504, str(error))
         case QueueFull():
             return OllamaError(503, BUSY, {"Retry-After": str(error.retry_after_s)})
         case ServerDraining():

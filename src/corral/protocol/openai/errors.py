@@ -9,6 +9,7 @@ import msgspec
 
 from corral.errors import (
     CorralError,
+    DeadlineExceeded,
     EngineDead,
     InsufficientMemory,
     InvalidModelName,
@@ -18,11 +19,14 @@ from corral.errors import (
     QueueFull,
     ServerDraining,
     StorageError,
+    TenantQueueFull,
+    WaitTooLong,
 )
 from corral.protocol.sse import encode_event
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
+RATE_LIMIT_ERROR = "rate_limit_error"
 DRAINING_RETRY_AFTER_S = 5
 
 
@@ -57,6 +61,14 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(400, str(error), param="model", code="invalid_value")
         case ModelNotFound():
             return ErrorReply(404, str(error), param="model", code="model_not_found")
+        case TenantQueueFull():
+            headers = {"Retry-After": str(error.retry_after_s)}
+            return ErrorReply(429, str(error), RATE_LIMIT_ERROR, code="key_queue_full", headers=headers)
+        case WaitTooLong():
+            headers = {"Retry-After": str(error.retry_after_s)}
+            return ErrorReply(503, str(error), SERVER_ERROR, code="wait_too_long", headers=headers)
+        case DeadlineExceeded():
+            return ErrorReply(504, str(error), SERVER_ERROR, code="deadline_exceeded")
         case QueueFull():
             headers = {"Retry-After": str(error.retry_after_s)}
             return ErrorReply(503, str(error), SERVER_ERROR, code="queue_full", headers=headers)

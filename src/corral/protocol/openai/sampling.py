@@ -14,6 +14,7 @@ from corral.sampling_params import MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
 MAX_TEMPERATURE = 2.0  # OpenAI's; others allow more
 MAX_SALT_LENGTH = 256  # characters
 MAX_REQUEST_ID_LENGTH = 128  # characters
+MAX_PRIORITY = 1 << 31  # either way
 MAX_ALLOWED_TOKEN_IDS = 1 << 18  # no vocabulary is larger
 
 # Fields that neither route can obey, each with the values that ask for nothing.
@@ -140,9 +141,9 @@ class SamplingFields(StructuredFields):
         Raises:
             InvalidRequest: names the field.
         """
-        if self.priority:
-            message = f"priority is {show_value(self.priority)}; all requests are equal here, so only 0 is allowed"
-            raise InvalidRequest(message, param="priority", code="unsupported_parameter")
+        if self.priority is not None and abs(self.priority) > MAX_PRIORITY:
+            message = f"priority is {show_value(self.priority)}; it must be from {-MAX_PRIORITY} to {MAX_PRIORITY}"
+            raise InvalidRequest(message, param="priority", code="invalid_value")
         if self.truncate_prompt_tokens is not None and not 1 <= self.truncate_prompt_tokens <= 1 << 31:
             given = show_value(self.truncate_prompt_tokens)
             message = f"truncate_prompt_tokens is {given}; it must be a whole number of tokens from 1"
@@ -155,6 +156,7 @@ class SamplingFields(StructuredFields):
             "truncate_prompt": self.truncate_prompt_tokens,
             "cache_salt": self.cache_salt or "",
             "with_prompt_ids": bool(self.return_token_ids),
+            "priority": self.priority or 0,
         }
 
     def response_id(self, request_id: str) -> str:

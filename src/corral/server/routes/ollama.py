@@ -72,11 +72,11 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
             return json_response(await unless_disconnected(http.receive, answering.whole()), headers)
         held = AsyncExitStack()
         try:
-            lines = await unless_disconnected(http.receive, answering.stream(held))
+            lines, told = await unless_disconnected(http.receive, answering.stream(held))
         except BaseException:
             await held.aclose()
             raise
-        return LineStream(lines, held=held, headers=headers)
+        return LineStream(lines, held=held, headers={**headers, **told})
 
     async def embed(http: HTTPRequest) -> Response:
         watch = Stopwatch()

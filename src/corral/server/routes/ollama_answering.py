@@ -13,6 +13,7 @@ from corral.protocol.ollama.answer import NS_PER_S, AnswerEncoder, Timings, enco
 from corral.protocol.ollama.chat import ChatCall
 from corral.protocol.ollama.errors import ollama_error, too_long
 from corral.protocol.ollama.generate import GenerateCall
+from corral.protocol.sse import place_headers
 from corral.request import Request, RequestOutput
 from corral.server.exchange import Exchange
 from corral.server.fan_out import fan_out
@@ -96,14 +97,16 @@ class Answering:
                 self._encoder.add(output)
         return self._encoder.whole(self._watch.timings(), self._watch.now_ns())
 
-    async def stream(self, held: AsyncExitStack) -> AsyncGenerator[bytes, None]:
-        """The answer's lines, once the request has been taken, so that a refusal is still an HTTP status.
+    async def stream(self, held: AsyncExitStack) -> tuple[AsyncGenerator[bytes, None], dict[str, str]]:
+        """The answer's lines, once the request has been taken, so that a refusal is still an HTTP status; and headers
+        that tell where it waits.
 
         Args:
             held: gets the model's lease, to be given back when the lines have ended or nobody reads them.
         """
         outputs = await held.enter_async_context(aclosing(self._outputs(self._request())))
-        return self._lines(await anext(outputs), outputs)
+        first = await anext(outputs)
+        return self._lines(first, outputs), place_headers([first])
 
     def _request(self) -> Request:
         return apply(self._local, self._call.request(self._local.parameters))

@@ -18,6 +18,7 @@ from corral.protocol.fields import show_value
 from corral.protocol.openai.errors import ErrorReply, not_found
 from corral.protocol.responses.answer import ResponseWriter, encode_item_list
 from corral.protocol.responses.call import ResponsesCall, parse_responses
+from corral.protocol.sse import place_headers, with_place
 from corral.request import Request
 from corral.server.answering import find_model
 from corral.server.caller import owner_of
@@ -104,7 +105,8 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
         except BaseException:
             await held.aclose()
             raise
-        return EventStream(_events(turn, seen, outputs), held=held, headers=ignored_headers(turn.local.name, ignored))
+        headers = {**ignored_headers(turn.local.name, ignored), **place_headers(output for _, output in seen)}
+        return EventStream(_events(turn, seen, outputs), held=held, headers=headers)
 
     async def _events(
         turn: _Turn, seen: list[Indexed], outputs: AsyncGenerator[Indexed, None]
@@ -115,9 +117,9 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
             try:
                 yield writer.open()
                 for _, output in seen:
-                    yield writer.encode(output)
+                    yield with_place(writer.encode(output), output)
                 async for _, output in outputs:
-                    yield writer.encode(output)
+                    yield with_place(writer.encode(output), output)
             except Exception as error:
                 if not isinstance(error, CorralError):
                     logger.exception("a stream broke off")

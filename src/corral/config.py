@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -94,6 +94,7 @@ class ServerConfig:
         step_timeout_s: a worker that is at one step for so long is ended as hung, and its requests go on in the next; a
             model so large that a step may take longer has more.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
+        database_url: where keys, responses, files and batches are kept; None is a file in Corral's data folder.
     """
 
     host: str = DEFAULT_HOST
@@ -111,6 +112,7 @@ class ServerConfig:
     fair_wait_s: float = 5.0
     step_timeout_s: float = 120.0
     lenient: bool = False
+    database_url: str | None = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
         for name in ("max_pending", "load_timeout_s", "step_timeout_s"):

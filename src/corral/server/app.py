@@ -24,6 +24,8 @@ from corral.server.batch_store import BatchStore
 from corral.server.database import Database
 from corral.server.exchange import Exchanges, Observer
 from corral.server.file_store import FileStore
+from corral.server.keys.ring import KeyRing
+from corral.server.keys.store import KeyStore
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
@@ -69,7 +71,10 @@ def build_app(
 
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
-    database = database or Database()
+    database = database or Database(config.database_url)
+    key_store = KeyStore(database)
+    is_open_by_wish = config.no_auth and not config.api_keys
+    keys = KeyRing(config.api_keys, None if is_open_by_wish else key_store)
     files = FileStore(database)
 
     async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,13 +82,15 @@ def build_app(
         await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
 
     stored_batches = BatchStore(files)
-    batches = BatchRunner(routes_alone, stored_batches, lifecycle)
+    batches = BatchRunner(routes_alone, stored_batches, lifecycle, keys.caller_of_owner)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await keys.start()
         batches.start()
         yield
         await batches.close()
+        await keys.close()
         await database.close()
 
     app = Starlette(
@@ -105,10 +112,11 @@ def build_app(
     )
     app.router.redirect_slashes = False
     app.state.is_lenient = config.lenient
+    app.state.keys = keys  # whose reload() reads them anew
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
-    app.add_middleware(KeyAuth, keys=config.api_keys)
+    app.add_middleware(KeyAuth, keys=keys)
     pattern = origin_pattern(config.origins)
     app.add_middleware(
         CORSMiddleware,
@@ -119,7 +127,7 @@ def build_app(
     )
     app.add_middleware(OriginGuard, pattern=pattern)
     if not config.api_keys and not config.no_auth:
-        app.add_middleware(HostGuard, host=config.host)
+        app.add_middleware(HostGuard, host=config.host, keys=keys)
     observers: list[Observer] = []
     app.add_middleware(Exchanges, observers=observers)
     return app

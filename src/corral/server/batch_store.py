@@ -143,7 +143,8 @@ class BatchStore:
         from corral.server.batch_tables import BATCHES
 
         def read_and_write(connection: Connection) -> dict[str, Any]:
-            text = connection.execute(select(BATCHES.c.object).where(BATCHES.c.id == batch_id)).scalar_one()
+            query = select(BATCHES.c.object).where(BATCHES.c.id == batch_id).with_for_update()
+            text = connection.execute(query).scalar_one()
             batch = _decoded(text)
             if change(batch):
                 connection.execute(BATCHES.update().where(BATCHES.c.id == batch_id).values(_values(batch)))

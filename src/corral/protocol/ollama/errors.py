@@ -12,7 +12,9 @@ from corral.errors import (
     EngineDead,
     InvalidModelName,
     InvalidRequest,
+    KeyRefused,
     ModelNotFound,
+    PermissionDenied,
     PoisonousRequest,
     QueueFull,
     ServerDraining,
@@ -58,6 +60,10 @@ def ollama_error(error: Exception) -> OllamaError:
             return OllamaError(400, str(error))
         case ModelNotFound():
             return OllamaError(404, str(error))
+        case KeyRefused():
+            return OllamaError(401, str(error))
+        case PermissionDenied():
+            return OllamaError(403, str(error))
         case QueueFull():
             return OllamaError(503, BUSY, {"Retry-After": str(error.retry_after_s)})
         case ServerDraining():

@@ -13,7 +13,9 @@ from corral.errors import (
     InsufficientMemory,
     InvalidModelName,
     InvalidRequest,
+    KeyRefused,
     ModelNotFound,
+    PermissionDenied,
     PoisonousRequest,
     QueueFull,
     ServerDraining,
@@ -57,6 +59,10 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(400, str(error), param="model", code="invalid_value")
         case ModelNotFound():
             return ErrorReply(404, str(error), param="model", code="model_not_found")
+        case KeyRefused():
+            return unauthorized(str(error))
+        case PermissionDenied():
+            return forbidden(str(error))
         case QueueFull():
             headers = {"Retry-After": str(error.retry_after_s)}
             return ErrorReply(503, str(error), SERVER_ERROR, code="queue_full", headers=headers)
@@ -87,6 +93,10 @@ def reply_to(error: Exception) -> ErrorReply:
 
 def unauthorized(message: str) -> ErrorReply:
     return ErrorReply(401, message, code="invalid_api_key", headers={"WWW-Authenticate": 'Bearer realm="corral"'})
+
+
+def forbidden(message: str) -> ErrorReply:
+    return ErrorReply(403, message, code="permission_denied")
 
 
 def foreign_host() -> ErrorReply:

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 
 from corral.config import EngineConfig, ServerConfig
 from corral.errors import InvalidRequest
+from corral.server.caller import Role
 from corral.server.clock import Clock, LoopClock
 from corral.server.exchange import Exchange
 from corral.server.memory_budget import MemoryProbe, SystemProbe
-from corral.server.model_names import ModelNames
+from corral.server.model_names import ModelNames, check_permission
 from corral.server.model_needs import ReadNeeds, read_needs
 from corral.server.served_model import RunningModel, ServedModel
 from corral.server.slot import Slot, SlotState
@@ -97,12 +98,16 @@ class ModelManager:
             num_ctx: the context that the caller would like; a worker that is there already is never loaded anew for it.
 
         Raises:
+            ModelNotFound: the caller's key is not for it.
             QueueFull: too many wait already, or the wait was too long.
             InsufficientMemory: it can never fit; the text has the numbers.
             CorralError: what else refused the load.
         """
         exchange = exchange or Exchange()
+        check_permission(exchange.caller, local)
         exchange.model = local.name
+        if not exchange.caller.role.includes(Role.ADMIN):
+            keep_alive = None  # how long a model stays is for all who use it
         started = self._clock.time()
         was_there = (slot := self._workers.find(local)) is not None and slot.takes_leases
         slot = await self._workers.acquire(local, num_ctx)

@@ -88,6 +88,8 @@ FLAGS = {
     "--max-loaded-models": "3",
     "--load-timeout": "90",
     "--fair-wait": "2.5",
+    "--database-url": "sqlite:////tmp/keys.db",
+    "--step-timeout": "40",
 }
 SWITCHES = ("--no-auth", "--no-prefix-caching", "--no-cache", "--lenient")
 EXPECTED = (
@@ -119,7 +121,9 @@ EXPECTED = (
         max_pending=9,
         load_timeout_s=90.0,
         fair_wait_s=2.5,
+        step_timeout_s=40.0,
         lenient=True,
+        database_url="sqlite:////tmp/keys.db",
     ),
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ _SECRET_BYTES = 32
 MAX_NAME = 64
 MAX_MODELS = 100
 _MAX_MODEL_NAME = 350
+_LAST_MOMENT = 253402300799.0  # Unix seconds: the end of the year 9999, beyond which dates cannot be shown
 _MAX_QUOTA = 2**62  # what both databases hold
 MIN_PRIORITY, MAX_PRIORITY = 0.01, 100.0
 QUOTA_NAMES = tuple(quota.name for quota in fields(Quotas))
@@ -46,8 +46,10 @@ class NewKey:
         _check_text("name", self.name)
         if self.cache_scope is not None:
             _check_text("cache_scope", self.cache_scope)
-        if self.expires_at is not None and not time.time() < self.expires_at < math.inf:
-            raise InvalidRequest("expires must be in the future", param="expires", code="invalid_value")
+        if self.expires_at is not None and not time.time() < self.expires_at <= _LAST_MOMENT:
+            raise InvalidRequest(
+                "expires must be in the future, and before the year 10000", param="expires", code="invalid_value"
+            )
         if self.models is not None:
             _check_models(self.models)
         for name in QUOTA_NAMES:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp
 
-from corral.errors import CorralError, KeyRefused
+from corral.errors import CorralError, KeyRefused, StorageError
 from corral.server import batch_files
 from corral.server.batch_store import BatchStore
 from corral.server.caller import Caller
@@ -248,8 +248,11 @@ class BatchRunner:
             except KeyRefused as error:
                 run.refusal = str(error)
                 return None
-            status, headers, reply = await post(self._app, run.endpoint, encoded, caller)
-            answer = await asyncio.to_thread(msgspec.json.decode, reply)
+            except StorageError:  # whether it may go on cannot be read now
+                status, headers, answer = 503, {}, {"error": {"code": "queue_full"}}
+            else:
+                status, headers, reply = await post(self._app, run.endpoint, encoded, caller)
+                answer = await asyncio.to_thread(msgspec.json.decode, reply)
             code = _error_code(answer)
             num_deaths += code == "engine_dead"
             if status not in (429, 503) or code not in _BUSY or num_deaths > MAX_DEATHS:

@@ -106,6 +106,11 @@ class Database:
         """Whether anybody can have written it: the default's file is made at the first use."""
         return self._url is not None or self._engine is not None or (data_home() / FILE_NAME).exists()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether servers with other data folders may use it too."""
+        return self._url is not None and self._url.startswith(_POSTGRES)
+
     @contextlib.contextmanager
     def for_now(self) -> Iterator[Database]:
         """Itself, closed at the block's end; for who has no event loop."""

@@ -249,7 +249,7 @@ class BatchRunner:
                 run.refusal = str(error)
                 return None
             except StorageError:  # whether it may go on cannot be read now
-                status, headers, answer = 503, {}, {"error": {"code": "queue_full"}}
+                status, headers, answer = 503, dict[bytes, bytes](), {"error": {"code": "queue_full"}}
             else:
                 status, headers, reply = await post(self._app, run.endpoint, encoded, caller)
                 answer = await asyncio.to_thread(msgspec.json.decode, reply)

@@ -190,6 +190,8 @@ def _make_engine(url: str | None) -> Engine:
         url = f"sqlite:///{path}"
     if url.startswith(_POSTGRES):
         url = f"postgresql+psycopg://{url.partition('://')[2]}"
+    elif path is None and not url.startswith("sqlite:///file:"):
+        _make_private(Path(url.removeprefix("sqlite:///").partition("?")[0]))
     # A connection that PostgreSQL has closed meanwhile is replaced before it is used.
     is_file = url.startswith("sqlite")
     try:

@@ -113,7 +113,7 @@ class KeyRing:
         """Reads the keys, and goes on doing so; until it has succeeded nobody but static keys gets in."""
         if self._store is None:
             return
-        await self._try_refresh()
+        await self.refresh()
         self._task = asyncio.ensure_future(self._poll())
 
     async def close(self) -> None:
@@ -128,12 +128,13 @@ class KeyRing:
         touched = time.monotonic()
         while True:
             await asyncio.sleep(POLL_S)
-            await self._try_refresh()
+            await self.refresh()
             if time.monotonic() - touched >= TOUCH_S:
                 touched = time.monotonic()
                 await self._touch()
 
-    async def _try_refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Reads the stored keys if they have changed; where they cannot be read, what is known stays."""
         try:
             await self._refresh()
         except CorralError:  # the database has logged it; what is known stays valid, and expires by itself

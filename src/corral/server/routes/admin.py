@@ -34,7 +34,7 @@ def admin_routes(store: KeyStore, keys: KeyRing, audit: AuditLog) -> list[Route]
     async def create_key(http: HTTPRequest) -> Response:
         new = _new_key(await read_json(http))
         key, secret = await asyncio.to_thread(store.create, new, actor_of(http.scope))
-        await keys.reload()
+        await keys.refresh()
         return json_response({**key.public(), "key": secret}, _UNCACHED)
 
     async def revoke_key(http: HTTPRequest) -> Response:
@@ -42,7 +42,7 @@ def admin_routes(store: KeyStore, keys: KeyRing, audit: AuditLog) -> list[Route]
         key = await asyncio.to_thread(store.revoke, which, actor_of(http.scope))
         if key is None:
             raise missing("key", which)
-        await keys.reload()
+        await keys.refresh()
         return json_response(key.public())
 
     async def rotate_key(http: HTTPRequest) -> Response:
@@ -52,7 +52,7 @@ def admin_routes(store: KeyStore, keys: KeyRing, audit: AuditLog) -> list[Route]
         rotated = await asyncio.to_thread(store.rotate, which, actor_of(http.scope), grace_s)
         if rotated is None:
             raise missing("key", which)
-        await keys.reload()
+        await keys.refresh()
         key, secret = rotated
         return json_response({**key.public(), "key": secret}, _UNCACHED)
 

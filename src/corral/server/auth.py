@@ -52,6 +52,10 @@ class KeyAuth:
         bearers = [value for name, value in scope["headers"] if name == b"authorization" and value.strip()]
         keys = [value.strip() for name, value in scope["headers"] if name == b"x-api-key" and value.strip()]
         if not bearers and not keys:
+            try:
+                self._keys.check_known()
+            except CorralError as error:
+                return reply_to(error)
             return unauthorized("no API key was given; send the header 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'")
         if bearers:
             scheme, _, token = bearers[0].partition(b" ")

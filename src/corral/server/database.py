@@ -103,8 +103,9 @@ class Database:
 
     @property
     def is_there(self) -> bool:
-        """Whether anybody can have written it: the default's file is made at the first use."""
-        return self._url is not None or self._engine is not None or (data_home() / FILE_NAME).exists()
+        """Whether anybody can have written it: a file is made at the first use."""
+        path = _path_of(self._url)
+        return path is None or self._engine is not None or path.exists()
 
     @property
     def is_shared(self) -> bool:
@@ -183,15 +184,12 @@ def _make_engine(url: str | None) -> Engine:
     from sqlalchemy import create_engine, event
     from sqlalchemy.exc import SQLAlchemyError
 
-    path = None
-    if url is None:
-        path = data_home() / FILE_NAME
+    if (path := _path_of(url)) is not None:
         _make_private(path)
+    if url is None:
         url = f"sqlite:///{path}"
-    if url.startswith(_POSTGRES):
+    elif url.startswith(_POSTGRES):
         url = f"postgresql+psycopg://{url.partition('://')[2]}"
-    elif path is None and not url.startswith("sqlite:///file:"):
-        _make_private(Path(url.removeprefix("sqlite:///").partition("?")[0]))
     # A connection that PostgreSQL has closed meanwhile is replaced before it is used.
     is_file = url.startswith("sqlite")
     try:
@@ -202,6 +200,15 @@ def _make_engine(url: str | None) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
+
+
+def _path_of(url: str | None) -> Path | None:
+    """The file of SQLite's; None for PostgreSQL, and for SQLite's own kind of URL."""
+    if url is None:
+        return data_home() / FILE_NAME
+    if not url.startswith("sqlite:///") or url.startswith("sqlite:///file:"):
+        return None
+    return Path(url.removeprefix("sqlite:///").partition("?")[0])
 
 
 def _connect_args(url: str) -> dict[str, float | bool | str]:

@@ -39,6 +39,7 @@ class KeyRing:
         self._by_id: dict[str, StoredKey] = {}
         self._version: int | None = None
         self._is_known = store is None
+        self._fault = StorageError("the API keys have not been read yet", "busy")
         self._used: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
         self._reading = asyncio.Lock()
@@ -50,6 +51,11 @@ class KeyRing:
         A server whose last key was revoked must not open to all by that.
         """
         return self._is_known and not self._static and not self._by_id
+
+    def check_known(self) -> None:
+        """Raises StorageError: the stored keys have never been read, so nobody knows whether there are any."""
+        if not self._is_known:
+            raise self._fault
 
     def set_static(self, keys: Iterable[str]) -> None:
         """Puts these keys in the place of those that the server was started with."""
@@ -67,8 +73,7 @@ class KeyRing:
         matches = [hmac.compare_digest(given, digest) for digest in self._static]
         if any(matches):
             return caller_of_digest(given)
-        if not self._is_known:
-            raise StorageError("the API keys cannot be read yet", "busy")
+        self.check_known()
         now = time.time()
         for digest, key in self._stored.get(given[:_HEAD], ()):
             if not hmac.compare_digest(given, digest):
@@ -93,8 +98,7 @@ class KeyRing:
             return Caller()
         if owner in {digest.hex() for digest in self._static}:
             return caller_of_digest(bytes.fromhex(owner))
-        if not self._is_known:
-            raise StorageError("the API keys cannot be read yet", "busy")
+        self.check_known()
         key = self._by_id.get(owner)
         if key is not None:
             if refusal := key.refusal(time.time()):
@@ -137,8 +141,8 @@ class KeyRing:
         """Reads the stored keys if they have changed; where they cannot be read, what is known stays."""
         try:
             await self._refresh()
-        except CorralError:  # the database has logged it; what is known stays valid, and expires by itself
-            pass
+        except StorageError as error:  # it is logged; what is known stays valid, and expires by itself
+            self._fault = error
         except Exception:
             logger.exception("the API keys could not be read")
 

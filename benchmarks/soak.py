@@ -38,11 +38,6 @@ SHARED = "You are a patient teacher. " * 40
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}}, "required": ["name"]}
 QUESTION = [{"role": "user", "content": "Count to nine."}]
 PROBE = {"temperature": 0, "max_tokens": 16, "stream": True, "messages": QUESTION}
-    "temperature": 0,
-    "max_tokens": 16,
-    "stream": True,
-    "messages": [{"role": "user", "content": "Count to nine."}],
-}
 FIGURES = ("front_mib", "worker_mib", "front_fds", "worker_fds", "threads", "first_token_ms", "answer_ms")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -104,6 +104,7 @@ class ServerConfig:
             model so large that a step may take longer has more.
         request_timeout_s: how long a request may take, where its client does not ask for less; inf is without end.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
+        database_url: where keys, responses, files and batches are kept; None is a file in Corral's data folder.
     """
 
     host: str = DEFAULT_HOST
@@ -123,6 +124,7 @@ class ServerConfig:
     step_timeout_s: float = 120.0
     request_timeout_s: float = math.inf
     lenient: bool = False
+    database_url: str | None = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
         for name in ("max_pending", "request_timeout_s", "load_timeout_s", "step_timeout_s"):

@@ -15,6 +15,8 @@ CorralError
 ├── InvalidConfig           a setting that cannot be obeyed
 ├── InvalidRequest          the client's mistake: 400, names the field
 │   └── ContextLengthExceeded
+├── KeyRefused              an API key that is unknown, expired or revoked: 401
+├── PermissionDenied        the key's role does not allow it: 403
 ├── StorageError            the server's database or folder of files: busy, full, damaged
 ├── QueueFull               the bounded queue is full: 503 with Retry-After
 │   ├── TenantQueueFull     the key's own share of it is: 429 with Retry-After
@@ -114,6 +116,14 @@ class ContextLengthExceeded(InvalidRequest):
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message, param=param, code="context_length_exceeded")
+
+
+class KeyRefused(CorralError):
+    """An API key that opens nothing: unknown, expired or revoked."""
+
+
+class PermissionDenied(CorralError):
+    """The key's role does not allow it."""
 
 
 class StorageError(CorralError):

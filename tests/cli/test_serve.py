@@ -90,6 +90,8 @@ FLAGS = {
     "--max-loaded-models": "3",
     "--load-timeout": "90",
     "--fair-wait": "2.5",
+    "--database-url": "sqlite:////tmp/keys.db",
+    "--step-timeout": "40",
 }
 SWITCHES = ("--no-auth", "--no-prefix-caching", "--no-cache", "--lenient")
 EXPECTED = (
@@ -124,7 +126,9 @@ EXPECTED = (
         load_timeout_s=90.0,
         fair_wait_s=2.5,
         request_timeout_s=600.0,
+        step_timeout_s=40.0,
         lenient=True,
+        database_url="sqlite:////tmp/keys.db",
     ),
 )
 

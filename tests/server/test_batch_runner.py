@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from corral.errors import KeyRefused
 from corral.protocol.openai.batches import BatchFields, new_batch
 from corral.server import batch_files, batch_runner
 from corral.server.batch_runner import NUM_AT_ONCE, BatchRunner
 from corral.server.batch_store import ENDED, BatchStore
+from corral.server.caller import Caller
 from corral.server.database import Database
 from corral.server.file_store import FileStore
 from corral.server.lifecycle import Lifecycle
@@ -36,13 +38,19 @@ class Stage:
     `answer` is asked with (owner, body); by default it says the body's "say" again.
     """
 
-    def __init__(self) -> None:
-        self.store = BatchStore(FileStore(Database()))
+    def __init__(self, database_url: str | None = None) -> None:
+        self.store = BatchStore(FileStore(Database(database_url)))
         self.lifecycle = Lifecycle()
-        self.runner = BatchRunner(self.app, self.store, self.lifecycle)
+        self.runner = BatchRunner(self.app, self.store, self.lifecycle, self.caller_of)
+        self.refusal = ""
         self.answer: Callable[[str, dict[str, Any]], Awaitable[Answer]] = self.echo
         self.asked: list[str] = []
         self.num_running = self.most_running = 0
+
+    def caller_of(self, owner: str) -> Caller:
+        if self.refusal:
+            raise KeyRefused(self.refusal)
+        return Caller(owner=owner, name="the key's")
 
     async def echo(self, _: str, body: dict[str, Any]) -> Answer:
         return 200, {}, {"said": body["say"]}
@@ -156,6 +164,23 @@ async def test_a_busy_server_is_asked_again_and_other_refusals_are_answers(
     statuses = {name: line["response"]["status_code"] for name, line in errors.items()}
     assert statuses == {"huge": 503, "bad": 400, "deadly": 503}
     assert stage.asked.count("deadly") == batch_runner.MAX_DEATHS + 1
+
+
+async def test_a_batch_whose_key_is_revoked_fails_with_the_reason_and_keeps_what_it_has(stage: Stage) -> None:
+    async def answer(_: str, body: dict[str, Any]) -> Answer:
+        stage.refusal = "the API key has been revoked"
+        return 200, {}, {"said": body["say"]}
+
+    stage.answer = answer
+    names = [str(n) for n in range(5 * NUM_AT_ONCE)]
+    batch = await stage.ended(await stage.submit(*names))
+    assert batch["status"] == "failed"
+    [error] = batch["errors"]["data"]
+    assert (error["code"], error["message"]) == ("invalid_api_key", "the API key has been revoked")
+    done = stage.results(batch).keys()
+    assert 0 < len(done) <= NUM_AT_ONCE
+    assert done == set(stage.asked)
+    assert batch["request_counts"]["completed"] == len(done)
 
 
 async def test_a_cancelled_batch_keeps_what_it_has(stage: Stage) -> None:

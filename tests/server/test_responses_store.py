@@ -115,7 +115,7 @@ def test_keys_do_not_see_one_anothers_responses(tmp_path: Path) -> None:
 
 def test_a_database_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "corral.db").write_bytes(b"no database at all" * 100)
-    with responses_server(tmp_path / "corral.db") as (url, _):
+    with responses_server(tmp_path / "corral.db", no_auth=True) as (url, _):
         response = httpx.post(f"{url}/v1/responses", json={"model": "scripted", "input": "one"})
         assert (response.status_code, error_of(response)["code"]) == (500, "storage_error")
         assert str(tmp_path) not in response.text

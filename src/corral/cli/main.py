@@ -16,6 +16,7 @@ from corral.cli import (
     copy_remove,
     create,
     doctor,
+    keys,
     list_models,
     plan,
     ps,
@@ -69,7 +70,7 @@ def app(context: click.Context) -> None:
 for verb in (
     *(run.run, serve.serve, pull.pull, pull.push, create.create, show.show, list_models.list_models, search.search),
     *(ps.ps, stop.stop, copy_remove.copy, copy_remove.remove, launch, plan.plan, doctor.doctor),
-    *(store.store, cache.cache, completion.completion),
+    *(keys.keys, store.store, cache.cache, completion.completion),
 ):
     app.add_command(verb)
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import click
 
 from corral.cli import options
+from corral.cli.keys import database_url
 from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, Decorator, option, parse_size
 from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig
 
@@ -115,7 +116,11 @@ _FLAGS: list[Decorator] = [
         "--api-key", multiple=True, envvar="CORRAL_API_KEY", metavar="KEY",
         help="Key that clients must send as a Bearer token; may be given again. Commas separate several in one.",
     ),
-    option("--no-auth", is_flag=True, envvar="CORRAL_NO_AUTH", help="Bind beyond loopback without a key."),
+    database_url,
+    option(
+        "--no-auth", is_flag=True, envvar="CORRAL_NO_AUTH",
+        help="Bind beyond loopback without a key; stored keys are not asked for.",
+    ),
     option(
         "--origins", envvar=["CORRAL_ORIGINS", "OLLAMA_ORIGINS"], metavar="ORIGINS",
         help="Web pages that may call besides those of this machine: scheme://host[:port], * is any text.",

@@ -5,6 +5,7 @@ tests/server/test_openapi.py fails, and names the route, where one is missing.
 
 from __future__ import annotations
 
+from corral.protocol.admin import KeyFields, RotateFields
 from corral.protocol.anthropic.messages import CountTokensFields, MessagesFields
 from corral.protocol.openai.batches import PURPOSES, BatchFields
 from corral.protocol.openai.chat import ChatFields
@@ -166,6 +167,12 @@ OPERATIONS: tuple[Operation, ...] = (
         CompletionFields,
         answer=_list_of(_RENDERED),
     ),
+    # Keys, and what was done with them and with the models
+    Operation("GET", "/admin/keys", "The API keys, without their secrets."),
+    Operation("POST", "/admin/keys", "Makes a key; its secret is in this answer alone.", KeyFields),
+    Operation("DELETE", "/admin/keys/{id}", "Revokes one for good."),
+    Operation("POST", "/admin/keys/{id}/rotate", "Gives one a new secret.", RotateFields),
+    Operation("GET", "/admin/audit", "What was managed, the newest first."),
     # Ollama's
     Operation("GET", "/api/version", "The version of Ollama whose API this is.", answer=_object(version=TEXT)),
     Operation("GET", "/api/tags", "The models that are here."),

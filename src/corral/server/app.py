@@ -18,6 +18,7 @@ from corral.config import ServerConfig
 from corral.errors import CorralError
 from corral.protocol.ollama.errors import ollama_error
 from corral.protocol.openai.errors import ErrorReply, method_not_allowed, not_found, reply_to
+from corral.server.audit_trail import AuditTrail
 from corral.server.auth import HostGuard, KeyAuth
 from corral.server.batch_runner import BatchRunner
 from corral.server.batch_store import BatchStore
@@ -25,11 +26,15 @@ from corral.server.database import Database
 from corral.server.deadlines import Deadlines
 from corral.server.exchange import Exchanges, Observer
 from corral.server.file_store import FileStore
+from corral.server.keys.audit import AuditLog
+from corral.server.keys.ring import KeyRing
+from corral.server.keys.store import KeyStore
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
 from corral.server.replies import is_native, response_of
+from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
 from corral.server.routes.embeddings import embedding_routes
 from corral.server.routes.ollama import ollama_routes
@@ -70,7 +75,10 @@ def build_app(
 
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
-    database = database or Database()
+    database = database or Database(config.database_url)
+    key_store, audit = KeyStore(database), AuditLog(database)
+    is_open_by_wish = config.no_auth and not config.api_keys
+    keys = KeyRing(config.api_keys, None if is_open_by_wish else key_store)
     files = FileStore(database)
 
     async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,13 +86,15 @@ def build_app(
         await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
 
     stored_batches = BatchStore(files)
-    batches = BatchRunner(routes_alone, stored_batches, lifecycle)
+    batches = BatchRunner(routes_alone, stored_batches, lifecycle, keys.caller_of_owner)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await keys.start()
         batches.start()
         yield
         await batches.close()
+        await keys.close()
         await database.close()
 
     app = Starlette(
@@ -99,6 +109,7 @@ def build_app(
             *file_routes(files),
             *batch_routes(stored_batches, batches),
             *responses_routes(manager, database),
+            *admin_routes(key_store, keys, audit),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess()),
         ],
@@ -106,11 +117,13 @@ def build_app(
     )
     app.router.redirect_slashes = False
     app.state.is_lenient = config.lenient
+    app.state.keys = keys  # whose reload() reads them anew
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
     app.add_middleware(Deadlines, most_s=config.request_timeout_s)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
-    app.add_middleware(KeyAuth, keys=config.api_keys)
+    app.add_middleware(KeyAuth, keys=keys)
+    app.add_middleware(AuditTrail, log=audit)
     pattern = origin_pattern(config.origins)
     app.add_middleware(
         CORSMiddleware,
@@ -121,7 +134,7 @@ def build_app(
     )
     app.add_middleware(OriginGuard, pattern=pattern)
     if not config.api_keys and not config.no_auth:
-        app.add_middleware(HostGuard, host=config.host)
+        app.add_middleware(HostGuard, host=config.host, keys=keys)
     observers: list[Observer] = []
     app.add_middleware(Exchanges, observers=observers)
     return app

@@ -1,17 +1,18 @@
-"""Who may ask: API keys, deny by default, two public routes; without keys, only those who call us by our own name."""
+"""Who may ask: API keys and their roles, deny by default; without keys, only those who call us by our own name."""
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
-from collections.abc import Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from corral.protocol.openai.errors import ErrorReply, foreign_host, unauthorized
-from corral.server.caller import caller_of_digest, digest_of
+from corral.errors import CorralError
+from corral.protocol.openai.errors import ErrorReply, forbidden, foreign_host, not_found, reply_to, unauthorized
+from corral.server.access import needed_role
+from corral.server.caller import Caller, Role
 from corral.server.exchange import exchange_of
+from corral.server.keys.ring import KeyRing
 from corral.server.replies import send_reply
 
 _HOST_PORT = re.compile(r":\d*$")
@@ -19,36 +20,42 @@ PUBLIC_PATHS = frozenset({"/", "/health"})  # they tell that a server is here, a
 
 
 class KeyAuth:
-    """Lets a request through when it carries one of `keys`; without keys, lets all through.
+    """Lets a request through when its key works and its role may ask for the route; without keys, lets all through.
 
     A key comes as a Bearer token, or as Anthropic's clients send it: in X-Api-Key.
 
     The path is the parser's own (`scope["path"]`), never rebuilt from headers, which are the client's to write.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self._app = app
-        self._digests = [digest_of(key.encode()) for key in keys]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or not self._digests:
+        if scope["type"] == "lifespan" or self._keys.is_open:
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
             raise RuntimeError(f"{scope['type']} connections are not served")
         elif scope["path"] in PUBLIC_PATHS:
             await self._app(scope, receive, send)
-        elif isinstance(digest := self._check(scope), bytes):
-            caller = caller_of_digest(digest)
-            exchange_of(scope).caller = caller
-            await self._app({**scope, "corral.caller": caller}, receive, send)
+        elif isinstance(caller := self._check(scope), ErrorReply):
+            await send_reply(scope, send, caller)
         else:
-            await send_reply(scope, send, digest)
+            exchange_of(scope).caller = caller
+            if (refusal := _refusal(scope, caller)) is not None:
+                await send_reply(scope, send, refusal)
+            else:
+                await self._app({**scope, "corral.caller": caller}, receive, send)
 
-    def _check(self, scope: Scope) -> bytes | ErrorReply:
-        """The digest of the key, or why there is no way in."""
+    def _check(self, scope: Scope) -> Caller | ErrorReply:
+        """Whose the key is, or why there is no way in."""
         bearers = [value for name, value in scope["headers"] if name == b"authorization" and value.strip()]
         keys = [value.strip() for name, value in scope["headers"] if name == b"x-api-key" and value.strip()]
         if not bearers and not keys:
+            try:
+                self._keys.check_known()
+            except CorralError as error:
+                return reply_to(error)
             return unauthorized("no API key was given; send the header 'Authorization: Bearer KEY' or 'X-Api-Key: KEY'")
         if bearers:
             scheme, _, token = bearers[0].partition(b" ")
@@ -57,10 +64,22 @@ class KeyAuth:
             keys.append(token.strip())
         if any(key != keys[0] for key in keys):
             return unauthorized("different API keys were given in Authorization and X-Api-Key; send one")
-        given = digest_of(keys[0])
-        # Every key is compared, in constant time: the time taken tells nothing about which one is near.
-        matches = [hmac.compare_digest(given, digest) for digest in self._digests]
-        return given if any(matches) else unauthorized("the API key is not valid")
+        try:
+            return self._keys.find(keys[0])
+        except CorralError as error:
+            return reply_to(error)
+
+
+def _refusal(scope: Scope, caller: Caller) -> ErrorReply | None:
+    """Why the caller's role may not ask for this; what has no decision is as if absent to all but admins."""
+    if caller.role.includes(Role.ADMIN):
+        return None
+    needed = needed_role(scope["method"], scope["path"])
+    if needed is None:
+        return not_found(scope["path"])
+    if caller.role.includes(needed):
+        return None
+    return forbidden(f"the API key's role is {caller.role}; {scope['method']} {scope['path'][:200]} needs {needed}")
 
 
 class HostGuard:
@@ -70,12 +89,14 @@ class HostGuard:
     browser still sends the page's name.
     """
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(self, app: ASGIApp, host: str, keys: KeyRing) -> None:
         self._app = app
+        self._keys = keys
         self._own_name = host.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or all(self._is_ours(v) for k, v in scope["headers"] if k == b"host"):
+        is_needed = scope["type"] == "http" and self._keys.is_open
+        if not is_needed or all(self._is_ours(v) for k, v in scope["headers"] if k == b"host"):
             await self._app(scope, receive, send)
         else:
             await send_reply(scope, send, foreign_host())

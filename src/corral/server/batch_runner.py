@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp
 
-from corral.errors import CorralError
+from corral.errors import CorralError, KeyRefused, StorageError
 from corral.server import batch_files
 from corral.server.batch_store import BatchStore
 from corral.server.caller import Caller
@@ -50,6 +50,7 @@ class _Run:
     saved_at: float = 0.0
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)  # it is being cancelled
+    refusal: str = ""  # why its owner's key does not work any more
 
     @property
     def is_expired(self) -> bool:
@@ -61,12 +62,20 @@ class BatchRunner:
 
     Args:
         app: the routes, without the checks of who may call them.
+        caller_of: in whose name an owner's batches run; raises KeyRefused where the owner may not any more.
     """
 
-    def __init__(self, app: ASGIApp, store: BatchStore, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        store: BatchStore,
+        lifecycle: Lifecycle,
+        caller_of: Callable[[str], Caller] = lambda owner: Caller(owner=owner),
+    ) -> None:
         self._app = app
         self._store = store
         self._lifecycle = lifecycle
+        self._caller_of = caller_of
         self._runs: dict[str, _Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(NUM_AT_ONCE)
@@ -161,8 +170,8 @@ class BatchRunner:
         finally:
             self._runs.pop(run.batch_id, None)
 
-    async def _fail(self, run: _Run, message: str) -> None:
-        errors = [{"code": "server_error", "message": message, "param": None, "line": None}]
+    async def _fail(self, run: _Run, message: str, code: str = "server_error") -> None:
+        errors = [{"code": code, "message": message, "param": None, "line": None}]
         with contextlib.suppress(CorralError, OSError):  # what cannot be told now goes on at the next start
             await self._end(run, "failed", errors=errors)
 
@@ -183,6 +192,9 @@ class BatchRunner:
                 for _ in range(NUM_AT_ONCE):
                     group.create_task(self._run_lines(run))
             if self._lifecycle.is_draining:
+                return
+            if run.refusal:
+                await self._fail(run, run.refusal, "invalid_api_key")
                 return
             is_whole = await self._next_line(run) is None
             if not is_whole and not run.stopped.is_set():
@@ -210,7 +222,7 @@ class BatchRunner:
             return await asyncio.to_thread(next, run.lines, None)
 
     async def _run_lines(self, run: _Run) -> None:
-        while not (self._lifecycle.is_draining or run.stopped.is_set() or run.is_expired):
+        while not (self._lifecycle.is_draining or run.stopped.is_set() or run.is_expired or run.refusal):
             async with self._turns:
                 if (line := await self._next_line(run)) is None:
                     return
@@ -231,8 +243,16 @@ class BatchRunner:
         encoded = msgspec.json.encode(body)
         back_off_s, num_deaths = 0.5, 0
         while True:
-            status, headers, reply = await post(self._app, run.endpoint, encoded, Caller(owner=run.owner))
-            answer = await asyncio.to_thread(msgspec.json.decode, reply)
+            try:
+                caller = self._caller_of(run.owner)
+            except KeyRefused as error:
+                run.refusal = str(error)
+                return None
+            except StorageError:  # whether it may go on cannot be read now
+                status, headers, answer = 503, dict[bytes, bytes](), {"error": {"code": "queue_full"}}
+            else:
+                status, headers, reply = await post(self._app, run.endpoint, encoded, caller)
+                answer = await asyncio.to_thread(msgspec.json.decode, reply)
             code = _error_code(answer)
             num_deaths += code == "engine_dead"
             if status not in (429, 503) or code not in _BUSY or num_deaths > MAX_DEATHS:

@@ -75,7 +75,10 @@ class BatchStore:
         return None if rows is None else ([_decoded(row["object"]) for row in rows[:limit]], len(rows) > limit)
 
     def unfinished(self) -> list[tuple[str, dict[str, Any], int | None]]:
-        """Owner, batch, and seconds that its output lives; oldest first."""
+        """Owner, batch, and seconds that its output lives; oldest first.
+
+        Of a database that servers share, those whose lines lie in this one's folder.
+        """
         from sqlalchemy import select
 
         from corral.server.batch_tables import BATCHES
@@ -83,7 +86,10 @@ class BatchStore:
         columns = (BATCHES.c.owner, BATCHES.c.object, BATCHES.c.output_seconds)
         query = select(*columns).where(BATCHES.c.status.not_in(ENDED)).order_by(BATCHES.c.number)
         rows = self._database.run_now(lambda c: c.execute(query).all())
-        return [(row[0], _decoded(row[1]), row[2]) for row in rows]
+        found = [(row[0], _decoded(row[1]), row[2]) for row in rows]
+        if not self._database.is_shared:
+            return found
+        return [entry for entry in found if (self.work_folder / entry[1]["id"]).is_dir()]
 
     def move_on(self, batch_id: str, status: str, counts: dict[str, int], fields: dict[str, Any]) -> str:
         """Brings a batch into `status`, unless it has ended, or is being cancelled; the status it has then."""
@@ -143,7 +149,8 @@ class BatchStore:
         from corral.server.batch_tables import BATCHES
 
         def read_and_write(connection: Connection) -> dict[str, Any]:
-            text = connection.execute(select(BATCHES.c.object).where(BATCHES.c.id == batch_id)).scalar_one()
+            query = select(BATCHES.c.object).where(BATCHES.c.id == batch_id).with_for_update()
+            text = connection.execute(query).scalar_one()
             batch = _decoded(text)
             if change(batch):
                 connection.execute(BATCHES.update().where(BATCHES.c.id == batch_id).values(_values(batch)))

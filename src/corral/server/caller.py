@@ -18,6 +18,13 @@ class Role(enum.StrEnum):
     USER = "user"  # use models
     VIEWER = "viewer"  # look at lists, health and figures
 
+    def includes(self, needed: Role) -> bool:
+        """Whether it may do what `needed` may."""
+        return _RANKS.index(self) <= _RANKS.index(needed)
+
+
+_RANKS = (Role.ADMIN, Role.USER, Role.VIEWER)
+
 
 @dataclass(frozen=True, slots=True)
 class Quotas:

@@ -55,6 +55,7 @@ class Exchange:
         deadline: when nobody waits for it any more; None is never.
         load_s: how long it waited for its model to be loaded.
         status: of the answer; 0 while it has none, 499 for a client that went away before it.
+        management: what it does to keys or models, in the words of the audit log; "" for a mere use.
         cause: the machine-readable code of what refused it or broke it off; "" if nothing did.
     """
 
@@ -69,6 +70,7 @@ class Exchange:
     load_s: float = 0.0
     status: int = 0
     cause: str = ""
+    management: str = ""
     generations: list[Generation] = field(default_factory=list)
     observers: Sequence[Observer] = ()
 

@@ -38,16 +38,32 @@ def check_exposure(config: ServerConfig, addresses: list[Address]) -> None:
 
     Raises:
         InvalidConfig: says what to do; also for keys that no header can carry.
+        StorageError: whether there are stored keys cannot be read.
     """
     for key in config.api_keys:
         if not key or key != key.strip() or not key.isascii() or not key.isprintable():
             raise InvalidConfig("an API key must be printable ASCII without spaces at its ends, and not empty")
     beyond = [address for _, address in addresses if not is_loopback(address)]
-    if beyond and not config.api_keys and not config.no_auth:
+    if beyond and not config.api_keys and not config.no_auth and not have_keys(config.database_url):
         raise InvalidConfig(
             f"host {config.host} is reachable from other machines ({beyond[0]}), and no API key is set; give --api-key "
-            "(or CORRAL_API_KEY), or --no-auth if everyone who can reach it may use it, or listen on 127.0.0.1"
+            "(or CORRAL_API_KEY), make a key with `corral keys create NAME`, or give --no-auth if everyone who can "
+            "reach it may use it, or listen on 127.0.0.1"
         )
+
+
+def have_keys(database_url: str | None) -> bool:
+    """Whether keys are stored; revoked ones count: they keep a server closed.
+
+    Raises:
+        InvalidConfig: the URL is no database's.
+        StorageError: it cannot be read.
+    """
+    from corral.server.database import Database
+    from corral.server.keys.store import KeyStore
+
+    with Database(database_url).for_now() as database:
+        return database.is_there and bool(KeyStore(database).all())
 
 
 def bind(config: ServerConfig) -> list[socket.socket]:

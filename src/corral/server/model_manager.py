@@ -11,11 +11,12 @@ from datetime import UTC, datetime, timedelta
 
 from corral.config import EngineConfig, ServerConfig
 from corral.errors import InvalidRequest, TenantQueueFull
+from corral.server.caller import Role
 from corral.server.clock import Clock, LoopClock
 from corral.server.deadlines import before
 from corral.server.exchange import Exchange
 from corral.server.memory_budget import MemoryProbe, SystemProbe
-from corral.server.model_names import ModelNames
+from corral.server.model_names import ModelNames, check_permission
 from corral.server.model_needs import ReadNeeds, read_needs
 from corral.server.served_model import RunningModel, ServedModel
 from corral.server.slot import Slot, SlotState
@@ -101,13 +102,17 @@ class ModelManager:
             num_ctx: the context that the caller would like; a worker that is there already is never loaded anew for it.
 
         Raises:
+            ModelNotFound: the caller's key is not for it.
             QueueFull: too many wait already, or the wait was too long.
             DeadlineExceeded: the exchange's deadline came first.
             InsufficientMemory: it can never fit; the text has the numbers.
             CorralError: what else refused the load.
         """
         exchange = exchange or Exchange()
+        check_permission(exchange.caller, local)
         exchange.model = local.name
+        if not exchange.caller.role.includes(Role.ADMIN):
+            keep_alive = None  # how long a model stays is for all who use it
         started = self._clock.time()
         was_there = (slot := self._workers.find(local)) is not None and slot.takes_leases
         async with before(exchange.deadline):

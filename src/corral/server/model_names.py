@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from corral.errors import CorralError, InvalidModelName, ModelNotFound
+from corral.server.caller import Caller
 from corral.store.local_model import LocalModel
 
 if TYPE_CHECKING:
@@ -35,6 +36,25 @@ def not_found(name: str) -> ModelNotFound:
 def normal_name(name: str) -> str:
     """Names that mean the same are equal: case does not count, nor does the tag that is the default."""
     return name.lower().removesuffix(":latest")
+
+
+def may_use(caller: Caller, local: LocalModel) -> bool:
+    """Whether the caller's key is for this model too; to others it is as if it were not there."""
+    return caller.models is None or normal_name(local.name) in {normal_name(name) for name in caller.models}
+
+
+def check_permission(caller: Caller, local: LocalModel, name: str | None = None) -> LocalModel:
+    """The model itself.
+
+    Args:
+        name: by which it was asked for.
+
+    Raises:
+        ModelNotFound: the caller's key is not for it.
+    """
+    if not may_use(caller, local):
+        raise not_found(name or local.name)
+    return local
 
 
 class NamedModels:

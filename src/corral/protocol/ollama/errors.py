@@ -13,7 +13,9 @@ from corral.errors import (
     EngineDead,
     InvalidModelName,
     InvalidRequest,
+    KeyRefused,
     ModelNotFound,
+    PermissionDenied,
     PoisonousRequest,
     QueueFull,
     ServerDraining,
@@ -67,6 +69,10 @@ def ollama_error(error: Exception) -> OllamaError:
             return OllamaError(503, str(error), {"Retry-After": str(error.retry_after_s)})
         case DeadlineExceeded():
             return OllamaError(504, str(error))
+        case KeyRefused():
+            return OllamaError(401, str(error))
+        case PermissionDenied():
+            return OllamaError(403, str(error))
         case QueueFull():
             return OllamaError(503, BUSY, {"Retry-After": str(error.retry_after_s)})
         case ServerDraining():

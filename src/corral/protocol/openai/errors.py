@@ -14,7 +14,9 @@ from corral.errors import (
     InsufficientMemory,
     InvalidModelName,
     InvalidRequest,
+    KeyRefused,
     ModelNotFound,
+    PermissionDenied,
     PoisonousRequest,
     QueueFull,
     ServerDraining,
@@ -69,6 +71,10 @@ def reply_to(error: Exception) -> ErrorReply:
             return ErrorReply(503, str(error), SERVER_ERROR, code="wait_too_long", headers=headers)
         case DeadlineExceeded():
             return ErrorReply(504, str(error), SERVER_ERROR, code="deadline_exceeded")
+        case KeyRefused():
+            return unauthorized(str(error))
+        case PermissionDenied():
+            return forbidden(str(error))
         case QueueFull():
             headers = {"Retry-After": str(error.retry_after_s)}
             return ErrorReply(503, str(error), SERVER_ERROR, code="queue_full", headers=headers)
@@ -99,6 +105,10 @@ def reply_to(error: Exception) -> ErrorReply:
 
 def unauthorized(message: str) -> ErrorReply:
     return ErrorReply(401, message, code="invalid_api_key", headers={"WWW-Authenticate": 'Bearer realm="corral"'})
+
+
+def forbidden(message: str) -> ErrorReply:
+    return ErrorReply(403, message, code="permission_denied")
 
 
 def foreign_host() -> ErrorReply:

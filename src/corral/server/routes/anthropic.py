@@ -19,6 +19,7 @@ from corral.protocol.anthropic.models import encode_model, encode_page
 from corral.protocol.anthropic.stream import MessageStream
 from corral.protocol.ids import new_id
 from corral.server.answering import answer_stream, find_model
+from corral.server.caller import caller_of
 from corral.server.exchange import exchange_of
 from corral.server.fan_out import fan_out
 from corral.server.ignored import ignored_fields, ignored_headers
@@ -26,6 +27,7 @@ from corral.server.limits import read_json
 from corral.server.model_defaults import apply, sampling_defaults
 from corral.server.model_details import details_of
 from corral.server.model_manager import ModelManager
+from corral.server.model_names import check_permission
 from corral.server.replies import MESSAGES, MODELS, REQUEST_ID_HEADER, is_anthropic
 from corral.server.routes.json_answer import json_response
 from corral.server.routes.openai import model_card, model_cards
@@ -68,10 +70,13 @@ def anthropic_routes(manager: ModelManager) -> list[Route]:
         return json_response({"input_tokens": num_tokens}, _headers(call, ignored))
 
     async def list_models(http: HTTPRequest) -> Response:
-        return json_response(encode_page(await model_cards(manager), http.query_params), _new_headers())
+        return json_response(
+            encode_page(await model_cards(manager, caller_of(http.scope)), http.query_params), _new_headers()
+        )
 
     async def show_model(http: HTTPRequest) -> Response:
-        local = manager.lookup(http.path_params["name"])
+        name = http.path_params["name"]
+        local = check_permission(caller_of(http.scope), manager.lookup(name), name)
         return json_response(encode_model(model_card(manager, local)), _new_headers())
 
     return [

@@ -11,7 +11,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from corral.errors import InvalidModelName, InvalidRequest, ModelNotFound
+from corral.errors import InvalidModelName, InvalidRequest, ModelNotFound, PermissionDenied
 from corral.protocol.ollama.answer import encode_empty
 from corral.protocol.ollama.chat import ChatCall, parse_chat
 from corral.protocol.ollama.embed import EmbedCall, encode_embed, encode_embeddings, parse_embed, parse_embeddings
@@ -19,10 +19,12 @@ from corral.protocol.ollama.fields import shorten
 from corral.protocol.ollama.generate import GenerateCall, parse_generate
 from corral.protocol.ollama.models import LoadedModel, encode_list, encode_version
 from corral.request import EmbedResult
+from corral.server.caller import Role, caller_of
 from corral.server.exchange import Exchange, exchange_of
 from corral.server.ignored import ignored_headers
 from corral.server.limits import read_any_json
 from corral.server.model_details import details_of, digest_of, tagged
+from corral.server.model_names import check_permission, may_use
 from corral.server.routes.ollama_answering import Answering, Stopwatch
 from corral.server.streaming import LineStream, unless_disconnected
 from corral.store.local_model import LocalModel
@@ -58,11 +60,19 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
     async def _answer(
         http: HTTPRequest, call: GenerateCall | ChatCall, local: LocalModel, watch: Stopwatch
     ) -> Response:
-        headers = ignored_headers(call.model, call.ignored)
+        exchange = exchange_of(http.scope)
+        check_permission(exchange.caller, local, call.model)
+        is_admin = exchange.caller.role.includes(Role.ADMIN)
+        ignored = call.ignored if is_admin or call.keep_alive is None else [*call.ignored, "keep_alive"]
+        headers = ignored_headers(call.model, ignored)
+        exchange.management = "model.unload" if call.is_unload else "model.load" if call.is_empty else ""
         if call.is_unload:
+            exchange.model = local.name
+            if not is_admin:
+                raise PermissionDenied(f"the API key's role is {exchange.caller.role}; to unload a model needs admin")
             await manager.unload(local)
             return json_response(encode_empty(call, watch.now_ns()), headers)
-        answering = Answering(manager, local, call, watch, exchange_of(http.scope))
+        answering = Answering(manager, local, call, watch, exchange)
         if call.is_empty:
             await unless_disconnected(http.receive, answering.load())
             return json_response(encode_empty(call, watch.now_ns()), headers)
@@ -91,9 +101,9 @@ def ollama_routes(manager: ModelManager) -> list[Route]:
         result = await unless_disconnected(http.receive, _embed(manager, call, Stopwatch(), exchange_of(http.scope)))
         return json_response(encode_embeddings(result), ignored_headers(call.model, call.ignored))
 
-    async def running(_: HTTPRequest) -> Response:
+    async def running(http: HTTPRequest) -> Response:
         await manager.refresh()
-        models = manager.running()
+        models = [model for model in manager.running() if may_use(caller_of(http.scope), model.local)]
         loaded = await asyncio.to_thread(lambda: [_loaded(model) for model in models])
         return json_response(encode_list(loaded))
 

@@ -28,9 +28,12 @@ from corral.protocol.ollama.store import (
     parse_push,
     parse_show,
 )
-from corral.protocol.openai.errors import request_timeout
+from corral.protocol.openai.errors import reply_to, request_timeout
+from corral.server.caller import caller_of
+from corral.server.exchange import Exchange, exchange_of
 from corral.server.limits import BODY_TIMEOUT_S, RefusedError, read_any_json
 from corral.server.model_details import list_models, show_model
+from corral.server.model_names import check_permission, may_use
 from corral.server.routes.ollama import find_model, json_response
 from corral.server.store_access import StoreAccess, remote_name, store_name
 from corral.server.store_jobs import StoreJobs, chunks_from_loop
@@ -51,18 +54,22 @@ def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route
     """Those below /api that need no worker."""
     jobs = StoreJobs()
 
-    async def tags(_: HTTPRequest) -> Response:
-        models = await asyncio.to_thread(lambda: list_models(manager.served_names, store))
+    async def tags(http: HTTPRequest) -> Response:
+        caller = caller_of(http.scope)
+        models = await asyncio.to_thread(
+            lambda: list_models([local for local in manager.served_names if may_use(caller, local)], store)
+        )
         return json_response(encode_list(models))
 
     async def show(http: HTTPRequest) -> Response:
         call = parse_show(await read_any_json(http))
-        local = await find_model(manager, call.model)
+        local = check_permission(caller_of(http.scope), await find_model(manager, call.model), call.model)
         shown = await asyncio.to_thread(show_model, local, store, verbose=call.verbose, system=call.system)
         return json_response(shown.payload())
 
     async def pull(http: HTTPRequest) -> Response:
         call = parse_pull(await read_any_json(http))
+        exchange_of(http.scope).model = call.model
         remote_name(call.model)
         return await _run(
             http, jobs, lambda on_status: store.pull(call.model, on_status, insecure=call.insecure), call.stream
@@ -70,6 +77,7 @@ def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route
 
     async def push(http: HTTPRequest) -> Response:
         call = parse_push(await read_any_json(http))
+        exchange_of(http.scope).model = call.model
         remote_name(call.model)
         return await _run(
             http, jobs, lambda on_status: store.push(call.model, on_status, insecure=call.insecure), call.stream
@@ -77,6 +85,7 @@ def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route
 
     async def create(http: HTTPRequest) -> Response:
         call = parse_create(await read_any_json(http))
+        exchange_of(http.scope).model = call.model
         store_name(remote_name(call.model))
         remote_name(call.from_)
         spec = _spec_of(call)
@@ -84,6 +93,7 @@ def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route
 
     async def copy(http: HTTPRequest) -> Response:
         call = parse_copy(await read_any_json(http))
+        exchange_of(http.scope).model = f"{call.source} -> {call.destination}"
         source, target = _checked_name("source", call.source), _checked_name("destination", call.destination)
         try:
             await asyncio.to_thread(store.library.copy, source, target)
@@ -93,6 +103,7 @@ def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route
 
     async def delete(http: HTTPRequest) -> Response:
         name = parse_delete(await read_any_json(http))
+        exchange_of(http.scope).model = name
         parsed = _checked_name("name", name)
         stored = await asyncio.to_thread(store.find, name)
         if stored is None:
@@ -142,24 +153,31 @@ async def _run(http: HTTPRequest, jobs: StoreJobs, work: Callable[[OnStatus], ob
     except BaseException:
         await held.aclose()
         raise
-    return LineStream(_lines(first, statuses), held=held)
+    return LineStream(_lines(first, statuses, exchange_of(http.scope)), held=held)
 
 
 async def _next(statuses: AsyncGenerator[Status, None]) -> Status | None:
     return await anext(statuses, None)
 
 
-async def _lines(first: Status | None, statuses: AsyncGenerator[Status, None]) -> AsyncGenerator[bytes, None]:
+async def _lines(
+    first: Status | None, statuses: AsyncGenerator[Status, None], exchange: Exchange
+) -> AsyncGenerator[bytes, None]:
+    """Ends with the error that ended the job, which is the exchange's cause too: its status has long been sent."""
+    exchange.cause = "abandoned"  # unless it comes to its end
     async with aclosing(statuses):
         try:
             if first is not None:
                 yield _line(first)
             async for status in statuses:
                 yield _line(status)
+            exchange.cause = ""
         except CorralError as error:
+            exchange.cause = reply_to(error).code or "error"
             yield ollama_error(error).line()
         except Exception as error:
             logger.exception("a job of the store broke off")
+            exchange.cause = "internal_error"
             yield ollama_error(error).line()
 
 

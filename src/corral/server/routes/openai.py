@@ -22,11 +22,13 @@ from corral.protocol.openai.completions import CompletionCall, parse_completion
 from corral.protocol.openai.models import ModelCard, encode_model, encode_model_list
 from corral.request import DetokenizeRequest, Request
 from corral.server.answering import answer_stream, answer_whole, find_model
+from corral.server.caller import Caller, caller_of
 from corral.server.exchange import Exchange, exchange_of
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
 from corral.server.model_defaults import apply, with_sampling_defaults
 from corral.server.model_manager import ModelManager
+from corral.server.model_names import check_permission, may_use
 from corral.server.routes.json_answer import json_response
 from corral.server.streaming import unless_disconnected
 from corral.store.local_model import LocalModel
@@ -35,11 +37,12 @@ from corral.store.local_model import LocalModel
 def openai_routes(manager: ModelManager) -> list[Route]:
     """All below /v1."""
 
-    async def list_models(_: HTTPRequest) -> Response:
-        return json_response(encode_model_list(await model_cards(manager)))
+    async def list_models(http: HTTPRequest) -> Response:
+        return json_response(encode_model_list(await model_cards(manager, caller_of(http.scope))))
 
     async def show_model(http: HTTPRequest) -> Response:
-        local = manager.lookup(http.path_params["name"])
+        name = http.path_params["name"]
+        local = check_permission(caller_of(http.scope), manager.lookup(name), name)
         return json_response(encode_model(model_card(manager, local)))
 
     async def chat_completions(http: HTTPRequest) -> Response:
@@ -112,10 +115,12 @@ def _fingerprint(local: LocalModel) -> str:
     return "fp_" + hashlib.sha256(f"{__version__} {local.digest or local.path}".encode()).hexdigest()[:10]
 
 
-async def model_cards(manager: ModelManager) -> list[ModelCard]:
-    """All that are served; their files are looked at on a thread."""
+async def model_cards(manager: ModelManager, caller: Caller) -> list[ModelCard]:
+    """All that the caller may use; their files are looked at on a thread."""
     lengths = _context_lengths(manager)
-    return await asyncio.to_thread(lambda: [_card(local, lengths) for local in manager.served_names])
+    return await asyncio.to_thread(
+        lambda: [_card(local, lengths) for local in manager.served_names if may_use(caller, local)]
+    )
 
 
 def model_card(manager: ModelManager, local: LocalModel) -> ModelCard:

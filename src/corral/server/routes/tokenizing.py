@@ -16,6 +16,7 @@ from corral.protocol.openai.completions import parse_completion
 from corral.protocol.tokenizing import encode_rendered, encode_tokens, parse_detokenize, parse_tokenize
 from corral.request import Detokenized, DetokenizeRequest, RenderedPrompt, Request, new_request_id
 from corral.server.answering import find_model
+from corral.server.caller import Caller, caller_of
 from corral.server.exchange import Exchange, exchange_of
 from corral.server.ignored import ignored_fields, ignored_headers
 from corral.server.limits import read_json
@@ -26,13 +27,14 @@ from corral.store.local_model import LocalModel
 
 if TYPE_CHECKING:
     from corral.server.model_manager import ModelManager
+from corral.server.model_names import may_use
 
 
 def tokenizing_routes(manager: ModelManager) -> list[Route]:
     """What vLLM has of these, under its paths. Texts become tokens in the worker, never on this event loop."""
 
     async def tokenize(http: HTTPRequest) -> Response:
-        body = await _with_model(manager, await read_json(http))
+        body = await _with_model(manager, await read_json(http), caller_of(http.scope))
         ignored = ignored_fields(http)
         call = parse_tokenize(body, ignored)
         local = await asyncio.to_thread(manager.lookup, call.request.model)
@@ -51,7 +53,7 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
         )
 
     async def detokenize(http: HTTPRequest) -> Response:
-        body = await _with_model(manager, await read_json(http))
+        body = await _with_model(manager, await read_json(http), caller_of(http.scope))
         ignored = ignored_fields(http)
         wanted = await asyncio.to_thread(parse_detokenize, body, ignored)  # millions of ids, maybe
         local = await asyncio.to_thread(manager.lookup, wanted.model)
@@ -111,7 +113,7 @@ async def _render(
         return [await model.render(request) for request in requests]
 
 
-async def _with_model(manager: ModelManager, body: Mapping[str, Any]) -> dict[str, Any]:
+async def _with_model(manager: ModelManager, body: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
     """The body with the name of its model, which may be left out where only one is served.
 
     Raises:
@@ -119,7 +121,7 @@ async def _with_model(manager: ModelManager, body: Mapping[str, Any]) -> dict[st
     """
     if body.get("model") is not None:
         return dict(body)
-    served = await asyncio.to_thread(lambda: list(manager.served_names))
+    served = await asyncio.to_thread(lambda: [local for local in manager.served_names if may_use(caller, local)])
     if len(served) != 1:
         message = f"model is required; {len(served)} models are served here"
         raise InvalidRequest(message, param="model", code="missing_required_parameter")

@@ -14,7 +14,8 @@ CorralError
 ├── InsufficientMemory      the plan does not fit this machine
 ├── InvalidConfig           a setting that cannot be obeyed
 ├── InvalidRequest          the client's mistake: 400, names the field
-│   └── ContextLengthExceeded
+│   ├── ContextLengthExceeded
+│   └── LimitExceeded       more of something than is allowed: says how much was given and how much is
 ├── StorageError            the server's database or folder of files: busy, full, damaged
 ├── QueueFull               the bounded queue is full: 503 with Retry-After
 ├── ServerDraining          the server finishes what it has and takes nothing new: 503
@@ -110,6 +111,24 @@ class ContextLengthExceeded(InvalidRequest):
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message, param=param, code="context_length_exceeded")
+
+
+class LimitExceeded(InvalidRequest):
+    """More of something than a limit allows; the text tells both figures.
+
+    Args:
+        what: the field, as the client knows it.
+        unit: what is counted.
+        least: fewest that are allowed.
+        param: where it is not `what`.
+    """
+
+    def __init__(
+        self, what: str, given: int, allowed: int, unit: str = "entries", *, least: int = 0, param: str | None = None
+    ) -> None:
+        bounds = f"from {least} to {allowed}" if least else f"at most {allowed}"
+        message = f"{what} has {given} {unit}; {bounds} are allowed"
+        super().__init__(message, param=param or what, code="limit_exceeded")
 
 
 class StorageError(CorralError):

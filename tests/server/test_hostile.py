@@ -54,7 +54,7 @@ def deep(levels: int) -> str:
         (b"[" * 900_000, 400, "invalid_json"),
         (deep(500).encode(), 400, "invalid_json"),
         (json.dumps(chat_body(temperature="hot")).encode(), 400, "invalid_type"),
-        (json.dumps(chat_body(n=10**12)).encode(), 400, None),
+        (json.dumps(chat_body(n=10**12)).encode(), 400, "invalid_value"),
         (json.dumps(chat_body(frobnicate=1)).encode(), 400, "unknown_parameter"),
         (json.dumps(chat_body(tools=[{"type": "function"}])).encode(), 400, "missing_required_parameter"),
         (json.dumps({**chat_body(), "model": ["scripted"]}).encode(), 400, "invalid_type"),

@@ -13,10 +13,11 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from corral.errors import InvalidRequest
+from corral.limits import MAX_FILE_BYTES, MAX_STORED_FILE_BYTES
 from corral.protocol.openai.batches import PURPOSES, check_expiry
 from corral.protocol.openai.errors import body_too_large
 from corral.server.caller import owner_of
-from corral.server.file_store import MAX_FILE_BYTES, MAX_TOTAL_BYTES, FileStore
+from corral.server.file_store import FileStore
 from corral.server.limits import RefusedError
 from corral.server.routes.json_answer import json_response
 from corral.server.routes.pages import missing, page_query, page_response
@@ -48,7 +49,8 @@ def file_routes(store: FileStore) -> list[Route]:
             name = Path((file.filename or "file").replace("\\", "/")).name[:255] or "file"
             made = await asyncio.to_thread(store.add, owner_of(http.scope), file.file, name, str(purpose), seconds)
         if made is None:
-            raise InvalidRequest(f"all files together may take {MAX_TOTAL_BYTES} bytes; delete some", param="file")
+            message = f"all files together may take {MAX_STORED_FILE_BYTES} bytes; delete some"
+            raise InvalidRequest(message, param="file", code="limit_exceeded")
         return json_response(made)
 
     async def list_files(http: HTTPRequest) -> Response:

@@ -106,7 +106,7 @@ class LiveServer:
             self.sockets = bind(self.config)
             for local in self.names.all():
                 await self.manager.load(local, pin=True)
-            server = make_server(build_app(self.manager, self.config, self.lifecycle))
+            server = make_server(build_app(self.manager, self.config, self.lifecycle), self.config)
             serving = asyncio.ensure_future(server.serve(sockets=self.sockets))
             await server.is_listening.wait()
             self.url = url_of(self.sockets[0])

@@ -106,7 +106,7 @@ def build_app(
     app.router.redirect_slashes = False
     app.state.is_lenient = config.lenient
     # The last one added is the outermost: no key, no byte of the body is read.
-    app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
+    app.add_middleware(BodyLimit, config=config)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
     app.add_middleware(KeyAuth, keys=config.api_keys)
     pattern = origin_pattern(config.origins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from corral.server.file_store import FileStore
 from corral.server.limits import RefusedError
 from corral.server.routes.json_answer import json_response
 from corral.server.routes.pages import missing, page_query, page_response
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients could fill the log with their broken forms
 
 DEFAULT_PAGE = MAX_PAGE = 10_000
 

@@ -97,6 +97,8 @@ class ServerConfig:
         load_timeout_s: how long a request waits for its model, and a load for its next bit of progress.
         fair_wait_s: how long a load waits for busy models; from then on the one that was asked longest ago takes
             nothing new until the load has its memory.
+        step_timeout_s: a worker that is at one step for so long is ended as hung, and its requests go on in the next; a
+            model so large that a step may take longer has more.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
     """
 
@@ -119,12 +121,15 @@ class ServerConfig:
     max_pending: int = 512
     load_timeout_s: float = 300.0
     fair_wait_s: float = 5.0
+    step_timeout_s: float = 120.0
     lenient: bool = False
 
     def __post_init__(self) -> None:
-        of_connections = ("max_connections", "max_connections_per_address", "head_timeout_s", "write_timeout_s")
-        of_bodies = ("max_body_bytes", "body_timeout_s", "min_body_rate")
-        for name in (*of_connections, *of_bodies, "max_pending", "load_timeout_s"):
+        for name in ("max_connections", "max_connections_per_address", "head_timeout_s", "write_timeout_s"):
+            _check_positive(name, getattr(self, name))
+        for name in ("max_body_bytes", "body_timeout_s", "min_body_rate"):
+            _check_positive(name, getattr(self, name))
+        for name in ("max_pending", "load_timeout_s", "step_timeout_s"):
             _check_positive(name, getattr(self, name))
         for name in ("max_memory_bytes", "max_loaded_models"):
             if getattr(self, name) is not None:

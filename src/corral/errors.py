@@ -19,6 +19,7 @@ CorralError
 ├── StorageError            the server's database or folder of files: busy, full, damaged
 ├── QueueFull               the bounded queue is full: 503 with Retry-After
 ├── ServerDraining          the server finishes what it has and takes nothing new: 503
+├── PoisonousRequest        the request has ended its worker twice, and is not tried again: 422
 └── EngineDead              the engine or its worker has died; every waiter gets this
 """
 
@@ -149,6 +150,10 @@ class QueueFull(CorralError):
 
 class ServerDraining(CorralError):
     """The server finishes the streams in flight and takes nothing new."""
+
+
+class PoisonousRequest(CorralError):
+    """The request has ended its model's worker twice, or the same has a short while ago; it is not tried again."""
 
 
 class EngineDead(CorralError):

@@ -27,6 +27,14 @@ class Overflow(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerSoFar:
+    """What an answer had come to when its worker was lost: its tokens, all of which were told."""
+
+    token_ids: tuple[int, ...] = ()
+    is_finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request, parsed and checked, in no protocol's own words.
 
@@ -52,6 +60,9 @@ class Request:
         weight: the tenant's share beside others, 2 being twice that of 1.
         deadline: monotonic seconds, which all processes of a machine share, after which nobody waits for it; None is
             never.
+        resumed: the n answers so far of a request that another worker has begun; what they say is not told again.
+            Empty for one that begins.
+        at: seconds since 1970 that its template takes for now; None is the time at which it is rendered.
     """
 
     request_id: str
@@ -80,6 +91,8 @@ class Request:
     tenant: str = ""
     weight: float = 1.0
     deadline: float | None = None
+    resumed: tuple[AnswerSoFar, ...] = ()
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,11 +114,6 @@ def test_a_killed_worker_is_replaced() -> None:
             stream = client.chat.completions.create(model=NAME, messages=QUESTION, stream=True, max_tokens=1000)
             next(stream)
             server.worker.kill()
-            with pytest.raises(openai.APIError) as caught:
-                list(stream)
-            assert caught.value.code == "engine_dead"
-            reply = None
-            while reply is None:
-                with contextlib.suppress(openai.InternalServerError):  # 503 until the next worker is there
-                    reply = client.chat.completions.create(model=NAME, messages=QUESTION, max_tokens=4)
+            assert len(list(stream)) > 1
+            reply = client.chat.completions.create(model=NAME, messages=QUESTION, max_tokens=4)
             assert reply.choices[0].message.content

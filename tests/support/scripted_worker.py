@@ -1,7 +1,8 @@
 """A worker process with a scripted model behind it: everything is real but the text.
 
 The last user text (or the prompt) is the script. "forever" never ends by itself; "die" ends the process; "engine dies",
-"full", "too long", "crash" fail as they say; "hold" says one word and waits for the next "release" (or SIGUSR1).
+"full", "too long", "crash" fail as they say; "hang" never comes back from its step, and "die in
+step" ends the process in it; "hold" says one word and waits for the next "release" (or SIGUSR1).
 The adapter "slow" loads until somebody says "adapters have loaded".
 Anything else is echoed word by word, in capitals, once per answer. An embedding is [words, characters] of its input;
 inputs that begin with "forever", "die" or "too long" do as they say.
@@ -9,8 +10,6 @@ inputs that begin with "forever", "die" or "too long" do as they say.
 
 from __future__ import annotations
 
-import argparse
-import os
 import signal
 import struct
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from corral.config import EngineConfig
+from corral.engine.watch import NoWatch, StepWatch
 from corral.errors import ContextLengthExceeded, CorralError, EngineDead, InsufficientMemory, QueueFull
 from corral.request import (
     Delta,
@@ -62,7 +62,7 @@ class Live:
         limit = request.sampling.max_tokens
         self.finish_reason = FinishReason.STOP if limit is None or limit >= len(self.words) else FinishReason.LENGTH
         self.words = self.words[:limit]
-        self.num_said = 0
+        self.num_said = max((len(answer.token_ids) for answer in request.resumed), default=0)
 
     def say(self, word: str, reason: FinishReason | None) -> None:
         self.num_said += 1
@@ -95,6 +95,7 @@ class ScriptedModel:
         self._is_closing = False
         self._num_steps = 0
         self._kv_bytes = 0
+        self._watch: StepWatch = NoWatch()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -105,7 +106,7 @@ class ScriptedModel:
         match live.script:
             case "die":
                 print("scripted last words", file=sys.stderr, flush=True)
-                os.kill(os.getpid(), signal.SIGKILL)
+                signal.raise_signal(signal.SIGSEGV)
             case "full":
                 raise QueueFull("the queue is full", retry_after_s=7)
             case "too long":
@@ -115,7 +116,8 @@ class ScriptedModel:
             case "engine dies":
                 on_output(EngineDead("the scripted engine has died"))
             case "hold":
-                live.say("held ", None)
+                if not request.resumed:
+                    live.say("held ", None)
                 with self._changed:
                     self._held[live.request_id] = live
             case _:
@@ -132,7 +134,7 @@ class ScriptedModel:
     def embed(self, request: EmbedRequest, on_result: Callable[[EmbedResult | CorralError], None]) -> int:
         match request.inputs[0]:
             case "die":
-                os.kill(os.getpid(), signal.SIGKILL)
+                signal.raise_signal(signal.SIGSEGV)
             case "too long":
                 raise ContextLengthExceeded("the input length exceeds the context length", param="input")
             case "forever":
@@ -181,6 +183,9 @@ class ScriptedModel:
                 kv_resident_bytes=self._kv_bytes,
             )
 
+    def watch(self, watch: StepWatch) -> None:
+        self._watch = watch
+
     def release_kv(self) -> None:
         with self._changed:
             self._kv_bytes = 0
@@ -201,9 +206,15 @@ class ScriptedModel:
                 live = list(self._live.values())
                 # A forward pass takes a while; without it "forever" would flood the machine.
                 self._changed.wait(0.001)
+            self._watch.begin(one.request_id for one in live)
+            if any(one.script == "hang" for one in live):
+                threading.Event().wait()
+            if any(one.script == "die in step" for one in live):
+                signal.raise_signal(signal.SIGSEGV)
             for one in live:
                 if one.request_id in self._live and one.step():
                     self.abort(one.request_id)
+            self._watch.end()
 
 
 on_release: list[Callable[[], None]] = []
@@ -218,7 +229,7 @@ def load(
     if path.name == "broken.gguf":
         raise ZeroDivisionError("not raised on purpose")
     if path.name == "deadly.gguf":
-        os.kill(os.getpid(), signal.SIGSEGV)
+        signal.raise_signal(signal.SIGSEGV)
     if path.name == "endless.gguf":
         threading.Event().wait()
     on_progress(1, 2)
@@ -234,7 +245,5 @@ def release_from_outside(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--socket", required=True)
     signal.signal(signal.SIGUSR1, release_from_outside)
-    run(parser.parse_args().socket, load)
+    run(load)

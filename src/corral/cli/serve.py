@@ -41,6 +41,7 @@ def serve(
     max_loaded_models: int | None,
     load_timeout: float,
     fair_wait: float,
+    step_timeout: float,
     max_queue: int,
     max_body_size: int,
     max_connections: int,
@@ -97,6 +98,7 @@ def serve(
         max_pending=max_queue,
         load_timeout_s=load_timeout,
         fair_wait_s=fair_wait,
+        step_timeout_s=step_timeout,
         lenient=lenient,
     )
     from corral.server.listen import check_exposure, resolve_host

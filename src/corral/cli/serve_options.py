@@ -155,6 +155,11 @@ _FLAGS: list[Decorator] = [
         help="How long a load waits for busy models; then one of them takes nothing new until the load has its memory.",
     ),
     option(
+        "--step-timeout", type=parse_timeout, envvar="CORRAL_STEP_TIMEOUT", default="2m", metavar="TIME",
+        help="A worker that is at one step for so long is ended as hung, and its requests go on in the next one; a "
+        "model whose steps may take longer has more; 0 is never.",
+    ),
+    option(
         "--max-model-len", "--ctx-size", type=COUNT, envvar=["CORRAL_MAX_MODEL_LEN", "OLLAMA_CONTEXT_LENGTH"],
         metavar="TOKENS",
         help="Longest context; by default, and with 0, the model's own limit, or what fits into memory.",

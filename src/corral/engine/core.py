@@ -15,6 +15,7 @@ from corral.engine.scheduled_batch import ScheduledBatch
 from corral.engine.scheduler import Scheduler
 from corral.engine.sequence import SequenceGroup, SequenceGroupSpec, SequenceStatus
 from corral.engine.stats import EngineStats, StepTimes
+from corral.engine.watch import NoWatch, StepWatch
 from corral.errors import ContextLengthExceeded, InvalidConfig, InvalidRequest
 from corral.request import FinishReason
 
@@ -65,6 +66,7 @@ class EngineCore:
         self.vocab_size = vocab_size
         self.max_running = min(config.max_num_seqs, max_tokens)
         self.times = StepTimes()
+        self.watch: StepWatch = NoWatch()
         self._runner = runner
         self._clock = clock
         self._budget = StepBudget(max_tokens, config.max_step_ms)
@@ -82,9 +84,11 @@ class EngineCore:
         batch = self._scheduler.schedule()
         if not batch.rows:
             raise IntegrityError(f"{self._scheduler.num_waiting} sequences wait, none runs and none can start")
+        self.watch.begin(row.sequence.group.request_id for row in batch.rows)
         sampled = self._runner.execute(batch)
         queries = queries_of(batch, sampled)
         result = self._scheduler.update(batch, sampled, self._runner.logprobs(queries) if queries else {})
+        self.watch.end()
         elapsed_ms = 1000.0 * (self._clock() - started)
         self._budget.observe(batch.num_prefill_tokens, batch.num_decode_rows, elapsed_ms)
         self.times.add(elapsed_ms)
@@ -110,6 +114,19 @@ class EngineCore:
         self._check_ids("stop_token_ids", *spec.sampling.stop_token_ids)
         self._check_ids("logit_bias", *spec.sampling.logit_bias)
         self._check_ids("allowed_token_ids", *(spec.sampling.allowed_token_ids or ()))
+        if spec.resumed:
+            self._check_resumed(spec)
+
+    def _check_resumed(self, spec: SequenceGroupSpec) -> None:
+        if len(spec.resumed) != spec.sampling.n:
+            raise InvalidRequest(f"{len(spec.resumed)} answers are resumed; {spec.sampling.n} were asked for")
+        for answer in spec.resumed:
+            if not answer.is_finished and len(spec.prompt_ids) + len(answer.token_ids) >= self.max_model_len:
+                raise ContextLengthExceeded(
+                    f"{len(answer.token_ids)} tokens of an answer are known; with the prompt's {len(spec.prompt_ids)} "
+                    f"they fill the context of {self.max_model_len}"
+                )
+            self._check_ids("resumed", *answer.token_ids)
 
     def _check_ids(self, param: str, *token_ids: int) -> None:
         for token_id in token_ids:
@@ -132,6 +149,9 @@ class EngineCore:
         )
         self._next_seq_id += len(group.sequences)
         self._scheduler.add(group)
+        for sequence, answer in zip(group.sequences, spec.resumed, strict=False):
+            if answer.is_finished:
+                self._scheduler.end(sequence, FinishReason.STOP)
 
     def abort(self, request_id: str) -> list[SequenceOutput]:
         """End what is left of a request; the last outputs, none if it is unknown or finished. Its blocks are free."""

@@ -15,6 +15,7 @@ from corral.config import BLOCK_SIZE, EngineConfig
 from corral.engine.batch import Batch
 from corral.engine.budget import StepBudget
 from corral.engine.pooling import F32, Pool, normalized, rows_wanted
+from corral.engine.watch import NoWatch, StepWatch
 from corral.errors import CorralError, InsufficientMemory, InvalidRequest
 from corral.model.plan import EmbeddingShape
 
@@ -105,6 +106,7 @@ class Embedder:
         self.max_model_len = shape.max_model_len
         self.vocab_size = vocab_size
         self.num_tokens = 0  # computed so far, for statistics
+        self.watch: StepWatch = NoWatch()
         self._make_runner = make_runner
         self._runner: HiddenRunner | None = None
         self._pooling = pooling
@@ -182,7 +184,9 @@ class Embedder:
         started = self._clock()
         pieces = self._take_pieces(self._budget.prefill_tokens(1 if is_shared else 0))
         runner = self._runner
+        self.watch.begin(piece.text.job.spec.request_id for piece in pieces)
         hidden = runner.compute(_flatten(pieces))
+        self.watch.end()
         num_tokens = sum(piece.count for piece in pieces)
         self.num_tokens += num_tokens
         self._budget.observe(num_tokens, 0, 1000.0 * (self._clock() - started))

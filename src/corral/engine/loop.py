@@ -94,7 +94,7 @@ class EngineLoop:
             In all cases `on_step` is never called.
         """
         self._core.check(spec)
-        self._queue(spec.request_id, _Live(on_step, spec.sampling.n), lambda: self._core.add(spec))
+        self._queue(spec.request_id, _Live(on_step, spec.num_unfinished), lambda: self._core.add(spec))
 
     def embed(self, spec: EmbeddingSpec, on_embedded: OnEmbedded) -> None:
         """Queue texts to be embedded; they count as one sequence. `on_embedded` is called once, as on_step is.

@@ -13,7 +13,7 @@ from corral.engine.linked_list import Node
 from corral.engine.output import SequenceOutput, TokenLogprobs
 from corral.engine.prefix_chain import PrefixChain, root_hash
 from corral.errors import CorralError
-from corral.request import FinishReason
+from corral.request import AnswerSoFar, FinishReason
 from corral.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class SequenceGroupSpec:
         cache_salt: prefix blocks are shared only among equal salts.
         constraint: what the answers must look like, in its first state; each sequence has a copy of its own.
         bad_ids: token sequences that are not completed.
+        resumed: the n answers so far of a request that another engine has begun; empty for one that begins.
         adapter: what the KV is computed with; None is the bare model. Prefix blocks are shared only among equal ones.
     """
 
@@ -52,6 +53,12 @@ class SequenceGroupSpec:
     adapter: LoadedAdapter | None = None
     constraint: Constraint | None = None
     bad_ids: tuple[tuple[int, ...], ...] = ()
+    resumed: tuple[AnswerSoFar, ...] = ()
+
+    @property
+    def num_unfinished(self) -> int:
+        """Answers that are to be drawn."""
+        return self.sampling.n - sum(answer.is_finished for answer in self.resumed)
 
 
 class Sequence(Node):
@@ -73,13 +80,13 @@ class Sequence(Node):
         "token_ids",
     )
 
-    def __init__(self, group: SequenceGroup, index: int, seq_id: int, prompt_ids: array[int]) -> None:
+    def __init__(self, group: SequenceGroup, index: int, seq_id: int, known_ids: array[int]) -> None:
         super().__init__()
         self.group = group
         self.index = index  # in [0, n)
         self.seq_id = seq_id  # order of arrival: the lower, the older
         self.seed = (group.seed + index) & _SEED_MASK
-        self.token_ids = prompt_ids[:]  # prompt and output, int32
+        self.token_ids = known_ids[:]  # prompt and output, int32
         self.chain = PrefixChain(group.root_hash, self.token_ids)
         self.num_computed_tokens = 0  # tokens [0, this) have KV in block_table
         self.block_table: array[int] = array("i")
@@ -185,9 +192,10 @@ class SequenceGroup:
         self.num_unfinished = params.n
         self.is_forked = params.n == 1
         # Of prompt tokens 1, 2, ...; None where they are not asked for or have been told.
-        self.prompt_logprobs: list[TokenLogprobs] | None = [] if params.prompt_logprobs is not None else None
-        prompt_ids = array("i", spec.prompt_ids)
-        self.sequences = [Sequence(self, i, first_seq_id + i, prompt_ids) for i in range(params.n)]
+        is_scored = params.prompt_logprobs is not None and not spec.resumed
+        self.prompt_logprobs: list[TokenLogprobs] | None = [] if is_scored else None
+        known = [array("i", (*spec.prompt_ids, *answer.token_ids)) for answer in spec.resumed or [AnswerSoFar()]]
+        self.sequences = [Sequence(self, i, first_seq_id + i, known[i % len(known)]) for i in range(params.n)]
         self.leader = self.sequences[0]
 
     @property

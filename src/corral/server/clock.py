@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-_LONGEST_S = 1e8  # an event loop takes no inf
+LONGEST_S = 1e8  # an event loop takes no inf
 
 
 class Timer(Protocol):
@@ -28,4 +28,4 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_later(min(delay_s, _LONGEST_S), callback)
+        return asyncio.get_running_loop().call_later(min(delay_s, LONGEST_S), callback)

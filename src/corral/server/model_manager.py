@@ -57,7 +57,7 @@ class ModelManager:
         self._clock = clock or LoopClock()
         config = config or ServerConfig()
         engine = engine or EngineConfig()
-        self._life = WorkerLife(engine, command, self._clock, say, stall_timeout_s=config.load_timeout_s)
+        self._life = WorkerLife(engine, config, command, self._clock, say)
         self._workers = Workers(self._life, config, read_needs, probe or SystemProbe(), self._clock)
         self._say = say
 
@@ -115,7 +115,7 @@ class ModelManager:
                     "as memory, the model or --max-model-len (OLLAMA_CONTEXT_LENGTH) allow"
                 )
             exchange.load_s = 0.0 if was_there else self._clock.time() - started
-            yield ServedModel(local, slot, exchange, exchange.load_s)
+            yield ServedModel(local, slot, self._workers.ward(slot), exchange, exchange.load_s)
         finally:
             self._workers.release(slot)
 
@@ -163,6 +163,10 @@ class ModelManager:
         now, at = self._clock.time(), datetime.now(UTC)
         slots = sorted(self._workers.slots, key=lambda slot: -_remaining_s(slot, now))
         return [_running(slot, now, at) for slot in slots]
+
+    def stalled(self) -> list[str]:
+        """The models whose worker has been at one step for half of the time after which it is ended."""
+        return self._workers.stalled()
 
     async def refresh(self) -> None:
         """Measures anew what `running` tells."""

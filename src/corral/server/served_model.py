@@ -17,6 +17,7 @@ from corral.request import (
     Request,
     RequestOutput,
 )
+from corral.server import replay
 from corral.server.exchange import Exchange
 from corral.store.local_model import LocalModel
 from corral.worker.info import ModelInfo, WorkerStats
@@ -30,15 +31,17 @@ class ServedModel:
 
     Args:
         local: as it was asked for.
+        ward: where its requests find a worker again when theirs has died.
         exchange: what it is held for.
         load_s: this lease's share of the load: the time it waited for it, 0.0 if the model was there.
     """
 
-    def __init__(self, local: LocalModel, slot: Slot, exchange: Exchange, load_s: float) -> None:
+    def __init__(self, local: LocalModel, slot: Slot, ward: replay.Ward, exchange: Exchange, load_s: float) -> None:
         self.local = local
         self.exchange = exchange
         self.load_s = load_s
         self._slot = slot
+        self._ward = ward
 
     @property
     def info(self) -> ModelInfo:
@@ -54,7 +57,11 @@ class ServedModel:
         """The outputs of a request, as WorkerClient.generate gives them."""
         request = self.exchange.on_account(request)
         generation = self.exchange.begin(request)
-        async with contextlib.aclosing(self._slot.worker.generate(request)) as outputs:
+
+        def on_replay() -> None:
+            generation.num_replays += 1
+
+        async with contextlib.aclosing(replay.generate(self._ward, request, on_replay)) as outputs:
             async for output in outputs:
                 self.exchange.saw(generation, output)
                 yield output
@@ -63,20 +70,21 @@ class ServedModel:
         """The vectors of the request's inputs, as WorkerClient.embed gives them."""
         request = self.exchange.embed_on_account(request)
         generation = self.exchange.begin(request)
-        result = await self._slot.worker.embed(request)
+        result = await replay.ask(self._ward, request, lambda worker: worker.embed(request))
         self.exchange.saw(generation, result)
         return result
 
     async def render(self, request: Request) -> RenderedPrompt:
         """What the request's prompt would be, as WorkerClient.render gives it."""
-        return await self._slot.worker.render(request)
+        return await replay.ask(self._ward, request, lambda worker: worker.render(request))
 
     async def detokenize(self, request: DetokenizeRequest) -> Detokenized:
         """The texts of token ids, as WorkerClient.detokenize gives them."""
-        return await self._slot.worker.detokenize(request)
+        return await replay.ask(self._ward, request, lambda worker: worker.detokenize(request))
 
     async def stats(self) -> WorkerStats:
-        return await self._slot.worker.stats()
+        """Figures of its worker, or of the next one if that has died."""
+        return await replay.ask_about(self._ward, lambda worker: worker.stats())
 
 
 @dataclass(frozen=True, slots=True)

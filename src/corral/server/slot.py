@@ -102,7 +102,12 @@ class Slot:
 
     @property
     def takes_leases(self) -> bool:
-        return self.state is SlotState.READY and not self.is_closed
+        return self.is_ready and not self.is_closed
+
+    @property
+    def is_ready(self) -> bool:
+        """It has a worker that lives."""
+        return self.state is SlotState.READY and self.client is not None and self.client.is_alive
 
     @property
     def has_memory(self) -> bool:

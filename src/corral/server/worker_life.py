@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Coroutine, Sequence
@@ -10,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corral.config import EngineConfig
+from corral.config import EngineConfig, ServerConfig
 from corral.errors import CorralError, EngineDead, InsufficientMemory
 from corral.model.memory import size_text
-from corral.server.clock import Clock
+from corral.server.clock import LONGEST_S, Clock
 from corral.server.slot import Slot, SlotState
 from corral.worker.client import OnPlan, OnProgress, WorkerClient
 
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from corral.server.clock import Timer
 
 RESTART_DELAYS_S = (0.0, 1.0, 5.0, 15.0, 60.0)  # the last one holds from there on
-STABLE_S = 300.0  # a worker that has lived this long starts the delays afresh
+STABLE_S = 300.0  # a worker that has lived this long, or has answered anything, starts the delays afresh
+LOOK_S = 5.0  # between looks at what a worker does
+_FLOPS_PER_BYTE = 4  # of weights and token: two for each of the two weights in a byte
+_SLOW_FLOPS = 10e9  # of a thread in a second
 
 logger = logging.getLogger("corral.server")
 
@@ -34,13 +38,14 @@ class WorkerLife:
     """Starts and ends the processes of slots; `on_change` is called after every change of a slot."""
 
     def __init__(
-        self, engine: EngineConfig, command: Sequence[str], clock: Clock, say: Say, *, stall_timeout_s: float
+        self, engine: EngineConfig, config: ServerConfig, command: Sequence[str], clock: Clock, say: Say
     ) -> None:
         self.engine = engine
         self._command = command
         self._clock = clock
         self._say = say
-        self._stall_timeout_s = stall_timeout_s
+        self._stall_timeout_s = config.load_timeout_s
+        self._step_timeout_s = config.step_timeout_s
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_change: Callable[[], None] = lambda: None
         self.watchers: dict[Path, tuple[OnProgress | None, OnPlan | None]] = {}  # of loads that somebody looks at
@@ -197,6 +202,7 @@ class WorkerLife:
         if not slot.num_leases:
             self.start_expiry(slot)
         self._spawn(self._watch(slot, client))
+        self._spawn(self._end_if_hung(slot, client))
         self.on_change()
 
     def failed(self, slot: Slot, error: Exception) -> None:
@@ -215,16 +221,46 @@ class WorkerLife:
     async def _watch(self, slot: Slot, client: WorkerClient) -> None:
         """Until the worker dies, or is ended by us."""
         await client.died.wait()
-        if slot.client is not client or slot.state is SlotState.STOPPING:
+        self.bury(slot, client)
+
+    def bury(self, slot: Slot, client: WorkerClient) -> None:
+        """Gives a dead worker up, and asks for the next one if somebody needs it. Idempotent."""
+        if slot.client is not client or slot.state is SlotState.STOPPING or client.death is None:
             return
-        logger.error("the worker of %s has ended: %s", slot.name, client.cause_of_death)
-        if self._clock.time() - slot.ready_since > STABLE_S:
-            slot.num_deaths = 0
+        logger.error("the worker of %s has ended: %s", slot.name, client.death.cause)
+        if client.has_answered or self._clock.time() - slot.ready_since > STABLE_S:
+            slot.num_deaths = 0  # it was of use: the next one need not wait
         slot.forget_worker()
         if slot.is_pinned or slot.num_leases:
             self._ask_again(slot)
-        await client.close()
+        self._spawn(client.close())
         self.on_change()
+
+    def is_stalled(self, slot: Slot) -> bool:
+        """Its worker has been at one step, or one prompt, for half of the time after which it is ended."""
+        return slot.client is not None and slot.client.doing().busy_s > self._most_busy_s(slot.client) / 2
+
+    def _most_busy_s(self, client: WorkerClient) -> float:
+        """The longest that a step may take: as set, or what the largest one takes on a slow machine."""
+        num_tokens = self.engine.max_num_batched_tokens
+        flops = _FLOPS_PER_BYTE * client.info.weights_bytes * num_tokens
+        return max(self._step_timeout_s, flops / (_SLOW_FLOPS * max(1, client.info.num_threads)))
+
+    async def _end_if_hung(self, slot: Slot, client: WorkerClient) -> None:
+        """Until the worker dies: ends it when it comes back neither from a step nor to its messages."""
+        while not client.died.is_set():
+            most_s = self._most_busy_s(client)
+            timeout_s = min(most_s, LONGEST_S)
+            try:
+                await asyncio.wait_for(client.ping(), timeout_s)
+            except TimeoutError:
+                await client.kill_hung(f"it has answered nothing for {most_s:g} s")
+            except EngineDead:
+                return
+            if (busy_s := client.doing().busy_s) > most_s:
+                await client.kill_hung(f"it has been at one step for {busy_s:.1f} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(client.died.wait(), min(LOOK_S, timeout_s / 4))
 
     def _ask_again(self, slot: Slot) -> None:
         delay_s = RESTART_DELAYS_S[min(slot.num_deaths, len(RESTART_DELAYS_S) - 1)]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,34 @@ from corral.server.admission import Decision, Resident, Waiting, decide, relieve
 from corral.server.clock import Clock, Timer
 from corral.server.memory_budget import Budget, MemoryProbe, ProcessMemory, budget_of
 from corral.server.model_needs import ReadNeeds
+from corral.server.quarantine import Quarantine
 from corral.server.slot import Slot, SlotState, Waiter
 from corral.server.worker_life import WorkerLife
 from corral.store.local_model import LocalModel
+from corral.worker.client import WorkerClient
 
 STATS_TIMEOUT_S = 2.0
 LOOK_S = 2.0  # between looks at the memory while several workers are there and one of them works
 BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's words, blanks and all
 
 logger = logging.getLogger("corral.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """See server/replay.py."""
+
+    slot: Slot
+    quarantine: Quarantine
+    workers: Workers
+
+    async def live_worker(self) -> WorkerClient:
+        """Raises as Workers.await_worker."""
+        return await self.workers.await_worker(self.slot)
+
+    def blame_found(self) -> None:
+        self.slot.num_deaths, self.slot.not_before = 0, 0.0
+        self.workers.wake()
 
 
 class Workers:
@@ -39,6 +59,7 @@ class Workers:
         self._probe = probe
         self._clock = clock
         self._slots: dict[Path, Slot] = {}
+        self._quarantines: dict[Path, Quarantine] = {}
         self.num_pending = 0
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,7 +92,11 @@ class Workers:
             return slot
         if self.num_pending >= self._config.max_pending:
             raise QueueFull(BUSY)
-        waiter = Waiter(asyncio.get_running_loop().create_future(), self._clock.time(), num_ctx)
+        await self._wait(slot, Waiter(asyncio.get_running_loop().create_future(), self._clock.time(), num_ctx))
+        return slot
+
+    async def _wait(self, slot: Slot, waiter: Waiter) -> None:
+        """Until the waiter has a lease. Raises as `acquire`."""
         timers = (
             self._clock.call_later(self._config.load_timeout_s, lambda: self._give_up(slot, waiter)),
             self._clock.call_later(self._config.fair_wait_s, self.wake),
@@ -92,7 +117,29 @@ class Workers:
             slot.waiters.remove(waiter)
             self.num_pending -= 1
             self.wake()
-        return slot
+
+    def ward(self, slot: Slot) -> Ward:
+        """Where the requests of a lease find their worker, and the next one when it has died."""
+        return Ward(slot, self._quarantines.setdefault(slot.local.path, Quarantine()), self)
+
+    async def await_worker(self, slot: Slot) -> WorkerClient:
+        """The slot's living worker; its caller has a lease on the slot, whose worker is restarted for that.
+
+        Raises:
+            QueueFull: it took too long.
+            CorralError: what refused the load.
+        """
+        while not slot.is_ready:
+            self._check_open()
+            if slot.client is not None:
+                self._life.bury(slot, slot.client)
+            await self._wait(slot, Waiter(asyncio.get_running_loop().create_future(), self._clock.time()))
+            slot.num_leases -= 1  # its caller has one
+        return slot.worker
+
+    def stalled(self) -> list[str]:
+        """See ModelManager.stalled."""
+        return [slot.name for slot in self.slots if self._life.is_stalled(slot)]
 
     def release(self, slot: Slot) -> None:
         """Gives a lease back."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from functools import update_wrapper
 from typing import Any, NoReturn, cast
 
@@ -17,6 +16,7 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from corral.text.now import now
 from corral.text.template_limits import CURRENT_BUDGET
 
 # Filters and string methods that templates use; those left out (center, wordwrap, striptags, ...) are for pages of
@@ -285,4 +285,4 @@ def _raise_exception(message: object) -> NoReturn:
 
 def _strftime_now(format: str) -> str:  # noqa: A002 - the name templates use
     _check_format("%", format, ())
-    return datetime.now().astimezone().strftime(format)
+    return now().strftime(format)

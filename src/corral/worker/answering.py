@@ -68,10 +68,25 @@ class Answering:
             for _ in range(sampling.n)
         ]
         self._num_unfinished = sampling.n
+        if request.resumed:
+            self._resume(request)
 
     @property
     def is_finished(self) -> bool:
         return self._num_unfinished == 0
+
+    def _resume(self, request: Request) -> None:
+        """Brings everything to where another worker left it: what that has told is not told again."""
+        self._prompt_ids, self._scores_prompt = (), False
+        for index, so_far in enumerate(request.resumed):
+            answer = self._answers[index]
+            self._num_completion_tokens += len(so_far.token_ids)
+            # One at a time, as they came: how much text is held back may depend on it.
+            for token_id in so_far.token_ids:
+                answer.advance(SequenceOutput(request.request_id, index, (token_id,)))
+            if so_far.is_finished:
+                answer.is_finished = True
+                self._num_unfinished -= 1
 
     def on_step(self, result: tuple[SequenceOutput, ...] | CorralError) -> None:
         """Takes one step's outputs of the request, or the error that ends it."""

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +22,12 @@ from corral.request import (
     RequestOutput,
 )
 from corral.worker import protocol
+from corral.worker.death import Death, DeathKind
 from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.merge import merge
 from corral.worker.process import WORKER_COMMAND, WorkerProcess
+from corral.worker.step_record import Doing
 
 logger = logging.getLogger("corral.worker")
 
@@ -48,7 +51,9 @@ class WorkerClient:
         self._call_ids = itertools.count(1)
         self._drained: asyncio.Future[None] | None = None
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._death: str | None = None  # why there is no worker any more
+        self._death: Death | None = None
+        self.has_answered = False  # with a token, or a vector
+        self._hung = ""  # why we have killed it, if it made no progress
         self._on_progress: OnProgress | None = None
         self._on_plan: OnPlan | None = None
         self._receiver: asyncio.Task[None] | None = None
@@ -97,9 +102,18 @@ class WorkerClient:
         return self._death is None
 
     @property
-    def cause_of_death(self) -> str:
-        """How it ended and its last words; empty while it lives."""
-        return self._death or ""
+    def death(self) -> Death | None:
+        """How it ended; None while it lives."""
+        return self._death
+
+    def doing(self) -> Doing:
+        """What it computes at this moment."""
+        return self._process.doing()
+
+    async def kill_hung(self, why: str) -> None:
+        """Ends a process that makes no progress; its death says why."""
+        self._hung = why
+        await self._process.kill()
 
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         """Yields outputs until the request is finished; the first may have no deltas and says: accepted.
@@ -119,14 +133,20 @@ class WorkerClient:
             while not is_over:
                 output = await queue.get()
                 # Whoever cannot keep up with the engine gets larger pieces, not a longer queue.
-                while isinstance(output, RequestOutput) and not queue.empty():
+                error: CorralError | None = None
+                while isinstance(output, RequestOutput) and not queue.empty() and error is None:
                     following = queue.get_nowait()
-                    output = following if isinstance(following, CorralError) else merge(output, following)
+                    if isinstance(following, CorralError):
+                        error = following
+                    else:
+                        output = merge(output, following)
                 if isinstance(output, CorralError):
                     is_over = True
                     raise output
-                is_over = output.is_finished
+                is_over = output.is_finished or error is not None
                 yield output
+                if error is not None:
+                    raise error
         finally:
             del self._streams[request_id]
             if not is_over:
@@ -194,7 +214,7 @@ class WorkerClient:
 
     async def close(self) -> None:
         """Ends the process: by closing its connection, and by force if it does not end within seconds. Idempotent."""
-        self._end("it has been closed")
+        self._end(Death(DeathKind.CLOSED, "it has been closed"))
         await self._process.stop()
         if self._receiver is not None:
             await asyncio.wait({self._receiver})
@@ -205,7 +225,7 @@ class WorkerClient:
 
     def _check_alive(self) -> None:
         if self._death is not None:
-            raise EngineDead(f"there is no worker: {self._death}")
+            raise EngineDead(f"there is no worker: {self._death.cause}")
 
     async def _call(self, frame: type[protocol.GetStats | protocol.Ping | protocol.ReleaseKV]) -> WorkerStats | None:
         self._check_alive()
@@ -227,13 +247,16 @@ class WorkerClient:
             logger.exception("what the worker sent could not be handled")
             fault = f"{type(error).__name__}: {error}; "
         if self._death is None:
-            self._end(fault + await self._process.autopsy())
+            death = await self._process.autopsy(was_hung=bool(self._hung))
+            words = f"{self._hung}; " if self._hung else fault
+            self._end(replace(death, cause=words + death.cause))
         self._process.writer.close()
 
     def _handle(self, frame: protocol.FromWorker) -> None:
         match frame:
             case protocol.Outputs(outputs=outputs):
                 for output in outputs:
+                    self.has_answered |= bool(output.deltas)
                     self._deliver(output.request_id, output)
             case protocol.Embedded(result=result) | protocol.Rendered(result=result) | protocol.Texts(result=result):
                 self._end_asked(result.request_id, result)
@@ -281,11 +304,12 @@ class WorkerClient:
         if future is not None and not future.done():
             future.set_result(answer)
 
-    def _end(self, cause: str) -> None:
+    def _end(self, death: Death) -> None:
         """Wakes every waiter with EngineDead; later calls get it at once."""
         if self._death is not None:
             return
-        self._death = cause
+        self._death = death
+        cause = death.cause
         for queue in self._streams.values():
             queue.put_nowait(EngineDead(f"the worker has ended: {cause}"))
         for request_id in list(self._asked):

@@ -12,9 +12,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 from corral.config import EngineConfig
+from corral.engine.watch import StepWatch
 from corral.errors import CorralError, EngineDead, InvalidRequest, QueueFull, ServerDraining
 from corral.limits import MAX_LOOKUPS
 from corral.request import (
@@ -31,6 +32,7 @@ from corral.worker import protocol
 from corral.worker.framing import read_payload
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.outbox import Item, Outbox
+from corral.worker.step_record import StepRecord
 
 EXIT_ORPHANED = 0
 EXIT_LOAD_FAILED = 3
@@ -39,6 +41,9 @@ EXIT_PROTOCOL = 5
 CLOSE_TIMEOUT_S = 5.0
 TEXT_THREADS = 2  # render and tokenise off the event loop
 ADAPTER_THREADS = 2  # the same for requests with an adapter: nobody else waits while it is loaded
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
 
 logger = logging.getLogger("corral.worker")
 
@@ -57,6 +62,7 @@ class LoadedModel(Protocol):
     def abort(self, request_id: str) -> None: ...
     def stats(self) -> WorkerStats: ...
     def release_kv(self) -> None: ...
+    def watch(self, watch: StepWatch) -> None: ...
     def close(self) -> None: ...
 
 
@@ -67,9 +73,12 @@ Loader = Callable[[Path, EngineConfig, Callable[[int, int], None], Callable[[str
 class Worker:
     """Serves one connection until it closes."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, load: Loader) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, load: Loader, record: StepRecord
+    ) -> None:
         self._reader = reader
         self._load = load
+        self._record = record
         self._outbox = Outbox(writer, self._sent)
         self._text_pool = ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="corral-text")
         self._adapter_pool = ThreadPoolExecutor(ADAPTER_THREADS, thread_name_prefix="corral-adapter")
@@ -166,6 +175,7 @@ class Worker:
             logger.exception("loading failed")
             self._outbox.post(protocol.failure_of("", CorralError(f"loading {path.name} failed: {error}")))
         else:
+            self._model.watch(self._record)
             self._outbox.post(protocol.Ready(self._model.info, self._model.plan_text))
 
     def _submit(self, model: LoadedModel, request: Request | EmbedRequest) -> None:
@@ -193,10 +203,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         try:
             if isinstance(request, EmbedRequest):
-                await loop.run_in_executor(self._text_pool, model.embed, request, on_output)
+                await loop.run_in_executor(self._text_pool, self._recorded(request_id, model.embed), request, on_output)
                 return
             pool = self._text_pool if request.adapter is None else self._adapter_pool
-            num_tokens = await loop.run_in_executor(pool, model.submit, request, on_output)
+            num_tokens = await loop.run_in_executor(pool, self._recorded(request_id, model.submit), request, on_output)
             # No deltas: it says that the request was taken, before a long prompt is computed.
             self._outbox.post(RequestOutput(request_id, usage=Usage(prompt_tokens=num_tokens)))
         except CorralError as error:
@@ -215,7 +225,7 @@ class Worker:
             return
         self._num_lookups += 1
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._text_pool, work)
+            result = await asyncio.get_running_loop().run_in_executor(self._text_pool, self._recorded(request_id, work))
         except CorralError as error:
             self._fail(request_id, error)
         except Exception:
@@ -227,6 +237,15 @@ class Worker:
             )
         finally:
             self._num_lookups -= 1
+
+    def _recorded(self, request_id: str, work: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
+        """`work` on a request's text, which the record names while it goes on."""
+
+        def run(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
+            with self._record.preparing(request_id):
+                return work(*args, **kwargs)
+
+        return run
 
     async def _release_kv(self, model: LoadedModel, call_id: int) -> None:
         # On a thread: the engine does it after its step.
@@ -257,32 +276,35 @@ class Worker:
             self._outbox.post(protocol.Drained())
 
 
-async def _serve(socket_path: str, load: Loader) -> NoReturn:
+async def _serve(socket_path: str, record: StepRecord, load: Loader) -> NoReturn:
     reader, writer = await asyncio.open_unix_connection(socket_path)
-    code = await Worker(reader, writer, load).run()
+    code = await Worker(reader, writer, load, record).run()
     logging.shutdown()
     os._exit(code)  # a load that is still running in its thread would hold a normal exit up
 
 
-def run(socket_path: str, load: Loader) -> NoReturn:
+def run(load: Loader) -> NoReturn:
     """The whole life of the process: connects to the front, serves it, exits."""
+    parser = argparse.ArgumentParser(
+        prog="corral.worker", description="Serves one model to the process that started it."
+    )
+    parser.add_argument("--socket", required=True, help="Unix socket that the front process listens on")
+    parser.add_argument("--record-fd", required=True, type=int, help="memory that the front process reads steps from")
+    arguments = parser.parse_args()
+    record = StepRecord(arguments.record_fd)
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     # A Ctrl-C in the terminal reaches the whole process group; the front decides when we stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.captureWarnings(capture=True)
-    asyncio.run(_serve(socket_path, load))
+    asyncio.run(_serve(arguments.socket, record, load))
 
 
 def main() -> None:
     from corral.worker.loading import load_pipeline  # the native core; tests run this module without it
 
-    parser = argparse.ArgumentParser(
-        prog="corral.worker", description="Serves one model to the process that started it."
-    )
-    parser.add_argument("--socket", required=True, help="Unix socket that the front process listens on")
-    run(parser.parse_args().socket, load_pipeline)
+    run(load_pipeline)
 
 
 if __name__ == "__main__":

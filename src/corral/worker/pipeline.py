@@ -14,6 +14,7 @@ from corral.engine.embedding_runner import EmbeddingRunner
 from corral.engine.loop import EngineLoop, StepResult
 from corral.engine.model_runner import ModelRunner
 from corral.engine.sequence import SequenceGroupSpec
+from corral.engine.watch import StepWatch
 from corral.errors import CorralError, InvalidRequest
 from corral.model.architectures import read_config
 from corral.model.cpu import active_isa, select_isa, usable_cpus
@@ -67,6 +68,7 @@ class Pipeline:
         self._prompting = Prompting(tokenizer, template, info.max_model_len, info.name)
         self._constraining = Constraining(tokenizer, info.vocab_size)
         self._runner = runner
+        self._core = core
         self._embedder = embedder
         self._adapters = adapters
         self._engine = EngineLoop(core, config, embedder=embedder)
@@ -184,6 +186,7 @@ class Pipeline:
             adapter=lease.adapter if lease else None,
             constraint=constraint,
             bad_ids=bad_ids_of(prompt.sampling.bad_words, self.tokenizer),
+            resumed=request.resumed,
         )
         try:
             self._engine.submit(spec, on_step)
@@ -255,6 +258,10 @@ class Pipeline:
             num_adapters=self._adapters.num_adapters,
             adapter_bytes=self._adapters.num_bytes,
         )
+
+    def watch(self, watch: StepWatch) -> None:
+        """Tells it of every step from now on; nothing has been submitted yet."""
+        self._core.watch = self._embedder.watch = watch
 
     def release_kv(self) -> None:
         """Gives the memory of all KV blocks that no request holds back; cached prefixes are forgotten."""

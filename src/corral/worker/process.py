@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import mmap
+import os
 import signal
 import socket
 import struct
@@ -15,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import EngineDead
+from corral.worker.death import Death, count_oom_kills, kind_of_end
+from corral.worker.step_record import NUM_BYTES, Doing, make_memory, read_record
 
 WORKER_COMMAND = (sys.executable, "-m", "corral.worker.main")
 CLOSE_TIMEOUT_S = 10.0
@@ -59,6 +63,8 @@ class WorkerProcess:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     log: LogTail
+    record: mmap.mmap
+    num_oom_kills: int  # in the system, when it was started
 
     @classmethod
     async def spawn(cls, command: Sequence[str]) -> WorkerProcess:
@@ -67,14 +73,19 @@ class WorkerProcess:
         Raises:
             EngineDead: it ended before it connected.
         """
-        with tempfile.TemporaryDirectory(prefix="corral-") as folder:  # made with mode 0700
+        num_oom_kills = count_oom_kills()
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="corral-"))  # made with mode 0700
+            record_fd = make_memory()
+            stack.callback(os.close, record_fd)
+            record = mmap.mmap(record_fd, NUM_BYTES, prot=mmap.PROT_READ)
             path = Path(folder) / "worker.sock"
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
                 listener.setblocking(False)
                 listener.bind(str(path))
                 path.chmod(0o600)
                 listener.listen(1)
-                process, log = await _start([*command, "--socket", str(path)])
+                process, log = await _start([*command, "--socket", str(path), "--record-fd", str(record_fd)], record_fd)
                 try:
                     connection = await _accept(listener, process, log)
                     reader, writer = await asyncio.open_unix_connection(sock=connection)
@@ -84,7 +95,11 @@ class WorkerProcess:
                     await process.wait()
                     await log.finish()
                     raise
-        return cls(process, reader, writer, log)
+        return cls(process, reader, writer, log, record, num_oom_kills)
+
+    def doing(self) -> Doing:
+        """What it computes at this moment, or did when it ended."""
+        return read_record(self.record)
 
     async def stop(self) -> None:
         """Closes the connection, which ends the process; by force if it does not end within seconds."""
@@ -103,17 +118,24 @@ class WorkerProcess:
             self.process.kill()
         await self.process.wait()
 
-    async def autopsy(self) -> str:
-        """Exit code or signal, and the last lines of the log; kills a process that has only closed its connection."""
+    async def autopsy(self, *, was_hung: bool) -> Death:
+        """How it ended; kills a process that has only closed its connection.
+
+        Args:
+            was_hung: we have killed it because it made no progress.
+        """
         try:
             await asyncio.wait_for(self.process.wait(), DEATH_TIMEOUT_S)
         except TimeoutError:
             await self.kill()
         await self.log.finish()
-        return _describe_end(self.process.returncode, self.log)
+        code = self.process.returncode
+        num_oom_kills = count_oom_kills() - self.num_oom_kills
+        kind = kind_of_end(code, was_hung=was_hung, num_oom_kills=num_oom_kills)
+        return Death(kind, _describe_end(code, self.log), self.doing())
 
 
-async def _start(command: Sequence[str]) -> tuple[asyncio.subprocess.Process, LogTail]:
+async def _start(command: Sequence[str], record_fd: int) -> tuple[asyncio.subprocess.Process, LogTail]:
     # A session of its own: Ctrl-C in the terminal is the front's to handle.
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -121,6 +143,7 @@ async def _start(command: Sequence[str]) -> tuple[asyncio.subprocess.Process, Lo
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        pass_fds=(record_fd,),
     )
     if process.stderr is None:
         raise EngineDead("the worker was started without a log")

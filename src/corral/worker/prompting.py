@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from corral.errors import ContextLengthExceeded, InvalidRequest
 from corral.request import Overflow, Request
 from corral.sampling_params import SamplingParams
+from corral.text.now import time_is
 from corral.text.reasoning import Markers, markers_of, opens_thinking
 from corral.text.rendered import Rendered
 from corral.text.templates import PromptTemplate, template_for
@@ -90,6 +91,10 @@ class Prompting:
             InvalidRequest: it can never be answered; names the field.
             UnsupportedModel: the request's own template cannot be read.
         """
+        with time_is(request.at):
+            return self._prepare(request, must_fit=must_fit)
+
+    def _prepare(self, request: Request, *, must_fit: bool) -> Prompt:
         known = self._own if request.template is None else self._override(request.template)
         if request.think and not known.template.knows_thinking:
             raise InvalidRequest(f'"{self._name_for(request)}" does not support thinking', param="think")

@@ -13,6 +13,7 @@ from corral.errors import (
     InvalidModelName,
     InvalidRequest,
     ModelNotFound,
+    PoisonousRequest,
     QueueFull,
     ServerDraining,
 )
@@ -61,6 +62,8 @@ def ollama_error(error: Exception) -> OllamaError:
             return OllamaError(503, BUSY, {"Retry-After": str(error.retry_after_s)})
         case ServerDraining():
             return OllamaError(503, str(error), {"Retry-After": str(DRAINING_RETRY_AFTER_S)})
+        case PoisonousRequest():
+            return OllamaError(422, str(error))
         case EngineDead():
             # Its text holds a signal and lines of the worker's log, which are the operator's, not the client's.
             return OllamaError(500, RUNNER_DIED)

@@ -14,6 +14,7 @@ from corral.errors import (
     InvalidModelName,
     InvalidRequest,
     ModelNotFound,
+    PoisonousRequest,
     QueueFull,
     ServerDraining,
     StorageError,
@@ -62,6 +63,8 @@ def reply_to(error: Exception) -> ErrorReply:
         case ServerDraining():
             headers = {"Retry-After": str(DRAINING_RETRY_AFTER_S)}
             return ErrorReply(503, str(error), SERVER_ERROR, code="server_draining", headers=headers)
+        case PoisonousRequest():
+            return ErrorReply(422, str(error), code="poisonous_request")
         case EngineDead():
             # Its text holds a signal and lines of the worker's log, which are the operator's, not the client's.
             headers = {"Retry-After": str(DRAINING_RETRY_AFTER_S)}

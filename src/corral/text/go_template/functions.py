@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from corral.text.go_template.values import Struct, formatted, is_true, kind_of, to_json, type_name
+from corral.text.now import now
 
 _MAX_LAYOUT = 10_000  # widths and precisions of a format
 _VERB = re.compile(r"%(?P<flags>[-+# 0]*)(?P<width>\d*)(?:\.(?P<precision>\d*))?(?P<verb>.?)", re.DOTALL)
@@ -179,11 +180,11 @@ def _verb(match: re.Match[str], value: Any) -> str:
 
 
 def current_date() -> str:
-    return datetime.now().astimezone().strftime("%Y-%m-%d")
+    return now().strftime("%Y-%m-%d")
 
 
 def yesterday_date() -> str:
-    return (datetime.now().astimezone() - timedelta(days=1)).strftime("%Y-%m-%d")
+    return (now() - timedelta(days=1)).strftime("%Y-%m-%d")
 
 
 _TYPESCRIPT = {

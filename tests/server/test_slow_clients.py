@@ -112,6 +112,14 @@ def test_pipelines_are_bounded(hasty: LiveServer) -> None:
     hasty.wait_until(lambda stats: stats.num_requests == 0)
 
 
+def test_who_goes_away_with_requests_in_line_is_missed(hasty: LiveServer) -> None:
+    first = raw_request(hasty, json.dumps(chat_body("forever", stream=True)))
+    with connect(hasty) as sock:
+        sock.sendall(first + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        hasty.wait_until(lambda stats: stats.num_requests == 1)
+    hasty.wait_until(lambda stats: stats.num_requests == 0)
+
+
 def test_connections_are_bounded_and_probes_still_answered() -> None:
     with live_server(max_connections=2) as small, contextlib.ExitStack() as held:
         for _ in range(2):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from corral.config import ServerConfig
 from corral.limits import LINGER_S, MAX_HEAD_BYTES, MAX_PIPELINED
@@ -28,6 +28,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._open = connections
         self._limits = connections.limits
         self._is_counted = False
+        self._running: RequestResponseCycle | None = None
         self._is_in_head = True
         self._is_in_body = False
         self._head_bytes = 0
@@ -54,6 +55,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._is_counted = False
             self._open.leave(self._address)
         super().connection_lost(exc)
+        # uvicorn tells the last request that was read; the one that is being answered may be another.
+        for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -110,6 +116,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(ErrorReply(400, "this is not a valid HTTP request", code="invalid_http"))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Says nothing: the request is answered as HTTP/1.1, and a client could fill the log with it."""

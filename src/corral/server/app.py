@@ -31,6 +31,7 @@ from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
 from corral.server.replies import is_native, response_of
 from corral.server.routes.anthropic import anthropic_routes
 from corral.server.routes.embeddings import embedding_routes
+from corral.server.routes.limits import limits_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
@@ -95,6 +96,7 @@ def build_app(
             *embedding_routes(manager),
             *tokenizing_routes(manager),
             *openapi_routes(),
+            *limits_routes(manager, config),
             *file_routes(files),
             *batch_routes(stored_batches, batches),
             *responses_routes(manager, database),

@@ -89,6 +89,7 @@ async def _send_pieces(sock: socket.socket, attack: Attack) -> None:
 async def _read(sock: socket.socket, attack: Attack) -> tuple[int, bytes, bytes]:
     loop = asyncio.get_running_loop()
     data = b""
+    is_head = attack.pieces[0].startswith(b"HEAD ")
     is_waiting = attack.leaves == "waits"
     if is_waiting and attack.reads == 0:
         await asyncio.sleep(WAIT_S)
@@ -98,7 +99,7 @@ async def _read(sock: socket.socket, attack: Attack) -> tuple[int, bytes, bytes]
             while attack.reads is None or len(data) < attack.reads:
                 chunk = await loop.sock_recv(sock, 1 << 16)
                 data += chunk
-                if not chunk or (not is_waiting and _is_whole(data)):
+                if not chunk or (not is_waiting and _is_whole(data, is_head)):
                     break
     head, _, body = data.partition(b"\r\n\r\n")
     while head.startswith(b"HTTP/1.1 100"):
@@ -106,15 +107,15 @@ async def _read(sock: socket.socket, attack: Attack) -> tuple[int, bytes, bytes]
     return (int(head.split()[1]) if head else 0), head, body
 
 
-def _is_whole(data: bytes) -> bool:
+def _is_whole(data: bytes, is_head: bool) -> bool:
     head, end, body = data.partition(b"\r\n\r\n")
     while head.startswith(b"HTTP/1.1 100"):
         head, end, body = body.partition(b"\r\n\r\n")
-    if not end:
-        return False
+    if not end or is_head:
+        return bool(end)
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
-            return len(body) >= int(line.split(b":")[1]) or b" 304 " in head[:20]
+            return len(body) >= int(line.split(b":")[1])
         if line.startswith(b"transfer-encoding:"):
             return body.endswith(b"0\r\n\r\n")
     return True

@@ -152,16 +152,14 @@ _GRAMMARS = (
              "the longest unused are forgotten"),
 )  # fmt: skip
 
-_TEMPLATES = tuple(
-    Limit(name, value, unit, what, 400, "template_error")
-    for name, value, unit, what in (
-        ("template_length", limits.MAX_TEMPLATE_CHARS, "characters", "of a chat template's source"),
-        ("template_time", limits.MAX_TEMPLATE_CPU_S, _SECONDS, "of CPU for one rendering"),
-        ("rendered_length", limits.MAX_RENDERED_CHARS, "characters", "of a text that a template makes"),
-        ("rendered_total", limits.MAX_RENDERED_TOTAL_CHARS, "characters", "of all texts that it makes on the way"),
-        ("rendered_items", limits.MAX_RENDERED_ITEMS, "values", "of a list that it makes"),
-    )
-)
+_TEMPLATES = (
+    _instead("template_length", limits.MAX_TEMPLATE_CHARS, "characters", "of a chat template's source",
+             "the model, or the request that brings it, is refused"),
+    Limit("template_time", limits.MAX_TEMPLATE_CPU_S, _SECONDS, "of CPU for one rendering"),
+    Limit("rendered_length", limits.MAX_RENDERED_CHARS, "characters", "of a text that a template makes"),
+    Limit("rendered_total", limits.MAX_RENDERED_TOTAL_CHARS, "characters", "of all texts that it makes on the way"),
+    Limit("rendered_items", limits.MAX_RENDERED_ITEMS, "values", "of a list that it makes"),
+)  # fmt: skip
 
 
 def _queues(engine: EngineConfig, server: ServerConfig) -> tuple[Limit, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
@@ -43,6 +44,9 @@ from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
+INTERNAL_ERROR = 500
+
+logger = logging.getLogger("corral.server")
 
 
 def build_app(
@@ -142,6 +146,8 @@ def _reply_to_error(request: Request, error: Exception) -> Response:
             return response_of(request.scope, method_not_allowed(request.method, path, allowed))
         case HTTPException():
             return response_of(request.scope, ErrorReply(error.status_code, "the request could not be served"))
+    if isinstance(error, CorralError) and reply_to(error).status == INTERNAL_ERROR:
+        logger.error("%s %s: %s", request.method, path, error)  # where the file lies is for the log, not for the client
     if is_native(path):
         native = ollama_error(error)
         return Response(native.body(), native.status, native.headers, "application/json; charset=utf-8")

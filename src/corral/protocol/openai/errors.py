@@ -19,6 +19,7 @@ from corral.errors import (
     ServerDraining,
     StorageError,
 )
+from corral.protocol.private import without_folders
 from corral.protocol.sse import encode_event
 
 INVALID_REQUEST = "invalid_request_error"
@@ -71,7 +72,7 @@ def reply_to(error: Exception) -> ErrorReply:
             message = "the model's worker process has died; the server's log says why"
             return ErrorReply(503, message, SERVER_ERROR, code="engine_dead", headers=headers)
         case InsufficientMemory():
-            return ErrorReply(503, str(error), SERVER_ERROR, code="insufficient_memory")
+            return ErrorReply(503, without_folders(str(error)), SERVER_ERROR, code="insufficient_memory")
         case StorageError():
             # Its text holds a path, which is the operator's.
             status, headers = {"busy": (503, {"Retry-After": "1"}), "full": (507, {})}.get(error.reason, (500, {}))

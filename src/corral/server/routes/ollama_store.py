@@ -156,6 +156,7 @@ async def _lines(first: Status | None, statuses: AsyncGenerator[Status, None]) -
             async for status in statuses:
                 yield _line(status)
         except CorralError as error:
+            logger.error("a job of the store failed: %s", error)
             yield ollama_error(error).line()
         except Exception as error:
             logger.exception("a job of the store broke off")

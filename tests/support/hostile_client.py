@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from tests.support.hostile_requests import Attack, Hostility
 
-PATIENCE_S = 100.0  # nothing takes longer unless it hangs
+PATIENCE_S = 150.0  # nothing takes longer unless it hangs
 WAIT_S = 6.0  # of one that is in no hurry: longer than the server is to wait for it
 DOCUMENTED = {503, 504, 529}  # of 5xx; 501 is TRACE's and the like
 NO_RETRY_AFTER = {504}

@@ -32,7 +32,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "/api/generate": {"prompt": "Hello", "options": {"num_predict": 2}},
     "/api/embed": {"input": "Hello"},
     "/api/show": {},
-    "/api/create": {"from": "nobody/has-this"},
+    "/api/create": {"files": {"a.gguf": "sha256:" + "0" * 64}},
     "/api/copy": {"source": "nobody", "destination": "nobody2"},
 }
 PARTS = (
@@ -47,6 +47,7 @@ PARTS = (
     "stream",
     "options",
 )
+BRAKES = ("max_tokens", "max_output_tokens", "options")  # without them a valid request may take minutes
 PATHS = (
     "/",
     "/v1",
@@ -141,8 +142,10 @@ class Hostility:
         for _ in range(rng.choice((1, 1, 2, 4))):
             name = rng.choice([*body, *PARTS, junk_text(rng)[:50]])
             body[name] = hostile_value(rng)
-        if name not in ("max_tokens", "options", "max_output_tokens") and rng.random() < 0.3:
+        if rng.random() < 0.3:
             body.pop(rng.choice(list(body)))
+        if path != "/v1/messages":  # which demands max_tokens
+            body.update({name: value for name, value in ROUTES[path].items() if name in BRAKES and not body.get(name)})
         return Attack("fuzzed_field", (self.request(path, _encode(body)),))
 
     def fuzzed_bytes(self, rng: random.Random) -> Attack:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
@@ -28,15 +30,24 @@ logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients could f
 DEFAULT_PAGE = MAX_PAGE = 10_000
 
 
+@contextlib.asynccontextmanager
+async def _form_of(http: HTTPRequest) -> AsyncIterator[FormData]:
+    """What was uploaded. Its files are closed in any case; the parser closes none of a form that breaks off."""
+    parser = MultiPartParser(http.headers, http.stream(), max_files=1, max_fields=16)
+    try:
+        yield await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequest(f"the form cannot be read: {error.message}", param="file") from None
+    finally:
+        for file in parser._files_to_close_on_error:
+            file.close()
+
+
 def file_routes(store: FileStore) -> list[Route]:
     async def create_file(http: HTTPRequest) -> Response:
         if not http.headers.get("content-type", "").startswith("multipart/form-data"):
             raise InvalidRequest("the body must be multipart/form-data with file and purpose", param="file")
-        try:
-            await http.form(max_files=1, max_fields=16)  # read once, kept by the request
-        except HTTPException as error:
-            raise InvalidRequest(f"the form cannot be read: {error.detail}", param="file") from None
-        async with http.form() as form:
+        async with _form_of(http) as form:
             file, purpose = form.get("file"), form.get("purpose")
             if not isinstance(file, UploadFile):
                 raise InvalidRequest("file is required", param="file", code="missing_required_parameter")

@@ -1,4 +1,4 @@
-"""A batch survives its server: killed at once, and started again."""
+"""A batch and a stored response survive their server: killed at once, and started again."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def test_a_killed_server_goes_on_where_it_stood(tmp_path: Path) -> None:
     first = ServeProcess(model, "--served-model-name", "tiny", folder=tmp_path)
     try:
         client = client_of(first)
+        story = client.responses.create(model="tiny", input="My name is Ada.", max_output_tokens=8)
         content = b"".join(line(number) for number in range(NUM_LINES))
         file = client.files.create(file=("in.jsonl", content), purpose="batch")
         batch: Any = client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h")
@@ -49,6 +50,11 @@ def test_a_killed_server_goes_on_where_it_stood(tmp_path: Path) -> None:
     second = ServeProcess(model, "--served-model-name", "tiny", folder=tmp_path)
     try:
         client = client_of(second)
+        assert client.responses.retrieve(story.id).output_text == story.output_text
+        going_on = client.responses.create(
+            model="tiny", input="Who am I?", previous_response_id=story.id, max_output_tokens=8
+        )
+        assert going_on.previous_response_id == story.id
         while batch.status not in ("completed", "failed", "expired"):
             assert second.process.poll() is None
             batch = client.batches.retrieve(batch.id)

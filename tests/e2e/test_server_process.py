@@ -111,9 +111,14 @@ def test_a_killed_worker_is_replaced() -> None:
     with serving() as server:
         server.wait_ready()
         with server.client() as client:
-            stream = client.chat.completions.create(model=NAME, messages=QUESTION, stream=True, max_tokens=1000)
-            next(stream)
-            server.worker.kill()
-            assert len(list(stream)) > 1
-            reply = client.chat.completions.create(model=NAME, messages=QUESTION, max_tokens=4)
-            assert reply.choices[0].message.content
+            fields: Any = {"model": NAME, "messages": QUESTION, "seed": 3, "max_tokens": 60}
+            undisturbed = client.chat.completions.create(**fields).choices[0].message.content
+            answer = ""
+            with client.chat.completions.create(stream=True, **fields) as stream:
+                for number, chunk in enumerate(stream):
+                    answer += chunk.choices[0].delta.content or ""
+                    if number in (5, 20):
+                        psutil.Process(server.process.pid).children()[0].send_signal(
+                            signal.SIGKILL if number == 5 else signal.SIGSEGV
+                        )
+            assert answer == undisturbed

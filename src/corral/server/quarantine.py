@@ -22,7 +22,7 @@ from corral.errors import PoisonousRequest
 from corral.request import DetokenizeRequest, EmbedRequest, Request
 from corral.worker.death import Death, DeathKind
 
-LIVES = 5  # kills from outside in a row that a request may see without a token; after them it is suspected too
+LIVES = 20  # kills from outside in a row that a request may see without a token; after them it is suspected too
 MAX_DEATHS = 10  # that a request may be involved in, whoever was to blame
 REMEMBERED_S = 3600.0
 MAX_REMEMBERED = 1000

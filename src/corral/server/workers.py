@@ -24,6 +24,7 @@ from corral.store.local_model import LocalModel
 from corral.worker.client import WorkerClient
 
 STATS_TIMEOUT_S = 2.0
+MAX_LOADS = 5  # that a request which has begun waits for, if the worker dies while it loads
 LOOK_S = 2.0  # between looks at the memory while several workers are there and one of them works
 BUSY = "server busy, please try again.  maximum pending requests exceeded"  # Ollama's words, blanks and all
 
@@ -127,14 +128,21 @@ class Workers:
 
         Raises:
             QueueFull: it took too long.
+            EngineDead: its worker has died in several loads, one after another.
             CorralError: what refused the load.
         """
+        num_deaths = 0  # while it was loaded
         while not slot.is_ready:
             self._check_open()
             if slot.client is not None:
                 self._life.bury(slot, slot.client)
-            await self._wait(slot, Waiter(asyncio.get_running_loop().create_future(), self._clock.time()))
-            slot.num_leases -= 1  # its caller has one
+            try:
+                await self._wait(slot, Waiter(asyncio.get_running_loop().create_future(), self._clock.time()))
+                slot.num_leases -= 1  # its caller has one
+            except EngineDead:
+                num_deaths += 1
+                if num_deaths == MAX_LOADS:
+                    raise
         return slot.worker
 
     def stalled(self) -> list[str]:

@@ -91,6 +91,12 @@ class ServerConfig:
         no_auth: listen beyond loopback without a key.
         origins: web pages that may call, besides those of this machine: scheme://host[:port], where * is any text.
         max_body_bytes: largest request body.
+        body_timeout_s: how long a body may take, besides the time that its bytes take at min_body_rate.
+        min_body_rate: bytes a second; a body that comes slower is refused when body_timeout_s is used up.
+        head_timeout_s: how long a request's line and headers may take, also the first ones of a connection.
+        write_timeout_s: how long a client may take nothing of its answer before its connection is cut.
+        max_connections: open connections, beyond which new ones are refused.
+        max_connections_per_address: of one client's address, likewise; behind a proxy all have the proxy's.
         drain_timeout_s: how long streams in flight may take to finish after SIGTERM.
         keep_alive_s: seconds that a model stays loaded when nobody uses it; 0 is not at all, inf for ever.
         max_memory_bytes: most that all models together take; None is what the machine has free, less a reserve.
@@ -113,6 +119,12 @@ class ServerConfig:
     no_auth: bool = False
     origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 << 20
+    body_timeout_s: float = 60.0
+    min_body_rate: int = 32 << 10
+    head_timeout_s: float = 30.0
+    write_timeout_s: float = 60.0
+    max_connections: int = 4096
+    max_connections_per_address: int = 1024
     drain_timeout_s: float = 300.0
     keep_alive_s: float = 300.0
     max_memory_bytes: int | None = None
@@ -127,6 +139,10 @@ class ServerConfig:
     database_url: str | None = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
+        for name in ("max_connections", "max_connections_per_address", "head_timeout_s", "write_timeout_s"):
+            _check_positive(name, getattr(self, name))
+        for name in ("max_body_bytes", "body_timeout_s", "min_body_rate"):
+            _check_positive(name, getattr(self, name))
         for name in ("max_pending", "request_timeout_s", "load_timeout_s", "step_timeout_s"):
             _check_positive(name, getattr(self, name))
         for name in ("max_memory_bytes", "max_loaded_models", "max_pending_per_key"):

@@ -14,7 +14,8 @@ CorralError
 ├── InsufficientMemory      the plan does not fit this machine
 ├── InvalidConfig           a setting that cannot be obeyed
 ├── InvalidRequest          the client's mistake: 400, names the field
-│   └── ContextLengthExceeded
+│   ├── ContextLengthExceeded
+│   └── LimitExceeded       more of something than is allowed: says how much was given and how much is
 ├── KeyRefused              an API key that is unknown, expired or revoked: 401
 ├── PermissionDenied        the key's role does not allow it: 403
 ├── StorageError            the server's database or folder of files: busy, full, damaged
@@ -124,6 +125,24 @@ class KeyRefused(CorralError):
 
 class PermissionDenied(CorralError):
     """The key's role does not allow it."""
+
+
+class LimitExceeded(InvalidRequest):
+    """More of something than a limit allows; the text tells both figures.
+
+    Args:
+        what: the field, as the client knows it.
+        unit: what is counted.
+        least: fewest that are allowed.
+        param: where it is not `what`.
+    """
+
+    def __init__(
+        self, what: str, given: int, allowed: int, unit: str = "entries", *, least: int = 0, param: str | None = None
+    ) -> None:
+        bounds = f"from {least} to {allowed}" if least else f"at most {allowed}"
+        message = f"{what} has {given} {unit}; {bounds} are allowed"
+        super().__init__(message, param=param or what, code="limit_exceeded")
 
 
 class StorageError(CorralError):

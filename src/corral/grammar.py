@@ -6,8 +6,6 @@ import enum
 import re
 from dataclasses import dataclass, field
 
-MAX_CHOICES = 10_000  # texts, one of which an answer is
-
 
 class GrammarKind(enum.StrEnum):
     """How a grammar is written."""

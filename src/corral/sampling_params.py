@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import (
+    MAX_BAD_WORD_LENGTH,
+    MAX_BAD_WORDS,
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROBS,
+    MAX_N,
+    MAX_STOP_LENGTH,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKEN_IDS,
+)
 
-MAX_N = 64
-MAX_STOP_STRINGS = 16
-MAX_STOP_LENGTH = 1024  # characters in each
-MAX_STOP_TOKEN_IDS = 1024
-MAX_LOGIT_BIAS = 1024
 MAX_TEMPERATURE = 100.0  # protocols may allow less
-MAX_LOGPROBS = 20
-MAX_BAD_WORDS = 256
-MAX_BAD_WORD_LENGTH = 256  # characters in each
 _MAX_SHOWN = 60  # characters of a value that an error repeats
 
 
@@ -98,20 +100,13 @@ class SamplingParams:
                 f"min_tokens is {self.min_tokens}; it may be at most max_tokens, {self.max_tokens}", param="min_tokens"
             )
         if len(self.stop) > MAX_STOP_STRINGS:
-            raise InvalidRequest(
-                f"stop has {len(self.stop)} strings; at most {MAX_STOP_STRINGS} are allowed", param="stop"
-            )
+            raise LimitExceeded("stop", len(self.stop), MAX_STOP_STRINGS, "strings")
         if any(not isinstance(s, str) or not s for s in self.stop):
             raise InvalidRequest("stop must hold non-empty strings", param="stop")
         if longest := max((len(s) for s in self.stop if len(s) > MAX_STOP_LENGTH), default=0):
-            raise InvalidRequest(
-                f"stop has a string of {longest} characters; at most {MAX_STOP_LENGTH} are allowed", param="stop"
-            )
+            raise LimitExceeded("a string of stop", longest, MAX_STOP_LENGTH, "characters", param="stop")
         if len(self.stop_token_ids) > MAX_STOP_TOKEN_IDS:
-            raise InvalidRequest(
-                f"stop_token_ids has {len(self.stop_token_ids)} entries; at most {MAX_STOP_TOKEN_IDS} are allowed",
-                param="stop_token_ids",
-            )
+            raise LimitExceeded("stop_token_ids", len(self.stop_token_ids), MAX_STOP_TOKEN_IDS)
         for token_id in self.stop_token_ids:
             _check_int("stop_token_ids", token_id, 0, 1 << 31)
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
@@ -121,18 +116,13 @@ class SamplingParams:
         for token_id in self.allowed_token_ids or ():
             _check_int("allowed_token_ids", token_id, 0, 1 << 31)
         if len(self.bad_words) > MAX_BAD_WORDS:
-            raise InvalidRequest(
-                f"bad_words has {len(self.bad_words)} texts; at most {MAX_BAD_WORDS} are allowed", param="bad_words"
-            )
-        if any(not isinstance(word, str) or not 0 < len(word) <= MAX_BAD_WORD_LENGTH for word in self.bad_words):
-            raise InvalidRequest(
-                f"bad_words must hold texts of 1 to {MAX_BAD_WORD_LENGTH} characters", param="bad_words"
-            )
+            raise LimitExceeded("bad_words", len(self.bad_words), MAX_BAD_WORDS, "texts")
+        if any(not isinstance(word, str) or not word for word in self.bad_words):
+            raise InvalidRequest("bad_words must hold texts that are not empty", param="bad_words")
+        if longest := max((len(word) for word in self.bad_words if len(word) > MAX_BAD_WORD_LENGTH), default=0):
+            raise LimitExceeded("a text of bad_words", longest, MAX_BAD_WORD_LENGTH, "characters", param="bad_words")
         if len(self.logit_bias) > MAX_LOGIT_BIAS:
-            raise InvalidRequest(
-                f"logit_bias has {len(self.logit_bias)} entries; at most {MAX_LOGIT_BIAS} are allowed",
-                param="logit_bias",
-            )
+            raise LimitExceeded("logit_bias", len(self.logit_bias), MAX_LOGIT_BIAS)
         for token_id, bias in self.logit_bias.items():
             _check_int("logit_bias", token_id, 0, 1 << 31)
             _check_float("logit_bias", bias, -100.0, 100.0)
@@ -144,7 +134,8 @@ class SamplingParams:
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidRequest(f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}", param=name)
+        message = f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}"
+        raise InvalidRequest(message, param=name, code="invalid_value")
 
 
 def _shown(value: object) -> str:
@@ -157,4 +148,6 @@ def _check_float(name: str, value: object, low: float, high: float, *, exclusive
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value <= high or (exclusive_low and value == low):  # type: ignore[operator]
         above = f"above {low:g} and at most {high:g}" if exclusive_low else f"from {low:g} to {high:g}"
-        raise InvalidRequest(f"{name} is {_shown(value)}; it must be a number {above}", param=name)
+        raise InvalidRequest(
+            f"{name} is {_shown(value)}; it must be a number {above}", param=name, code="invalid_value"
+        )

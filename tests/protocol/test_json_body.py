@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.protocol.json_body import MAX_CONTAINERS, MAX_DEPTH, MAX_VALUES, parse_json_body
+from corral.limits import MAX_CONTAINERS, MAX_DEPTH, MAX_VALUES
+from corral.protocol.json_body import parse_json_body
 
 
 def test_plain_object() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.protocol.openai.embeddings import MAX_INPUTS, encode_embeddings_answer, parse_embeddings_call
+from corral.limits import MAX_INPUTS
+from corral.protocol.openai.embeddings import encode_embeddings_answer, parse_embeddings_call
 from corral.request import EmbedResult
 
 

@@ -42,6 +42,7 @@ def test_every_error_class_has_a_reply() -> None:
         errors.InvalidModelfile: ("fault", 3),
         errors.InvalidVocabulary: ("key", "fault"),
         errors.StorageError: ("fault", "failed"),
+        errors.LimitExceeded: ("n", 2, 1),
     }
     for cls in classes:
         assert 400 <= openai_errors.reply_to(cls(*arguments.get(cls, ("text",)))).status < 600

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from corral.server import http_protocol, limits
+from corral.limits import MAX_HEAD_BYTES
 from tests.support.live_server import (
     LiveServer,
     chat_body,
@@ -54,7 +54,7 @@ def deep(levels: int) -> str:
         (b"[" * 900_000, 400, "invalid_json"),
         (deep(500).encode(), 400, "invalid_json"),
         (json.dumps(chat_body(temperature="hot")).encode(), 400, "invalid_type"),
-        (json.dumps(chat_body(n=10**12)).encode(), 400, None),
+        (json.dumps(chat_body(n=10**12)).encode(), 400, "invalid_value"),
         (json.dumps(chat_body(frobnicate=1)).encode(), 400, "unknown_parameter"),
         (json.dumps(chat_body(tools=[{"type": "function"}])).encode(), 400, "missing_required_parameter"),
         (json.dumps({**chat_body(), "model": ["scripted"]}).encode(), 400, "invalid_type"),
@@ -125,7 +125,7 @@ def test_heads_are_limited(server: LiveServer) -> None:
 
 def test_a_head_just_too_long_is_told_so(server: LiveServer) -> None:
     with connect(server) as sock:
-        sock.sendall(b"GET /health HTTP/1.1\r\nX-Long: " + b"a" * http_protocol.MAX_HEAD_BYTES)
+        sock.sendall(b"GET /health HTTP/1.1\r\nX-Long: " + b"a" * MAX_HEAD_BYTES)
         status, payload = read_response(sock)
     assert (status, payload["error"]["code"]) == (431, "headers_too_large")
 
@@ -156,18 +156,6 @@ def test_bodies_framed_in_two_ways_are_refused(server: LiveServer, framing: str)
         sock.shutdown(socket.SHUT_WR)
         answer = read_to_end(sock)
     assert b" 200 " not in answer.split(b"\r\n")[0]
-
-
-def test_slow_heads_and_bodies_are_cut(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(limits, "BODY_TIMEOUT_S", 0.05)
-    with connect(server) as sock:
-        sock.sendall(b"POST /v1/chat/comp")
-        assert read_to_end(sock) == b""
-    with connect(server) as sock:
-        sock.sendall(raw_request(server, b"{", headers={"Content-Length": "1000"}))
-        status, payload = read_response(sock)
-    assert (status, payload["error"]["code"]) == (408, "request_timeout")
 
 
 def test_half_closed_and_torn_requests(server: LiveServer) -> None:

@@ -207,7 +207,7 @@ def test_a_model_of_ollamas_own_folder_is_not_deleted(server: NativeServer, tmp_
     assert "ollama rm" in response.json()["error"]
 
 
-def test_blobs(server: NativeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blobs(server: NativeServer) -> None:
     path = f"/api/blobs/{BLOB_DIGEST}"
     assert server.call("HEAD", path).status_code == 404
     assert httpx.post(server.url + path, content=BLOB).status_code == 201
@@ -217,14 +217,16 @@ def test_blobs(server: NativeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f'digest mismatch, expected "{OTHER_DIGEST}", got "{BLOB_DIGEST}"'
     assert (response.status_code, response.json()) == (400, {"error": text})
     assert server.call("HEAD", f"/api/blobs/{OTHER_DIGEST}").status_code == 404
-    # One that sends nothing for a while is given up, and nothing of it is left.
-    monkeypatch.setattr("corral.server.routes.ollama_store.BODY_TIMEOUT_S", 0.05)
-    address = urlsplit(server.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as sock:
-        head = f"POST /api/blobs/{OTHER_DIGEST} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
-        sock.sendall(head.encode() + b"abc")
-        assert b"408" in sock.recv(1 << 16).split(b"\r\n")[0]
-    assert not list(server.store.root.rglob("*partial*"))
+
+
+def test_a_blob_that_comes_too_slowly_is_given_up(tmp_path: Path, gguf: Path) -> None:
+    with native_server(tmp_path, gguf, body_timeout_s=0.05) as server:
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as sock:
+            head = f"POST /api/blobs/{OTHER_DIGEST} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+            sock.sendall(head.encode() + b"abc")
+            assert b"408" in sock.recv(1 << 16).split(b"\r\n")[0]
+        assert not list(server.store.root.rglob("*partial*"))
 
 
 def test_blobs_may_be_larger_than_bodies(tmp_path: Path, gguf: Path) -> None:
@@ -233,7 +235,8 @@ def test_blobs_may_be_larger_than_bodies(tmp_path: Path, gguf: Path) -> None:
         digest = hashlib.sha256(content).hexdigest()
         assert httpx.post(f"{server.url}/api/blobs/sha256:{digest}", content=content).status_code == 201
         response = server.post("/api/chat", {"model": "tiny", "messages": [], "x": "y" * 2000})
-        assert (response.status_code, response.json()) == (413, {"error": "the body is larger than 1000 bytes"})
+        told = f"the body has {len(response.request.content)} bytes; at most 1000 bytes are allowed"
+        assert (response.status_code, response.json()) == (413, {"error": told})
 
 
 REFUSED: list[tuple[str, str, Any, int, str]] = [

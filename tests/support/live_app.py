@@ -29,8 +29,9 @@ def live_app(make_app: Callable[[], ASGIApp], close: Close = _nothing) -> Iterat
     async def main() -> None:
         stop = asyncio.Event()
         try:
-            sockets = bind(ServerConfig(port=0))
-            server = make_server(make_app())
+            config = ServerConfig(port=0)
+            sockets = bind(config)
+            server = make_server(make_app(), config)
             serving = asyncio.ensure_future(server.serve(sockets=sockets))
             await server.is_listening.wait()
         except BaseException as fault:

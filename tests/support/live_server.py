@@ -107,7 +107,7 @@ class LiveServer:
             for local in self.names.all():
                 await self.manager.load(local, pin=True)
             self.app = build_app(self.manager, self.config, self.lifecycle)
-            server = make_server(self.app)
+            server = make_server(self.app, self.config)
             serving = asyncio.ensure_future(server.serve(sockets=self.sockets))
             await server.is_listening.wait()
             self.url = url_of(self.sockets[0])

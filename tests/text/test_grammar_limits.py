@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from corral.errors import InvalidRequest
-from corral.grammar import MAX_CHOICES, Grammar, GrammarKind
+from corral.grammar import Grammar, GrammarKind
+from corral.limits import MAX_GRAMMAR_CHOICES
 from corral.text.grammar import compile as grammar_compile
 from corral.text.grammar.sources import MAX_SOURCE_BYTES
 from tests.text.grammar_walk import BYTE_LEVEL, compiler_of, walk
@@ -82,7 +83,7 @@ def test_what_cannot_be_used_is_refused_with_its_reason(grammar: Grammar, reason
 
 
 def test_as_many_choices_as_the_limit_says_can_be_answered() -> None:
-    choices = [f"{number} of them" for number in range(MAX_CHOICES)]
+    choices = [f"{number} of them" for number in range(MAX_GRAMMAR_CHOICES)]
     matcher = COMPILER.compile(Grammar(GrammarKind.CHOICE, json.dumps(choices)))
     for seed in range(5):
         ids, is_whole = walk(matcher.copy(), BYTE_LEVEL, seed)

@@ -24,6 +24,7 @@ from corral.errors import (
     QueueFull,
     ServerDraining,
 )
+from corral.limits import MAX_LOOKUPS
 from corral.request import (
     DetokenizeRequest,
     EmbedRequest,
@@ -36,7 +37,6 @@ from corral.request import (
 from corral.sampling_params import SamplingParams
 from corral.worker import protocol
 from corral.worker.client import WorkerClient
-from corral.worker.main import MAX_LOOKUPS
 from tests.support.scripted_worker import COMMAND
 
 MODEL = Path("scripted.gguf")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from corral.errors import ContextLengthExceeded, InvalidRequest, UnsupportedModel
+from corral.errors import ContextLengthExceeded, InvalidRequest
 from corral.request import Overflow, Request
 from corral.sampling_params import SamplingParams
 from corral.text.templates import template_for
@@ -53,7 +53,7 @@ def test_a_requests_own_template_is_used_in_either_language() -> None:
     assert text_of(one.prepare(chat("b", template="<{{ .Prompt }}>"))) == "<b>"
     assert text_of(one.prepare(chat("c", template="[{{ messages[0]['content'] }}]"))) == "[c]"
     assert text_of(one.prepare(chat("d"))).startswith("<|im_start|>user\nd")
-    with pytest.raises(UnsupportedModel, match="template line 1"):
+    with pytest.raises(InvalidRequest, match="template line 1"):
         one.prepare(chat("e", template="{{ if }}"))
 
 

@@ -17,6 +17,7 @@ from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig
 SERVER_DEFAULTS = ServerConfig()
 NOT_NEGATIVE = click.FloatRange(min=0)
 COUNT = click.IntRange(min=0)
+SECONDS = click.FloatRange(min=0, min_open=True)
 KV_TYPES = {"f16": "f16", "fp16": "f16", "q8_0": "int8"}  # Ollama's words for what we have
 NOTHING_SMALLER = "int8"  # what q4_0 and the like become: the smallest we have
 
@@ -213,6 +214,36 @@ _FLAGS: list[Decorator] = [
         "--max-body-size", type=parse_size, default=SERVER_DEFAULTS.max_body_bytes, show_default="32M",
         envvar="CORRAL_MAX_BODY_SIZE", metavar="SIZE",
         help="Largest request body.",
+    ),
+    option(
+        "--max-connections", type=POSITIVE, default=SERVER_DEFAULTS.max_connections, envvar="CORRAL_MAX_CONNECTIONS",
+        metavar="N",
+        help="Open connections, beyond which new ones get 503.",
+    ),
+    option(
+        "--max-connections-per-address", type=POSITIVE, default=SERVER_DEFAULTS.max_connections_per_address,
+        envvar="CORRAL_MAX_CONNECTIONS_PER_ADDRESS", metavar="N",
+        help="Open connections of one client's address, beyond which it gets 429; behind a proxy all have the proxy's.",
+    ),
+    option(
+        "--head-timeout", type=SECONDS, default=SERVER_DEFAULTS.head_timeout_s, envvar="CORRAL_HEAD_TIMEOUT",
+        metavar="SECONDS",
+        help="How long the line and headers of a request may take.",
+    ),
+    option(
+        "--body-timeout", type=SECONDS, default=SERVER_DEFAULTS.body_timeout_s, envvar="CORRAL_BODY_TIMEOUT",
+        metavar="SECONDS",
+        help="How long a body may take, besides the time that its bytes take at the least rate.",
+    ),
+    option(
+        "--min-body-rate", type=parse_size, default=SERVER_DEFAULTS.min_body_rate, show_default="32K",
+        envvar="CORRAL_MIN_BODY_RATE", metavar="SIZE",
+        help="Bytes a second at which a body has to come.",
+    ),
+    option(
+        "--write-timeout", type=SECONDS, default=SERVER_DEFAULTS.write_timeout_s, envvar="CORRAL_WRITE_TIMEOUT",
+        metavar="SECONDS",
+        help="How long a client may take nothing of its answer before it is cut off.",
     ),
     option(
         "--lenient", is_flag=True, envvar="CORRAL_LENIENT",

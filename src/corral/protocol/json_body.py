@@ -7,10 +7,7 @@ from typing import Any
 import msgspec
 
 from corral.errors import InvalidRequest
-
-MAX_DEPTH = 64  # objects and lists inside one another
-MAX_CONTAINERS = 100_000  # objects and lists in one body
-MAX_VALUES = 2_000_000  # commas outside strings: token ids of a long prompt, not a memory bomb
+from corral.limits import MAX_CONTAINERS, MAX_DEPTH, MAX_VALUES
 
 _OPEN = b"[{"
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))

@@ -49,6 +49,7 @@ _TOKENS = _object(
 )
 _RENDERED = _object(request_id=TEXT, model=TEXT, token_ids=TOKEN_IDS, prompt=TEXT, sampling_params={"type": "object"})
 
+_LIMIT = _object(subject=TEXT, name=TEXT, value={"type": ["number", "null"]}, unit=TEXT, description=TEXT)
 _UPLOAD = _object(file={"type": "string", "format": "binary"}, purpose={"type": "string", "enum": list(PURPOSES)})
 _INPUT_TOKENS = _object(input_tokens=_INTEGER)
 
@@ -124,6 +125,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/health", "Whether it serves or drains.", answer=_object(status=TEXT), is_public=True),
     Operation("GET", "/version", "Corral's version.", answer=_object(version=TEXT)),
     Operation("GET", "/openapi.json", "This document."),
+    Operation("GET", "/limits", "How much of everything is taken.", answer=_object(object=TEXT, data=_list_of(_LIMIT))),
     # OpenAI's
     Operation("GET", "/v1/models", "The models that are served."),
     Operation("GET", "/v1/models/{name:path}", "One of them."),

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_TEXTS
 from corral.protocol.fields import StrictModel, read_fields, show_value
 from corral.protocol.openai.embeddings import embed_request, encode_embed_usage
 from corral.protocol.token_inputs import read_truncation
 from corral.request import EmbedRequest, EmbedResult, new_request_id
-
-MAX_TEXTS = 10_000
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "activation": (None, False),
@@ -128,7 +127,7 @@ def _read_texts(where: str, value: object) -> list[str]:
     if not isinstance(value, list):
         return [_read_text(where, value)]
     if not 1 <= len(value) <= MAX_TEXTS:
-        raise InvalidRequest(f"{where} is a list of {len(value)}; from 1 to {MAX_TEXTS} are allowed", param=where)
+        raise LimitExceeded(where, len(value), MAX_TEXTS, "texts", least=1)
     return [_read_text(f"{where}[{i}]", entry) for i, entry in enumerate(value)]
 
 

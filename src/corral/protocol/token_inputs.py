@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
 from corral.protocol.fields import show_value
 
 MAX_TOKEN_ID = (1 << 31) - 1
@@ -22,7 +22,7 @@ def read_inputs(where: str, value: object, most: int) -> list[str | list[int]]:
         if type(value[0]) is int:
             return [read_token_ids(where, value)]
         if len(value) > most:
-            raise InvalidRequest(f"{where} is a list of {len(value)}; at most {most} are allowed", param=where)
+            raise LimitExceeded(where, len(value), most)
         if all(isinstance(item, str) for item in value):
             return list(value)
         if all(isinstance(item, list) for item in value):

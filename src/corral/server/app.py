@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
@@ -37,6 +38,7 @@ from corral.server.replies import is_native, response_of
 from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
 from corral.server.routes.embeddings import embedding_routes
+from corral.server.routes.limits import limits_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
@@ -48,6 +50,9 @@ from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.store_access import StoreAccess
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
+INTERNAL_ERROR = 500
+
+logger = logging.getLogger("corral.server")
 
 
 def build_app(
@@ -106,6 +111,7 @@ def build_app(
             *embedding_routes(manager),
             *tokenizing_routes(manager),
             *openapi_routes(),
+            *limits_routes(manager, config),
             *file_routes(files),
             *batch_routes(stored_batches, batches),
             *responses_routes(manager, database),
@@ -119,7 +125,7 @@ def build_app(
     app.state.is_lenient = config.lenient
     app.state.keys = keys  # whose reload() reads them anew
     # The last one added is the outermost: no key, no byte of the body is read.
-    app.add_middleware(BodyLimit, max_body_bytes=config.max_body_bytes)
+    app.add_middleware(BodyLimit, config=config)
     app.add_middleware(Deadlines, most_s=config.request_timeout_s)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
     app.add_middleware(KeyAuth, keys=keys)
@@ -155,6 +161,8 @@ def _reply_to_error(request: Request, error: Exception) -> Response:
             return response_of(request.scope, method_not_allowed(request.method, path, allowed))
         case HTTPException():
             return response_of(request.scope, ErrorReply(error.status_code, "the request could not be served"))
+    if isinstance(error, CorralError) and reply_to(error).status == INTERNAL_ERROR:
+        logger.error("%s %s: %s", request.method, path, error)  # where the file lies is for the log, not for the client
     if is_native(path):
         native = ollama_error(error)
         return Response(native.body(), native.status, native.headers, "application/json; charset=utf-8")

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from corral.protocol.openai.batches import MAX_ERRORS, MAX_LINE_BYTES, MAX_LINES, LineError, parse_line
+from corral.limits import MAX_BATCH_LINE_BYTES, MAX_BATCH_LINES
+from corral.protocol.openai.batches import MAX_ERRORS, LineError, parse_line
 
 INPUT, OUTPUT, ERRORS = "input.jsonl", "output.jsonl", "error.jsonl"
 _EXPIRED = {"code": "batch_expired", "message": "the batch expired before this request was run"}
@@ -39,15 +40,15 @@ def validate(folder: Path, endpoint: str) -> tuple[int, list[dict[str, Any]]]:
     number = 0
     for number, line in enumerate(_lines(folder / INPUT), 1):
         try:
-            if number > MAX_LINES:
-                raise LineError("too_many_tasks", f"the file has more than {MAX_LINES} lines")
+            if number > MAX_BATCH_LINES:
+                raise LineError("too_many_tasks", f"the file has more than {MAX_BATCH_LINES} lines")
             custom_id, _ = parse_line(line, endpoint)
             if custom_id in seen:
                 raise LineError("duplicate_custom_id", f"custom_id {custom_id[:60]!r} came before", "custom_id")
             seen.add(custom_id)
         except LineError as error:
             errors.append({"code": error.code, "message": error.message, "param": error.param, "line": number})
-            if len(errors) == MAX_ERRORS or number > MAX_LINES:
+            if len(errors) == MAX_ERRORS or number > MAX_BATCH_LINES:
                 break
     if number == 0:
         errors.append({"code": "empty_file", "message": "the input file is empty", "param": None, "line": None})
@@ -138,7 +139,7 @@ def _append(path: Path, line: bytes) -> None:
 def _lines(path: Path) -> Iterator[bytes]:
     """No longer than a line may be and a bit, which tells that it is too long."""
     with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES + 2):
+        while line := file.readline(MAX_BATCH_LINE_BYTES + 2):
             yield line
             while not line.endswith(b"\n") and line:
                 line = file.readline(1 << 20)

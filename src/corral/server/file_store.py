@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from corral.config import data_home
 from corral.errors import StorageError
+from corral.limits import MAX_STORED_FILE_BYTES
 from corral.server.database import Database, Subject
 from corral.store.lock import if_free
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select, Table
 
-MAX_FILE_BYTES = 512 << 20
-MAX_TOTAL_BYTES = 16 << 30  # of one key's files
 ORPHAN_S = 3600.0  # after which a content or a folder without a row is nobody's
 
 
@@ -103,7 +102,7 @@ class FileStore:
         def insert(connection: Connection) -> bool:
             is_live = FILES.c.expires_at.is_(None) | (FILES.c.expires_at > now)
             query = select(func.coalesce(func.sum(FILES.c.bytes), 0)).where(FILES.c.owner == owner, is_live)
-            if is_bounded and int(connection.execute(query).scalar_one()) + size > MAX_TOTAL_BYTES:
+            if is_bounded and int(connection.execute(query).scalar_one()) + size > MAX_STORED_FILE_BYTES:
                 return False
             if connection.execute(select(FILES.c.id).where(FILES.c.id == file_id)).first() is None:
                 connection.execute(FILES.insert().values(values))

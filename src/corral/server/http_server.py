@@ -10,10 +10,11 @@ from collections.abc import Generator
 import uvicorn
 from starlette.types import ASGIApp
 
-from corral.server.http_protocol import LimitedProtocol
+from corral.config import ServerConfig
+from corral.limits import KEEP_ALIVE_TIMEOUT_S
+from corral.server.http_protocol import limited_protocol
 
 SHUTDOWN_TIMEOUT_S = 2
-KEEP_ALIVE_TIMEOUT_S = 75  # longer than clients keep theirs, so that none writes into a closing connection
 
 
 class QuietServer(uvicorn.Server):
@@ -32,21 +33,21 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp) -> QuietServer:
+def make_server(app: ASGIApp, config: ServerConfig) -> QuietServer:
     """uvicorn, set up for `app`; run it with serve(sockets=...)."""
     return QuietServer(
         uvicorn.Config(
             app,
-            http=LimitedProtocol,
+            http=limited_protocol(config),  # type: ignore[arg-type]
             ws="none",
             lifespan="auto",
             log_config=None,
-            log_level="warning",
+            log_level="error",  # below it are only the faults of clients
             access_log=False,
             server_header=False,
             headers=[("server", "corral")],
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_TIMEOUT_S,
+            timeout_keep_alive=int(KEEP_ALIVE_TIMEOUT_S),
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
     )

@@ -8,14 +8,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from corral.config import ServerConfig
 from corral.errors import InvalidRequest
+from corral.limits import MAX_FILE_BYTES, MAX_UPLOAD_FORM_BYTES
 from corral.protocol.json_body import parse_json_body
 from corral.protocol.openai.errors import ErrorReply, body_too_large, request_timeout, unsupported_media_type
 from corral.server.replies import send_reply
 
-BODY_TIMEOUT_S = 60.0
 UPLOAD_PATH = "/v1/files"
-MAX_UPLOAD_BYTES = (512 << 20) + (1 << 20)  # a file and the form around it
 BLOB_PATH = "/api/blobs/"  # model files, which go to disk as they come
 PARSE_INLINE_BYTES = 256 << 10  # larger bodies are parsed off the event loop, so that no stream stutters
 
@@ -29,48 +29,74 @@ class RefusedError(Exception):
 
 
 class BodyLimit:
-    """Refuses bodies above `max_body_bytes`: by Content-Length at once, and while a chunked one arrives.
+    """Refuses bodies that are too large, by Content-Length at once and while a chunked one arrives, or too slow.
 
     Blobs have the size that they have; the disk is their limit.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
-        self._max_body_bytes = max_body_bytes
+        self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(BLOB_PATH):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        max_bytes = MAX_UPLOAD_BYTES if scope["path"] == UPLOAD_PATH else self._max_body_bytes
+        max_bytes = self._max_bytes(scope["path"])
         for name, value in scope["headers"]:
             # The HTTP parser has let only digits through; a body that is longer than it says never gets here.
-            if name == b"content-length" and int(value) > max_bytes:
-                await send_reply(scope, send, body_too_large(max_bytes))
+            if name == b"content-length" and max_bytes is not None and int(value) > max_bytes:
+                await send_reply(scope, send, body_too_large(max_bytes, int(value)))
                 return
-        num_bytes = 0
+        await self._app(scope, _BodyReader(receive, self._config, max_bytes), send)
 
-        async def limited_receive() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > max_bytes:
-                raise RefusedError(body_too_large(max_bytes))
-            return message
+    def _max_bytes(self, path: str) -> int | None:
+        if path.startswith(BLOB_PATH):
+            return None
+        return MAX_FILE_BYTES + MAX_UPLOAD_FORM_BYTES if path == UPLOAD_PATH else self._config.max_body_bytes
 
-        await self._app(scope, limited_receive, send)
+
+class _BodyReader:
+    """`receive` of one request. Only the time that we wait for the client counts against it."""
+
+    def __init__(self, receive: Receive, config: ServerConfig, max_bytes: int | None) -> None:
+        self._receive = receive
+        self._config = config
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._waited_s = 0.0
+        self._is_whole = False
+
+    async def __call__(self) -> Message:
+        if self._is_whole:
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        allowed_s = self._config.body_timeout_s + self._num_bytes / self._config.min_body_rate
+        try:
+            async with asyncio.timeout_at(started + allowed_s - self._waited_s):
+                message = await self._receive()
+        except TimeoutError:
+            waited_s = round(self._waited_s + loop.time() - started, 1)
+            raise RefusedError(request_timeout(waited_s, self._num_bytes, self._config.min_body_rate)) from None
+        self._waited_s += loop.time() - started
+        self._num_bytes += len(message.get("body", b""))
+        if self._max_bytes is not None and self._num_bytes > self._max_bytes:
+            raise RefusedError(body_too_large(self._max_bytes))
+        self._is_whole = not message.get("more_body", False)
+        return message
 
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The body as a JSON object.
 
     Raises:
-        RefusedError: wrong content type, or too slow.
+        RefusedError: wrong content type; also what BodyLimit refuses.
         InvalidRequest: not a JSON object.
         starlette.requests.ClientDisconnect: the client went away before it was whole.
     """
     _check_type(request)
-    return await _parse(await _read_body(request))
+    return await _parse(await request.body())
 
 
 async def read_any_json(request: Request) -> dict[str, Any]:
@@ -82,18 +108,10 @@ async def read_any_json(request: Request) -> dict[str, Any]:
         InvalidRequest: also for a body that is empty.
     """
     _check_encoding(request)
-    body = await _read_body(request)
+    body = await request.body()
     if not body.strip():
         raise InvalidRequest("missing request body", code="invalid_json")
     return await _parse(body)
-
-
-async def _read_body(request: Request) -> bytes:
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await request.body()
-    except TimeoutError:
-        raise RefusedError(request_timeout(BODY_TIMEOUT_S)) from None
 
 
 async def _parse(body: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import socket
 
 from corral.config import ServerConfig
 from corral.errors import InvalidConfig
+from corral.server.connections import find_dead_peers
 
 Address = tuple[socket.AddressFamily, str]  # family and numeric address
 
@@ -81,6 +82,7 @@ def bind(config: ServerConfig) -> list[socket.socket]:
     try:
         for family, address in addresses:
             sockets.append(_bind_one(family, address, port))
+            find_dead_peers(sockets[-1], config.write_timeout_s)
             port = sockets[0].getsockname()[1]  # with port 0, all addresses share the first one's
     except (OSError, OverflowError) as error:
         for sock in sockets:

@@ -59,7 +59,7 @@ class ModelManager:
         self._names = names
         self._clock = clock or LoopClock()
         config = config or ServerConfig()
-        engine = engine or EngineConfig()
+        engine = self.engine = engine or EngineConfig()
         self._life = WorkerLife(engine, config, command, self._clock, say)
         self._workers = Workers(self._life, config, read_needs, probe or SystemProbe(), self._clock)
         self._num_pending_of: Counter[str] = Counter()  # by whose they are

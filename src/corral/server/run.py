@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uvloop import new_event_loop
 
 from corral.config import EngineConfig, ServerConfig
+from corral.server.connections import allow_open_files
 from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
 from corral.server.model_manager import ModelManager
@@ -54,6 +55,7 @@ def serve(serving: Serving, engine: EngineConfig, server: ServerConfig) -> int:
             refused a model that was to be loaded first.
     """
     origin_pattern(server.origins)  # what is no origin is told before a model is loaded
+    allow_open_files(server)
     sockets = bind(server)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -99,7 +101,7 @@ def _import_http() -> Callable[[ModelManager, ServerConfig, Lifecycle], QuietSer
     from corral.server.app import build_app
     from corral.server.http_server import make_server
 
-    return lambda manager, config, lifecycle: make_server(build_app(manager, config, lifecycle))
+    return lambda manager, config, lifecycle: make_server(build_app(manager, config, lifecycle), config)
 
 
 async def _load(manager: ModelManager, serving: Serving, lifecycle: Lifecycle) -> bool:

@@ -9,9 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Generic, TypeVar
 
 from corral.errors import QueueFull
+from corral.limits import MAX_STORE_JOBS
 from corral.store.status import OnStatus, Status
-
-MAX_JOBS = 32  # at once; each has a thread
 
 _T = TypeVar("_T")
 
@@ -23,7 +22,7 @@ class Abandoned(Exception):
 class StoreJobs:
     """Counts the jobs under way."""
 
-    def __init__(self, max_jobs: int = MAX_JOBS) -> None:
+    def __init__(self, max_jobs: int = MAX_STORE_JOBS) -> None:
         self._max_jobs = max_jobs
         self._num_jobs = 0
 

@@ -184,7 +184,8 @@ class ChatTemplate:
         except TemplateRefusalError as error:
             raise InvalidRequest(str(error).replace(guard, ""), param="messages") from error
         except TemplateLimitError as error:
-            raise InvalidRequest(f"rendering the chat template {error}", param="messages") from error
+            message = f"rendering the chat template {error}"
+            raise InvalidRequest(message, param="messages", code="limit_exceeded") from error
         # A template is a program: with messages it was not written for it may fail in any way.
         except Exception as error:
             reason = _told(error).replace(guard, "")

@@ -11,6 +11,14 @@ from typing import Any
 from jinja2 import TemplateError
 from jinja2.utils import Namespace
 
+from corral.limits import (
+    MAX_RENDERED_CHARS,
+    MAX_RENDERED_ITEMS,
+    MAX_RENDERED_TOTAL_CHARS,
+    MAX_TEMPLATE_CHARS,
+    MAX_TEMPLATE_CPU_S,
+)
+
 _MAX_BITS = 4096
 
 
@@ -20,17 +28,17 @@ class TemplateLimits:
 
     Args:
         max_source_chars: longest template.
-        max_cpu_s: CPU time of the rendering thread; a busy machine does not count against a template.
+        max_cpu_s: CPU time of the rendering thread.
         max_chars: longest text that a template may make, the prompt included.
         max_total_chars: all texts made on the way, together.
         max_items: longest list, and most values in a nested one, that a template may make.
     """
 
-    max_source_chars: int = 256 << 10
-    max_cpu_s: float = 2.0
-    max_chars: int = 8 << 20
-    max_total_chars: int = 256 << 20
-    max_items: int = 1 << 18
+    max_source_chars: int = MAX_TEMPLATE_CHARS
+    max_cpu_s: float = MAX_TEMPLATE_CPU_S
+    max_chars: int = MAX_RENDERED_CHARS
+    max_total_chars: int = MAX_RENDERED_TOTAL_CHARS
+    max_items: int = MAX_RENDERED_ITEMS
 
 
 class TemplateLimitError(Exception):

@@ -26,6 +26,7 @@ from corral.errors import (
     ServerDraining,
     TenantQueueFull,
 )
+from corral.limits import MAX_LOOKUPS
 from corral.request import (
     Detokenized,
     DetokenizeRequest,
@@ -49,7 +50,6 @@ EXIT_ENGINE_DEAD = 4
 EXIT_PROTOCOL = 5
 CLOSE_TIMEOUT_S = 5.0
 TEXT_THREADS = 2  # render and tokenise off the event loop
-MAX_LOOKUPS = 64  # renders and detokenizations under way: they share these threads with the requests' prompts
 ADAPTER_THREADS = 2  # the same for requests with an adapter: nobody else waits while it is loaded
 
 _Args = ParamSpec("_Args")

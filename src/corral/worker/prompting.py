@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from corral.errors import ContextLengthExceeded, InvalidRequest
+from corral.errors import ContextLengthExceeded, InvalidRequest, UnsupportedModel
 from corral.request import Overflow, Request
 from corral.sampling_params import SamplingParams
 from corral.text.now import time_is
@@ -88,8 +88,7 @@ class Prompting:
                 only looked at: it may have any length, and of a raw prompt none.
 
         Raises:
-            InvalidRequest: it can never be answered; names the field.
-            UnsupportedModel: the request's own template cannot be read.
+            InvalidRequest: it can never be answered, or its own template cannot be read; names the field.
         """
         with time_is(request.at):
             return self._prepare(request, must_fit=must_fit)
@@ -132,7 +131,10 @@ class Prompting:
             if (known := self._others.get(source)) is not None:
                 self._others.move_to_end(source)
                 return known
-        known = self._known(template_for(self._tokenizer, source))
+        try:
+            known = self._known(template_for(self._tokenizer, source))
+        except UnsupportedModel as error:
+            raise InvalidRequest(f"the template cannot be used: {error}", param="template") from None
         with self._lock:
             self._others[source] = known
             while len(self._others) > _MAX_TEMPLATES:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_MESSAGES, MAX_PARTS
 from corral.protocol.fields import StrictModel, show_value, validate
 
-MAX_MESSAGES = 10_000
 ROLES = ("user", "assistant", "system")
 
 Message = dict[str, Any]
@@ -87,8 +87,7 @@ def parse_messages(raw: list[Any], ignored: Ignored = None) -> list[Message]:
         InvalidRequest: names the field.
     """
     if not 1 <= len(raw) <= MAX_MESSAGES:
-        message = f"messages has {len(raw)} entries; from 1 to {MAX_MESSAGES} are allowed"
-        raise InvalidRequest(message, param="messages")
+        raise LimitExceeded("messages", len(raw), MAX_MESSAGES, least=1)
     turns: list[Message] = []
     tools: dict[str, str] = {}  # names by the ids of their calls
     for index, entry in enumerate(raw):
@@ -120,6 +119,8 @@ def _read_message(where: str, fields: MessageFields, tools: dict[str, str], igno
 
 def _listed(where: str, content: object) -> list[Any]:
     if isinstance(content, list):
+        if len(content) > MAX_PARTS:
+            raise LimitExceeded(where, len(content), MAX_PARTS, "blocks")
         return content
     message = f"{where} is {show_value(content)}; it must be a string or a list of blocks"
     raise InvalidRequest(message, param=where, code="invalid_type")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_TOOLS
 from corral.protocol.anthropic.content import Ignored
 from corral.protocol.fields import StrictModel, show_value, validate
 from corral.tool_call import ToolChoice, ToolMode
 
-MAX_TOOLS = 1024
 CUSTOM = "custom"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _MODES = {"auto": ToolMode.AUTO, "any": ToolMode.REQUIRED, "tool": ToolMode.REQUIRED, "none": ToolMode.NONE}
@@ -43,7 +43,7 @@ def parse_tools(raw: list[Any], ignored: Ignored = None) -> tuple[list[dict[str,
         InvalidRequest: names the field; tools that Anthropic's servers run themselves are refused by name.
     """
     if len(raw) > MAX_TOOLS:
-        raise InvalidRequest(f"tools has {len(raw)} entries; at most {MAX_TOOLS} are allowed", param="tools")
+        raise LimitExceeded("tools", len(raw), MAX_TOOLS)
     tools: dict[str, dict[str, Any]] = {}
     eager = set()
     for index, entry in enumerate(raw):

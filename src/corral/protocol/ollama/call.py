@@ -8,6 +8,7 @@ from typing import Any
 
 from corral.errors import InvalidRequest
 from corral.grammar import Grammar, GrammarKind
+from corral.limits import MAX_LOGPROBS
 from corral.protocol.ollama.duration import parse_keep_alive
 from corral.protocol.ollama.fields import Fields, shorten
 from corral.protocol.ollama.options import check_options, context_of, ignored_options, sampling_of
@@ -15,7 +16,6 @@ from corral.protocol.openai.format import schema_grammar
 from corral.request import Overflow, Request, new_request_id
 
 THINK_LEVELS = ("high", "medium", "low", "max")
-MAX_TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,6 @@ def _read_think(value: object) -> bool | str | None:
 def _read_logprobs(fields: Fields) -> int | None:
     """Alternatives to tell for each token; None where no probabilities are wanted."""
     top = fields.whole("top_logprobs") or 0
-    if not 0 <= top <= MAX_TOP_LOGPROBS:
-        raise InvalidRequest(f"top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}", param="top_logprobs")
+    if not 0 <= top <= MAX_LOGPROBS:
+        raise InvalidRequest(f"top_logprobs must be between 0 and {MAX_LOGPROBS}", param="top_logprobs")
     return top if fields.flag("logprobs") else None

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_MESSAGES
 from corral.protocol.ollama.call import Call, read_call, refuse_images
 from corral.protocol.ollama.fields import Fields, shorten
 from corral.protocol.ollama.tools import read_tools
 from corral.request import Request
 
-MAX_MESSAGES = 10_000
 MAX_ROLE_LENGTH = 64
 
 
@@ -42,8 +42,7 @@ def parse_chat(body: Mapping[str, Any]) -> ChatCall:
         raise InvalidRequest("model is required", param="model")
     entries = fields.objects("messages")
     if len(entries) > MAX_MESSAGES:
-        message = f"messages has {len(entries)} entries; at most {MAX_MESSAGES} are allowed"
-        raise InvalidRequest(message, param="messages")
+        raise LimitExceeded("messages", len(entries), MAX_MESSAGES)
     images = [image for entry in entries for image in entry.items("images")]
     return ChatCall(
         **read_call(fields, is_empty=not entries, refusals=(refuse_images(model, images),)),

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_INPUTS
 from corral.protocol.ollama.duration import parse_keep_alive
 from corral.protocol.ollama.fields import Fields
 from corral.protocol.ollama.options import check_options, context_of, ignored_options
 from corral.request import EmbedRequest, EmbedResult, new_request_id
-
-MAX_INPUTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def _read_input(value: object) -> tuple[str, ...]:
     if not isinstance(inputs, list) or not all(isinstance(text, str) for text in inputs):
         raise InvalidRequest("invalid input type", param="input")
     if len(inputs) > MAX_INPUTS:
-        raise InvalidRequest(f"input has {len(inputs)} texts; at most {MAX_INPUTS} are allowed", param="input")
+        raise LimitExceeded("input", len(inputs), MAX_INPUTS, "texts")
     return tuple(inputs)
 
 

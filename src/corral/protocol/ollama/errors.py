@@ -11,17 +11,22 @@ from corral.errors import (
     CorralError,
     DeadlineExceeded,
     EngineDead,
+    InvalidManifest,
+    InvalidModelFile,
     InvalidModelName,
     InvalidRequest,
+    InvalidVocabulary,
     KeyRefused,
     ModelNotFound,
     PermissionDenied,
     PoisonousRequest,
     QueueFull,
     ServerDraining,
+    StorageError,
     TenantQueueFull,
     WaitTooLong,
 )
+from corral.protocol.private import without_folders
 
 DRAINING_RETRY_AFTER_S = 5
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
@@ -82,8 +87,16 @@ def ollama_error(error: Exception) -> OllamaError:
         case EngineDead():
             # Its text holds a signal and lines of the worker's log, which are the operator's, not the client's.
             return OllamaError(500, RUNNER_DIED)
+        case StorageError():
+            return OllamaError(507 if error.reason == "full" else 500, f"the server's storage is {error.reason}")
+        case InvalidVocabulary():
+            return OllamaError(500, str(error))  # names a key of the file
+        case InvalidModelFile():
+            return OllamaError(500, f"the model file is damaged: at byte {error.offset}: {error.fault}")
+        case InvalidManifest():
+            return OllamaError(500, f"the model's manifest is damaged: {without_folders(error.fault)}")
         case CorralError():
-            return OllamaError(500, str(error))
+            return OllamaError(500, without_folders(str(error)))
     return OllamaError(500, "internal error; the server's log says more")
 
 

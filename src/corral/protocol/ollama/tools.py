@@ -6,12 +6,11 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_TOOLS
 from corral.protocol.ollama.fields import Fields
 from corral.protocol.tool_arguments import read_arguments
 from corral.tool_call import ToolCallDelta
-
-MAX_TOOLS = 1024
 
 
 def read_tools(fields: Fields) -> list[dict[str, Any]] | None:
@@ -22,7 +21,7 @@ def read_tools(fields: Fields) -> list[dict[str, Any]] | None:
     """
     entries = fields.objects("tools")
     if len(entries) > MAX_TOOLS:
-        raise InvalidRequest(f"tools has {len(entries)} entries; at most {MAX_TOOLS} are allowed", param="tools")
+        raise LimitExceeded("tools", len(entries), MAX_TOOLS)
     return [_read_tool(entry) for entry in entries] or None
 
 

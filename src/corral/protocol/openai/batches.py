@@ -8,13 +8,12 @@ from typing import Any, Literal
 import msgspec
 
 from corral.errors import InvalidRequest
+from corral.limits import MAX_BATCH_LINE_BYTES
 from corral.protocol.fields import StrictModel, read_fields
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 PURPOSES = ("assistants", "batch", "evals", "fine-tune", "user_data", "vision")
 WINDOW_S = 24 * 3600
-MAX_LINES = 50_000
-MAX_LINE_BYTES = 8 << 20
 MAX_ERRORS = 100  # that a failed batch lists
 MIN_EXPIRES_S, MAX_EXPIRES_S = 3600, 30 * 24 * 3600
 
@@ -70,8 +69,8 @@ def parse_line(line: bytes, endpoint: str) -> tuple[str, dict[str, Any]]:
     Raises:
         LineError: the line cannot be a request to `endpoint`.
     """
-    if len(line) > MAX_LINE_BYTES:
-        raise LineError("line_too_long", f"the line is longer than {MAX_LINE_BYTES} bytes")
+    if len(line) > MAX_BATCH_LINE_BYTES:
+        raise LineError("line_too_long", f"the line is longer than {MAX_BATCH_LINE_BYTES} bytes")
     try:
         fields = msgspec.json.decode(line)
     except (ValueError, RecursionError):

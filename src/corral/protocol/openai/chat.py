@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_DOCUMENTS, MAX_TEMPLATE_KWARGS
 from corral.protocol.fields import read_fields, show_value
 from corral.protocol.openai.messages import parse_messages
 from corral.protocol.openai.sampling import REASONS, UNSUPPORTED_ANYWHERE, SamplingFields, check_top
@@ -15,8 +16,6 @@ from corral.request import Request, new_request_id
 from corral.tool_call import ToolChoice
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-MAX_TEMPLATE_KWARGS = 64
-MAX_DOCUMENTS = 1024
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     **UNSUPPORTED_ANYWHERE,
@@ -202,12 +201,10 @@ def _continues(fields: ChatFields) -> bool:
 def _template_kwargs(fields: ChatFields) -> dict[str, Any]:
     kwargs = dict(fields.chat_template_kwargs or {})
     if len(kwargs) > MAX_TEMPLATE_KWARGS:
-        message = f"chat_template_kwargs has {len(kwargs)} entries; at most {MAX_TEMPLATE_KWARGS} are allowed"
-        raise InvalidRequest(message, param="chat_template_kwargs")
+        raise LimitExceeded("chat_template_kwargs", len(kwargs), MAX_TEMPLATE_KWARGS)
     if fields.documents:
         if len(fields.documents) > MAX_DOCUMENTS:
-            message = f"documents has {len(fields.documents)} entries; at most {MAX_DOCUMENTS} are allowed"
-            raise InvalidRequest(message, param="documents")
+            raise LimitExceeded("documents", len(fields.documents), MAX_DOCUMENTS)
         for position, document in enumerate(fields.documents):
             if not isinstance(document, dict):
                 path = f"documents[{position}]"

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_CHOICES, MAX_PROMPTS
 from corral.protocol.fields import read_fields, show_value
 from corral.protocol.openai.sampling import REASONS, UNSUPPORTED_ANYWHERE, SamplingFields, check_top
 from corral.request import Request, new_request_id
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
-MAX_PROMPTS = 256
-MAX_CHOICES = 1024  # prompts x n
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {**UNSUPPORTED_ANYWHERE, "prompt_embeds": (None,)}
 HARMLESS = frozenset({"user"})
@@ -87,7 +86,7 @@ def parse_completion(body: Mapping[str, Any], ignored: list[str] | None = None) 
     params = sampling.sampling(DEFAULT_MAX_TOKENS if fields.max_tokens is None else fields.max_tokens, fields.logprobs)
     if len(prompts) * params.n > MAX_CHOICES:
         message = f"{len(prompts)} prompts times n = {params.n} is more than {MAX_CHOICES} answers"
-        raise InvalidRequest(message, param="n")
+        raise InvalidRequest(message, param="n", code="limit_exceeded")
     if fields.best_of not in (None, params.n):
         message = f"best_of is {show_value(fields.best_of)}; it must be n, {params.n}, as no answers are thrown away"
         raise InvalidRequest(message, param="best_of", code="unsupported_parameter")
@@ -139,8 +138,7 @@ def _parse_prompts(prompt: object) -> list[str | list[int]]:
         if type(prompt[0]) is int:
             return [_check_ids("prompt", prompt)]
         if len(prompt) > MAX_PROMPTS:
-            message = f"prompt is a list of {len(prompt)}; at most {MAX_PROMPTS} prompts are allowed"
-            raise InvalidRequest(message, param="prompt")
+            raise LimitExceeded("prompt", len(prompt), MAX_PROMPTS, "prompts")
         if all(isinstance(item, str) for item in prompt):
             return list(prompt)
         if all(isinstance(item, list) for item in prompt):

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from corral.errors import InvalidRequest
+from corral.limits import MAX_INPUTS
 from corral.protocol.fields import StrictModel, read_fields, show_value
 from corral.protocol.token_inputs import MAX_TOKEN_ID, read_inputs, read_truncation
 from corral.request import EmbedRequest, EmbedResult, new_request_id
-
-MAX_INPUTS = 10_000
 
 # What vLLM knows besides; the values are those by which it gives what is given here.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {

@@ -24,6 +24,7 @@ from corral.errors import (
     TenantQueueFull,
     WaitTooLong,
 )
+from corral.protocol.private import without_folders
 from corral.protocol.sse import encode_event
 
 INVALID_REQUEST = "invalid_request_error"
@@ -89,7 +90,7 @@ def reply_to(error: Exception) -> ErrorReply:
             message = "the model's worker process has died; the server's log says why"
             return ErrorReply(503, message, SERVER_ERROR, code="engine_dead", headers=headers)
         case InsufficientMemory():
-            return ErrorReply(503, str(error), SERVER_ERROR, code="insufficient_memory")
+            return ErrorReply(503, without_folders(str(error)), SERVER_ERROR, code="insufficient_memory")
         case StorageError():
             # Its text holds a path, which is the operator's.
             status, headers = {"busy": (503, {"Retry-After": "1"}), "full": (507, {})}.get(error.reason, (500, {}))
@@ -134,17 +135,31 @@ def method_not_allowed(method: str, path: str, allow: str) -> ErrorReply:
     return ErrorReply(405, message, code="method_not_allowed", headers={"Allow": allow})
 
 
-def request_timeout(seconds: float) -> ErrorReply:
-    return ErrorReply(408, f"the body did not arrive within {seconds:g} s", code="request_timeout")
+def request_timeout(seconds: float, num_bytes: int, min_rate: int) -> ErrorReply:
+    message = f"{num_bytes} bytes of the body have arrived after {seconds:g} s of waiting; at least {min_rate} bytes a "
+    return ErrorReply(408, f"{message}second are expected", code="request_timeout", headers={"Connection": "close"})
 
 
-def body_too_large(max_body_bytes: int) -> ErrorReply:
-    return ErrorReply(413, f"the body is larger than {max_body_bytes} bytes", code="body_too_large")
+def body_too_large(max_body_bytes: int, given: int | None = None) -> ErrorReply:
+    """`given` where the request's head says it."""
+    told = f"the body has {given} bytes; at most" if given is not None else "the body is larger than the"
+    return ErrorReply(413, f"{told} {max_body_bytes} bytes are allowed", code="body_too_large")
 
 
 def unsupported_media_type(given: str) -> ErrorReply:
     message = f"the content type is {given[:100]!r}; it must be application/json"
     return ErrorReply(415, message, code="unsupported_media_type")
+
+
+def too_many_connections(*, of_address: bool) -> ErrorReply:
+    whose = "of this address " if of_address else ""
+    return ErrorReply(
+        429 if of_address else 503,
+        f"too many connections {whose}are open; close some, or try again later",
+        INVALID_REQUEST if of_address else SERVER_ERROR,
+        code="too_many_connections",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
 
 
 def headers_too_large(max_header_bytes: int) -> ErrorReply:

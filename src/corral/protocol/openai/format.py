@@ -7,11 +7,10 @@ from typing import Any
 import msgspec
 from pydantic import Field
 
-from corral.errors import InvalidRequest
-from corral.grammar import MAX_CHOICES, Grammar, GrammarKind, kind_of_grammar_text
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.grammar import Grammar, GrammarKind, kind_of_grammar_text
+from corral.limits import MAX_GRAMMAR_CHOICES, MAX_SOURCE_LENGTH
 from corral.protocol.fields import StrictModel, show_value, validate
-
-MAX_SOURCE_LENGTH = 1 << 20  # characters of a schema, a pattern or a grammar
 
 _GUIDED = ("json", "regex", "choice", "grammar")  # vLLM's names of old: guided_json, ...
 
@@ -159,9 +158,8 @@ def _parse(name: str, value: Any, where: str) -> Grammar:
 
 
 def _choice_grammar(choices: list[Any], where: str) -> Grammar:
-    if not 1 <= len(choices) <= MAX_CHOICES:
-        message = f"{where} has {len(choices)} texts; from 1 to {MAX_CHOICES} are allowed"
-        raise InvalidRequest(message, param=where)
+    if not 1 <= len(choices) <= MAX_GRAMMAR_CHOICES:
+        raise LimitExceeded(where, len(choices), MAX_GRAMMAR_CHOICES, "texts", least=1)
     for position, choice in enumerate(choices):
         if not isinstance(choice, str) or not choice:
             path = f"{where}[{position}]"
@@ -172,5 +170,4 @@ def _choice_grammar(choices: list[Any], where: str) -> Grammar:
 
 def _check_length(text: str, where: str) -> None:
     if not 1 <= len(text) <= MAX_SOURCE_LENGTH:
-        message = f"{where} has {len(text)} characters; from 1 to {MAX_SOURCE_LENGTH} are allowed"
-        raise InvalidRequest(message, param=where)
+        raise LimitExceeded(where, len(text), MAX_SOURCE_LENGTH, "characters", least=1)

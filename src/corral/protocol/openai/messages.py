@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_MESSAGES, MAX_PARTS, MAX_TOOL_CALLS
 from corral.protocol.fields import StrictModel, show_value, validate
 
-MAX_MESSAGES = 10_000
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 # Fields that clients echo from an answer into the next request; empty, they say nothing.
@@ -55,8 +55,7 @@ def parse_messages(raw: Sequence[Any], ignored: list[str] | None = None) -> list
         InvalidRequest: names the message and the field.
     """
     if not 1 <= len(raw) <= MAX_MESSAGES:
-        message = f"messages has {len(raw)} entries; from 1 to {MAX_MESSAGES} are allowed"
-        raise InvalidRequest(message, param="messages")
+        raise LimitExceeded("messages", len(raw), MAX_MESSAGES, least=1)
     return [_parse_message(f"messages[{i}]", entry, ignored) for i, entry in enumerate(raw)]
 
 
@@ -105,6 +104,8 @@ def _parse_calls(where: str, fields: MessageFields, ignored: list[str] | None) -
         called = _parse_called(path, fields.function_call, ignored)
         return [{"type": "function", "id": _LEGACY_CALL_ID, "function": called}]
     calls = []
+    if len(fields.tool_calls or []) > MAX_TOOL_CALLS:
+        raise LimitExceeded(f"{where}.tool_calls", len(fields.tool_calls or []), MAX_TOOL_CALLS)
     for position, raw in enumerate(fields.tool_calls or []):
         path = f"{where}.tool_calls[{position}]"
         call = validate(_Call, raw, prefix=path, ignored=ignored)
@@ -137,6 +138,8 @@ def _parse_content(where: str, content: object, ignored: list[str] | None) -> st
     if not isinstance(content, list):
         message = f"{where} is {show_value(content)}; it must be a string or a list of text parts"
         raise InvalidRequest(message, param=where, code="invalid_type")
+    if len(content) > MAX_PARTS:
+        raise LimitExceeded(where, len(content), MAX_PARTS, "parts")
     return "\n".join(_parse_part(f"{where}[{i}]", part, ignored) for i, part in enumerate(content))
 
 

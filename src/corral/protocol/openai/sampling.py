@@ -6,16 +6,20 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import (
+    MAX_ALLOWED_TOKEN_IDS,
+    MAX_LOGIT_BIAS,
+    MAX_LOGPROBS,
+    MAX_REQUEST_ID_LENGTH,
+    MAX_SALT_LENGTH,
+)
 from corral.protocol.fields import StrictModel, show_value
 from corral.protocol.openai.format import StructuredFields
-from corral.sampling_params import MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
+from corral.sampling_params import SamplingParams
 
 MAX_TEMPERATURE = 2.0  # OpenAI's; others allow more
-MAX_SALT_LENGTH = 256  # characters
-MAX_REQUEST_ID_LENGTH = 128  # characters
 MAX_PRIORITY = 1 << 31  # either way
-MAX_ALLOWED_TOKEN_IDS = 1 << 18  # no vocabulary is larger
 
 # Fields that neither route can obey, each with the values that ask for nothing.
 UNSUPPORTED_ANYWHERE: dict[str, tuple[Any, ...]] = {
@@ -65,8 +69,7 @@ def _as_list(value: object) -> object:
 def _limit_bias(value: object) -> object:
     # Before pydantic walks it: it would make an error object for each of a million bad entries.
     if isinstance(value, dict) and len(value) > MAX_LOGIT_BIAS:
-        message = f"logit_bias has {len(value)} entries; at most {MAX_LOGIT_BIAS} are allowed"
-        raise InvalidRequest(message, param="logit_bias")
+        raise LimitExceeded("logit_bias", len(value), MAX_LOGIT_BIAS)
     return value
 
 
@@ -149,8 +152,7 @@ class SamplingFields(StructuredFields):
             message = f"truncate_prompt_tokens is {given}; it must be a whole number of tokens from 1"
             raise InvalidRequest(message, param="truncate_prompt_tokens", code="invalid_value")
         if self.cache_salt is not None and len(self.cache_salt) > MAX_SALT_LENGTH:
-            message = f"cache_salt has {len(self.cache_salt)} characters; at most {MAX_SALT_LENGTH} are allowed"
-            raise InvalidRequest(message, param="cache_salt")
+            raise LimitExceeded("cache_salt", len(self.cache_salt), MAX_SALT_LENGTH, "characters")
         return {
             "model": self.model,
             "truncate_prompt": self.truncate_prompt_tokens,
@@ -167,9 +169,7 @@ class SamplingFields(StructuredFields):
         if self.request_id is None:
             return request_id
         if not 1 <= len(self.request_id) <= MAX_REQUEST_ID_LENGTH:
-            length = len(self.request_id)
-            message = f"request_id has {length} characters; from 1 to {MAX_REQUEST_ID_LENGTH} are allowed"
-            raise InvalidRequest(message, param="request_id")
+            raise LimitExceeded("request_id", len(self.request_id), MAX_REQUEST_ID_LENGTH, "characters", least=1)
         return f"{request_id.partition('-')[0]}-{self.request_id}"
 
     def include_usage(self) -> bool:
@@ -192,18 +192,15 @@ class SamplingFields(StructuredFields):
         if self.allowed_token_ids is None:
             return None
         if len(self.allowed_token_ids) > MAX_ALLOWED_TOKEN_IDS:
-            message = f"allowed_token_ids has {len(self.allowed_token_ids)} entries; "
-            message += f"at most {MAX_ALLOWED_TOKEN_IDS} are allowed"
-            raise InvalidRequest(message, param="allowed_token_ids")
+            raise LimitExceeded("allowed_token_ids", len(self.allowed_token_ids), MAX_ALLOWED_TOKEN_IDS)
         return _check_token_ids("allowed_token_ids", self.allowed_token_ids)
 
 
 def check_top(name: str, value: int | None) -> None:
     """Raises InvalidRequest for a number of likeliest tokens that is too large; SamplingParams knows one name only."""
     if value is not None and not 0 <= value <= MAX_LOGPROBS:
-        raise InvalidRequest(
-            f"{name} is {show_value(value)}; it must be a whole number from 0 to {MAX_LOGPROBS}", param=name
-        )
+        message = f"{name} is {show_value(value)}; it must be a whole number from 0 to {MAX_LOGPROBS}"
+        raise InvalidRequest(message, param=name, code="invalid_value")
 
 
 def _parse_logit_bias(bias: dict[str, float]) -> dict[int, float]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_OPENAI_TOOLS
 from corral.protocol.fields import StrictModel, show_value, validate
 from corral.tool_call import ToolChoice, ToolMode
 
-MAX_TOOLS = 128  # OpenAI's limit
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 
@@ -164,9 +164,8 @@ def _allowed(raw: object, choice: ToolChoice, tools: Sequence[dict[str, Any]], i
     if fields.mode not in ("auto", "required"):
         message = f"{where}.mode is {show_value(fields.mode)}; it must be auto or required"
         raise InvalidRequest(message, param=f"{where}.mode", code="invalid_value")
-    if not 1 <= len(fields.tools) <= MAX_TOOLS:
-        message = f"{where}.tools has {len(fields.tools)} entries; from 1 to {MAX_TOOLS} are allowed"
-        raise InvalidRequest(message, param=f"{where}.tools")
+    if not 1 <= len(fields.tools) <= MAX_OPENAI_TOOLS:
+        raise LimitExceeded(f"{where}.tools", len(fields.tools), MAX_OPENAI_TOOLS, least=1)
     names = []
     for position, tool in enumerate(fields.tools):
         path = f"{where}.tools[{position}]"
@@ -197,5 +196,5 @@ def _check_known(name: str, tools: Sequence[dict[str, Any]], where: str) -> None
 
 
 def _check_number(where: str, raw: Sequence[Any]) -> None:
-    if len(raw) > MAX_TOOLS:
-        raise InvalidRequest(f"{where} has {len(raw)} entries; at most {MAX_TOOLS} are allowed", param=where)
+    if len(raw) > MAX_OPENAI_TOOLS:
+        raise LimitExceeded(where, len(raw), MAX_OPENAI_TOOLS)

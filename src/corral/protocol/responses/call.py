@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_METADATA
 from corral.protocol.fields import StrictModel, read_fields, show_value
 from corral.protocol.ids import new_id
 from corral.protocol.openai.sampling import MAX_TEMPERATURE
@@ -17,7 +18,6 @@ from corral.protocol.responses.tools import parse_choice, parse_text, parse_tool
 from corral.request import Request
 from corral.sampling_params import SamplingParams
 
-MAX_METADATA = 16
 MAX_METADATA_KEY = 64  # characters
 MAX_METADATA_VALUE = 512
 LOGPROBS = "message.output_text.logprobs"
@@ -239,8 +239,7 @@ def _think(fields: ReasoningFields | None) -> bool | str | None:
 
 def _check_metadata(metadata: dict[str, Any]) -> dict[str, str]:
     if len(metadata) > MAX_METADATA:
-        message = f"metadata has {len(metadata)} entries; at most {MAX_METADATA} are allowed"
-        raise InvalidRequest(message, param="metadata")
+        raise LimitExceeded("metadata", len(metadata), MAX_METADATA)
     for key, value in metadata.items():
         if len(key) > MAX_METADATA_KEY or not isinstance(value, str) or len(value) > MAX_METADATA_VALUE:
             message = f"metadata holds texts of at most {MAX_METADATA_VALUE} characters under keys of at most "

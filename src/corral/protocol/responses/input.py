@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.limits import MAX_MESSAGES, MAX_PARTS
 from corral.protocol.fields import StrictModel, show_value, validate
 from corral.protocol.ids import new_id
 from corral.protocol.tool_arguments import read_arguments
 
-MAX_ITEMS = 10_000
 ROLES = ("user", "assistant", "system", "developer")
 
 Item = dict[str, Any]
@@ -94,8 +94,8 @@ def list_items(raw: object, ignored: list[str] | None = None) -> list[Item]:
     if not isinstance(raw, list):
         message = f"input is {show_value(raw)}; it must be a string or a list of items"
         raise InvalidRequest(message, param="input", code="invalid_type")
-    if not 1 <= len(raw) <= MAX_ITEMS:
-        raise InvalidRequest(f"input has {len(raw)} items; from 1 to {MAX_ITEMS} are allowed", param="input")
+    if not 1 <= len(raw) <= MAX_MESSAGES:
+        raise LimitExceeded("input", len(raw), MAX_MESSAGES, "items", least=1)
     return [_normal(f"input[{i}]", item, ignored) for i, item in enumerate(raw)]
 
 
@@ -214,6 +214,8 @@ def _read_content(where: str, content: object, *kinds: str) -> str:
     if not isinstance(content, list):
         message = f"{where} is {show_value(content)}; it must be a string or a list of parts"
         raise InvalidRequest(message, param=where, code="invalid_type")
+    if len(content) > MAX_PARTS:
+        raise LimitExceeded(where, len(content), MAX_PARTS, "parts")
     return "\n".join(_read_part(f"{where}[{i}]", part, kinds or _PARTS) for i, part in enumerate(content))
 
 

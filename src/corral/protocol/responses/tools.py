@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, LimitExceeded
 from corral.grammar import Grammar, GrammarKind
+from corral.limits import MAX_TOOLS
 from corral.protocol.fields import StrictModel, show_value, validate
 from corral.protocol.openai.format import schema_grammar
 from corral.tool_call import ToolChoice, ToolMode
 
-MAX_TOOLS = 1024
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _MODES = {"auto": ToolMode.AUTO, "none": ToolMode.NONE, "required": ToolMode.REQUIRED}
 
@@ -54,7 +54,7 @@ def parse_tools(raw: list[Any], ignored: list[str] | None = None) -> list[dict[s
         InvalidRequest: names the field; a tool that is no function is refused by its type.
     """
     if len(raw) > MAX_TOOLS:
-        raise InvalidRequest(f"tools has {len(raw)} entries; at most {MAX_TOOLS} are allowed", param="tools")
+        raise LimitExceeded("tools", len(raw), MAX_TOOLS)
     tools: dict[str, dict[str, Any]] = {}
     for index, entry in enumerate(raw):
         fields = _read_tool(f"tools[{index}]", entry, ignored)

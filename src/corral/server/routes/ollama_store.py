@@ -28,10 +28,10 @@ from corral.protocol.ollama.store import (
     parse_push,
     parse_show,
 )
-from corral.protocol.openai.errors import reply_to, request_timeout
+from corral.protocol.openai.errors import reply_to
 from corral.server.caller import caller_of
 from corral.server.exchange import Exchange, exchange_of
-from corral.server.limits import BODY_TIMEOUT_S, RefusedError, read_any_json
+from corral.server.limits import read_any_json
 from corral.server.model_details import list_models, show_model
 from corral.server.model_names import check_permission, may_use
 from corral.server.routes.ollama import find_model, json_response
@@ -174,6 +174,7 @@ async def _lines(
             exchange.cause = ""
         except CorralError as error:
             exchange.cause = reply_to(error).code or "error"
+            logger.error("a job of the store failed: %s", error)
             yield ollama_error(error).line()
         except Exception as error:
             logger.exception("a job of the store broke off")
@@ -186,28 +187,13 @@ def _line(status: Status) -> bytes:
 
 
 async def _add_blob(http: HTTPRequest, jobs: StoreJobs, store: StoreAccess, digest: str) -> Response:
-    chunks = chunks_from_loop(_body_of(http), asyncio.get_running_loop())
+    chunks = chunks_from_loop(http.stream(), asyncio.get_running_loop())
     job = jobs.start(lambda _: store.add_blob(digest, chunks))
     try:
         is_new = await job.result()
     except DigestMismatch as error:
         raise InvalidRequest(str(error), param="digest") from None
     return Response(status_code=201 if is_new else 200)
-
-
-async def _body_of(http: HTTPRequest) -> AsyncGenerator[bytes, None]:
-    """The body as it comes; a client that sends nothing for a while is given up."""
-    stream = aiter(http.stream())
-    while True:
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                chunk = await anext(stream, None)
-        except TimeoutError:
-            raise RefusedError(request_timeout(BODY_TIMEOUT_S)) from None
-        if chunk is None:
-            return
-        if chunk:
-            yield chunk
 
 
 async def _unload(manager: ModelManager, name: str) -> None:

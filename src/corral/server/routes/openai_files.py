@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from corral.errors import InvalidRequest
+from corral.limits import MAX_FILE_BYTES, MAX_STORED_FILE_BYTES
 from corral.protocol.openai.batches import PURPOSES, check_expiry
 from corral.protocol.openai.errors import body_too_large
 from corral.server.caller import owner_of
-from corral.server.file_store import MAX_FILE_BYTES, MAX_TOTAL_BYTES, FileStore
+from corral.server.file_store import FileStore
 from corral.server.limits import RefusedError
 from corral.server.routes.json_answer import json_response
 from corral.server.routes.pages import missing, page_query, page_response
 
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients could fill the log with their broken forms
+
 DEFAULT_PAGE = MAX_PAGE = 10_000
+
+
+@contextlib.asynccontextmanager
+async def _form_of(http: HTTPRequest) -> AsyncIterator[FormData]:
+    """What was uploaded. Its files are closed in any case; the parser closes none of a form that breaks off."""
+    parser = MultiPartParser(http.headers, http.stream(), max_files=1, max_fields=16)
+    try:
+        yield await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequest(f"the form cannot be read: {error.message}", param="file") from None
+    finally:
+        for file in parser._files_to_close_on_error:
+            file.close()
 
 
 def file_routes(store: FileStore) -> list[Route]:
     async def create_file(http: HTTPRequest) -> Response:
         if not http.headers.get("content-type", "").startswith("multipart/form-data"):
             raise InvalidRequest("the body must be multipart/form-data with file and purpose", param="file")
-        try:
-            await http.form(max_files=1, max_fields=16)  # read once, kept by the request
-        except HTTPException as error:
-            raise InvalidRequest(f"the form cannot be read: {error.detail}", param="file") from None
-        async with http.form() as form:
+        async with _form_of(http) as form:
             file, purpose = form.get("file"), form.get("purpose")
             if not isinstance(file, UploadFile):
                 raise InvalidRequest("file is required", param="file", code="missing_required_parameter")
@@ -48,7 +63,8 @@ def file_routes(store: FileStore) -> list[Route]:
             name = Path((file.filename or "file").replace("\\", "/")).name[:255] or "file"
             made = await asyncio.to_thread(store.add, owner_of(http.scope), file.file, name, str(purpose), seconds)
         if made is None:
-            raise InvalidRequest(f"all files together may take {MAX_TOTAL_BYTES} bytes; delete some", param="file")
+            message = f"all files together may take {MAX_STORED_FILE_BYTES} bytes; delete some"
+            raise InvalidRequest(message, param="file", code="limit_exceeded")
         return json_response(made)
 
     async def list_files(http: HTTPRequest) -> Response:

@@ -152,7 +152,8 @@ class GoTemplate:
         try:
             return Evaluator(self._defined, budget).run(body, data)
         except TemplateLimitError as error:
-            raise InvalidRequest(f"rendering the chat template {error}", param="messages") from error
+            message = f"rendering the chat template {error}"
+            raise InvalidRequest(message, param="messages", code="limit_exceeded") from error
         except (GoTemplateError, RecursionError) as error:
             reason = str(error).replace(guard, "")[:500]
             raise InvalidRequest(f"the chat template failed on these messages: {reason}", param="messages") from error

@@ -13,6 +13,7 @@ import numpy as np
 
 from corral.errors import CorralError, InvalidRequest
 from corral.grammar import Grammar
+from corral.limits import GRAMMAR_CACHE_BYTES, MAX_COMPILE_S, MAX_COMPILING
 from corral.text.grammar.matcher import GrammarMatcher, reason_of
 from corral.text.grammar.schema import MAX_MULTIPLE
 from corral.text.grammar.sources import limited_lark, ll_grammar, name_of
@@ -22,9 +23,6 @@ from corral.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits
 
-MAX_COMPILE_S = 10.0
-MAX_COMPILING = 2  # at once; one that has run out of time goes on until llguidance's own limits end it
-CACHE_BYTES = 64 << 20
 # A compiled grammar holds its automaton and the rows of its parser: measured up to 170 bytes for each one of its
 # source, some 100 KB for the rest, and 370 for each number that multipleOf counts to.
 _BYTES_PER_SOURCE_BYTE = 200
@@ -48,7 +46,7 @@ class GrammarCompiler:
         tokenizer: Tokenizer,
         vocab_size: int,
         *,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int = GRAMMAR_CACHE_BYTES,
         max_compile_s: float = MAX_COMPILE_S,
     ) -> None:
         self._tokenizer = tokenizer
@@ -139,9 +137,8 @@ class GrammarCompiler:
         try:
             return result.result(self._max_compile_s)
         except TimeoutError:
-            raise InvalidRequest(
-                f"the {name} takes more than {self._max_compile_s:g} s to compile; give a simpler one", param="grammar"
-            ) from None
+            message = f"the {name} takes more than {self._max_compile_s:g} s to compile; give a simpler one"
+            raise InvalidRequest(message, param="grammar", code="limit_exceeded") from None
 
     def _remember(self, source: str, matcher: LLMatcher) -> None:
         size = _size_of(source)

@@ -8,10 +8,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from corral.errors import InvalidRequest
+from corral.limits import MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES
 from corral.text.grammar.closed import close_objects
 
-MAX_SCHEMA_DEPTH = 100
-MAX_SCHEMA_VALUES = 50_000
 # States of the automaton that counts modulo it, 400 bytes each; they are all made while it is compiled.
 MAX_MULTIPLE = 10_000
 
@@ -70,9 +69,8 @@ def check_schema(schema: Any) -> None:
         if depth > MAX_SCHEMA_DEPTH:
             raise _too_deep()
         if num_values > MAX_SCHEMA_VALUES:
-            raise InvalidRequest(
-                f"the JSON Schema has more than {MAX_SCHEMA_VALUES} values; give a smaller one", param="grammar"
-            )
+            message = f"the JSON Schema has more than {MAX_SCHEMA_VALUES} values; give a smaller one"
+            raise InvalidRequest(message, param="grammar", code="limit_exceeded")
         if isinstance(value, dict):
             value.pop("x-guidance", None)
             for name in _UNENFORCED:
@@ -115,6 +113,5 @@ def _no_constant(name: str) -> Any:
 
 
 def _too_deep() -> InvalidRequest:
-    return InvalidRequest(
-        f"the JSON Schema is nested more than {MAX_SCHEMA_DEPTH} deep; give a flatter one", param="grammar"
-    )
+    message = f"the JSON Schema is nested more than {MAX_SCHEMA_DEPTH} deep; give a flatter one"
+    return InvalidRequest(message, param="grammar", code="limit_exceeded")

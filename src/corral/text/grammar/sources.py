@@ -6,8 +6,9 @@ import json
 import re
 from typing import Any
 
-from corral.errors import InvalidRequest
-from corral.grammar import MAX_CHOICES, Grammar, GrammarKind
+from corral.errors import InvalidRequest, LimitExceeded
+from corral.grammar import Grammar, GrammarKind
+from corral.limits import MAX_GRAMMAR_CHOICES
 from corral.text.grammar.closed import close_objects
 from corral.text.grammar.gbnf import lark_of_gbnf
 from corral.text.grammar.schema import OPTIONS, check_schema, read_schema
@@ -100,8 +101,8 @@ def _choices(source: str) -> list[str]:
         raise InvalidRequest("choice must be a JSON list of texts", param="grammar") from None
     if not isinstance(choices, list) or not choices or not all(isinstance(each, str) for each in choices):
         raise InvalidRequest("choice must be a list of texts, one at least", param="grammar")
-    if len(choices) > MAX_CHOICES:
-        raise InvalidRequest(f"choice has {len(choices)} texts; the limit is {MAX_CHOICES}", param="grammar")
+    if len(choices) > MAX_GRAMMAR_CHOICES:
+        raise LimitExceeded("choice", len(choices), MAX_GRAMMAR_CHOICES, "texts", param="grammar")
     for choice in choices:
         if not choice:
             raise InvalidRequest("choice has an empty text; every one needs a character at least", param="grammar")

@@ -97,7 +97,9 @@ class ServerConfig:
         write_timeout_s: how long a client may take nothing of its answer before its connection is cut.
         max_connections: open connections, beyond which new ones are refused.
         max_connections_per_address: of one client's address, likewise; behind a proxy all have the proxy's.
-        drain_timeout_s: how long streams in flight may take to finish after SIGTERM.
+        drain_delay_s: after SIGTERM, how long requests are still taken while probes already say 503, so that routers
+            move away; None is 2 s beyond loopback, and not at all on it.
+        drain_timeout_s: how long streams in flight may take to finish after that.
         keep_alive_s: seconds that a model stays loaded when nobody uses it; 0 is not at all, inf for ever.
         max_memory_bytes: most that all models together take; None is what the machine has free, less a reserve.
         max_loaded_models: most models that are loaded at once; None is as many as fit.
@@ -125,6 +127,7 @@ class ServerConfig:
     write_timeout_s: float = 60.0
     max_connections: int = 4096
     max_connections_per_address: int = 1024
+    drain_delay_s: float | None = None
     drain_timeout_s: float = 300.0
     keep_alive_s: float = 300.0
     max_memory_bytes: int | None = None
@@ -148,8 +151,8 @@ class ServerConfig:
         for name in ("max_memory_bytes", "max_loaded_models", "max_pending_per_key"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
-        for name in ("keep_alive_s", "fair_wait_s"):
-            if not getattr(self, name) >= 0:
+        for name in ("keep_alive_s", "fair_wait_s", "drain_delay_s", "drain_timeout_s"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise InvalidConfig(f"{name} is {getattr(self, name)!r}; it must not be below 0")
 
 

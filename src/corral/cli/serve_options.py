@@ -251,9 +251,14 @@ _FLAGS: list[Decorator] = [
         "without, they are refused.",
     ),
     option(
+        "--drain-delay", type=NOT_NEGATIVE, envvar="CORRAL_DRAIN_DELAY", metavar="SECONDS",
+        help="After SIGTERM, how long requests are still taken while /health and /ready say 503 already; by default 2 "
+        "beyond loopback, and 0 on it and after Ctrl-C.",
+    ),
+    option(
         "--drain-timeout", type=NOT_NEGATIVE, default=SERVER_DEFAULTS.drain_timeout_s, envvar="CORRAL_DRAIN_TIMEOUT",
         metavar="SECONDS",
-        help="After SIGTERM, how long streams in flight may take to finish.",
+        help="After that, how long answers in flight may take to finish.",
     ),
 ]  # fmt: skip
 

@@ -119,10 +119,18 @@ _CREATE = native_body(
     requires="string",
     stream="boolean",
 )
+_STATUS = _object(status=TEXT)
+_READY = "Whether requests should be sent here: 503, with a reason, while it loads, drains or is stuck."
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/", "Says that a server is here.", answers=("text/plain",), is_public=True),
-    Operation("GET", "/health", "Whether it serves or drains.", answer=_object(status=TEXT), is_public=True),
+    Operation("GET", "/health", _READY, answer=_STATUS, is_public=True),
+    Operation("GET", "/healthz", _READY, answer=_STATUS, is_public=True),
+    Operation("GET", "/ping", _READY, answer=_STATUS, is_public=True),
+    Operation("POST", "/ping", _READY, answer=_STATUS, is_public=True),
+    Operation("GET", "/ready", _READY, answer=_STATUS, is_public=True),
+    Operation("GET", "/readyz", _READY, answer=_STATUS, is_public=True),
+    Operation("GET", "/livez", "Whether the process lives.", answer=_STATUS, is_public=True),
     Operation("GET", "/version", "Corral's version.", answer=_object(version=TEXT)),
     Operation("GET", "/openapi.json", "This document."),
     Operation("GET", "/limits", "How much of everything is taken.", answer=_object(object=TEXT, data=_list_of(_LIMIT))),

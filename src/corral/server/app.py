@@ -11,8 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from corral.config import ServerConfig
@@ -30,7 +29,7 @@ from corral.server.file_store import FileStore
 from corral.server.keys.audit import AuditLog
 from corral.server.keys.ring import KeyRing
 from corral.server.keys.store import KeyStore
-from corral.server.lifecycle import DrainGate, Lifecycle
+from corral.server.lifecycle import DrainGate, Farewell, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
@@ -45,6 +44,7 @@ from corral.server.routes.openai import openai_routes
 from corral.server.routes.openai_batches import batch_routes
 from corral.server.routes.openai_files import file_routes
 from corral.server.routes.openapi import openapi_routes
+from corral.server.routes.probes import probe_routes
 from corral.server.routes.responses import responses_routes
 from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.store_access import StoreAccess
@@ -75,9 +75,6 @@ def build_app(
     """
     lifecycle = lifecycle or Lifecycle()
 
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "draining" if lifecycle.is_draining else "ok"})
-
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
     database = database or Database(config.database_url)
@@ -105,7 +102,7 @@ def build_app(
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            Route("/health", health),
+            *probe_routes(manager, lifecycle),
             *anthropic_routes(manager),  # before OpenAI's: the list of models is at the same path
             *openai_routes(manager),
             *embedding_routes(manager),
@@ -117,7 +114,7 @@ def build_app(
             *responses_routes(manager, database),
             *admin_routes(key_store, keys, audit),
             *ollama_routes(manager),
-            *ollama_store_routes(manager, store or StoreAccess()),
+            *ollama_store_routes(manager, store or StoreAccess(), lifecycle),
         ],
         exception_handlers=dict.fromkeys(handled, _reply_to_error),
     )
@@ -141,6 +138,7 @@ def build_app(
     app.add_middleware(OriginGuard, pattern=pattern)
     if not config.api_keys and not config.no_auth:
         app.add_middleware(HostGuard, host=config.host, keys=keys)
+    app.add_middleware(Farewell, lifecycle=lifecycle)
     observers: list[Observer] = []
     app.add_middleware(Exchanges, observers=observers)
     return app

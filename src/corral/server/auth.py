@@ -13,10 +13,11 @@ from corral.server.access import needed_role
 from corral.server.caller import Caller, Role
 from corral.server.exchange import exchange_of
 from corral.server.keys.ring import KeyRing
+from corral.server.lifecycle import PROBE_PATHS
 from corral.server.replies import send_reply
 
 _HOST_PORT = re.compile(r":\d*$")
-PUBLIC_PATHS = frozenset({"/", "/health"})  # they tell that a server is here, and nothing else
+PUBLIC_PATHS = frozenset({"/", *PROBE_PATHS})  # they tell that a server is here, and nothing else
 
 
 class KeyAuth:

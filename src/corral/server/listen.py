@@ -11,6 +11,8 @@ from corral.config import ServerConfig
 from corral.errors import InvalidConfig
 from corral.server.dead_peers import find_dead_peers
 
+EXPOSED_DRAIN_DELAY_S = 2.0  # a router asks once a second or so
+
 Address = tuple[socket.AddressFamily, str]  # family and numeric address
 
 
@@ -106,6 +108,14 @@ def _bind_one(family: socket.AddressFamily, address: str, port: int) -> socket.s
         sock.close()
         raise
     return sock
+
+
+def drain_delay_s(config: ServerConfig, sockets: list[socket.socket]) -> float:
+    """How long requests are taken after SIGTERM: as set, else only where other machines may send them."""
+    if config.drain_delay_s is not None:
+        return config.drain_delay_s
+    is_exposed = any(not is_loopback(sock.getsockname()[0]) for sock in sockets)
+    return EXPOSED_DRAIN_DELAY_S if is_exposed else 0.0
 
 
 def url_of(sock: socket.socket) -> str:

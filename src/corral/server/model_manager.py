@@ -206,6 +206,10 @@ class ModelManager:
         """The models whose worker has been at one step for half of the time after which it is ended."""
         return self._workers.stalled()
 
+    def lost(self) -> list[str]:
+        """The pinned models whose workers died, or could not be loaded, more than once in a row and are not back."""
+        return self._workers.lost()
+
     async def refresh(self) -> None:
         """Measures anew what `running` tells."""
         await self._workers.refresh()

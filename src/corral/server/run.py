@@ -7,7 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from uvloop import new_event_loop
 
 from corral.config import EngineConfig, ServerConfig
 from corral.server.lifecycle import Lifecycle
-from corral.server.listen import bind, url_of
+from corral.server.listen import bind, drain_delay_s, url_of
 from corral.server.model_manager import ModelManager
 from corral.server.model_names import ModelNames
 from corral.server.origins import origin_pattern
@@ -47,7 +47,8 @@ class Serving:
 def serve(serving: Serving, engine: EngineConfig, server: ServerConfig) -> int:
     """Serves models until a signal; returns the process's exit code.
 
-    SIGTERM or SIGINT lets the answers in flight finish; a second one ends them.
+    SIGTERM or SIGINT lets the answers in flight finish; a second one ends them. After SIGTERM probes say 503 at once,
+    and requests are taken for a while longer, until those who send them have noticed.
 
     Raises:
         CorralError: nothing could be served: a host or port that cannot be had, a host that needs a key, or whatever
@@ -64,25 +65,55 @@ def serve(serving: Serving, engine: EngineConfig, server: ServerConfig) -> int:
 
 
 async def _serve(serving: Serving, engine: EngineConfig, config: ServerConfig, sockets: list[socket.socket]) -> int:
-    lifecycle = Lifecycle()
+    lifecycle = Lifecycle(is_loading=True)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lifecycle.stop)
+    loop.add_signal_handler(signal.SIGTERM, lifecycle.stop)
+    loop.add_signal_handler(signal.SIGINT, lambda: lifecycle.stop(is_hurried=True))
     manager = ModelManager(serving.names, engine, config, say=_say)
+    # What HTTP needs takes a while to import; the workers load their models meanwhile.
+    loading = asyncio.ensure_future(_load(manager, serving))
     try:
-        # What HTTP needs takes a while to import; the workers load their models meanwhile.
-        make_server = asyncio.ensure_future(asyncio.to_thread(_import_http))
-        if not await _load(manager, serving, lifecycle):
-            return EXIT_INTERRUPTED
-        server = (await make_server)(manager, config, lifecycle)
-        running = asyncio.ensure_future(server.serve(sockets=sockets))
-        await _first_of(running, server.is_listening.wait())
-        urls = ", ".join(url_of(sock) for sock in sockets)
-        apis = "OpenAI's API under /v1, Ollama's under /api"
-        _say(f"Corral serves {await describe(serving)} at {urls} ({apis}; Ctrl-C stops it)")
-        return await _run_until_stopped(server, running, lifecycle, config)
+        server = (await asyncio.to_thread(_import_http))(manager, config, lifecycle)
+        async with _listening(server, sockets) as running:
+            # From here on probes are told that models load, and requests wait for them.
+            if not await _is_loaded(loading, manager, lifecycle):
+                return EXIT_INTERRUPTED
+            lifecycle.is_loading = False
+            urls = ", ".join(url_of(sock) for sock in sockets)
+            apis = "OpenAI's API under /v1, Ollama's under /api"
+            _say(f"Corral serves {await describe(serving)} at {urls} ({apis}; Ctrl-C stops it)")
+            delay_s = drain_delay_s(config, sockets)
+            is_drained = await _run_until_drained(running, lifecycle, delay_s, config.drain_timeout_s)
+            server.force_exit = not is_drained
+            return 0 if is_drained else EXIT_DRAIN_CUT
     finally:
+        loading.cancel()
         await manager.close()
+
+
+@contextlib.asynccontextmanager
+async def _listening(server: QuietServer, sockets: list[socket.socket]) -> AsyncIterator[asyncio.Future[None]]:
+    """Gives the task that serves, as soon as it listens, and ends it."""
+    running = asyncio.ensure_future(server.serve(sockets=sockets))
+    await _first_of(running, server.is_listening.wait())
+    try:
+        yield running
+    finally:
+        server.should_exit = True
+        await asyncio.wait({running})
+
+
+async def _is_loaded(loading: asyncio.Future[None], manager: ModelManager, lifecycle: Lifecycle) -> bool:
+    """Waits for the models that are to be there first; False when a signal came before. Raises what refused one."""
+    try:
+        if await _first_of(loading, lifecycle.stopping.wait()):
+            loading.result()
+            return True
+    except BaseException:
+        await manager.close()
+        raise
+    await manager.close()  # whoever waits for a model is told so while there is a connection
+    return False
 
 
 async def describe(serving: Serving) -> str:
@@ -107,22 +138,16 @@ def _import_http() -> Callable[[ModelManager, ServerConfig, Lifecycle], QuietSer
     return make
 
 
-async def _load(manager: ModelManager, serving: Serving, lifecycle: Lifecycle) -> bool:
-    """Loads what is to be there first, side by side; False when a signal came before that was done."""
+async def _load(manager: ModelManager, serving: Serving) -> None:
+    """Loads what is to be there first, side by side."""
     with _progress() as progress_of:
-        loading = asyncio.gather(
+        await asyncio.gather(
             *(
                 manager.load(local, pin=is_pinned, on_plan=_say, on_progress=progress_of(local.name))
                 for models, is_pinned in ((serving.pinned, True), (serving.preloaded, False))
                 for local in models
             )
         )
-        if await _first_of(loading, lifecycle.stopping.wait()):
-            loading.result()
-            return True
-        loading.cancel()
-        await asyncio.wait({loading})
-        return False
 
 
 async def _first_of(work: asyncio.Future[Any], event: Coroutine[Any, Any, Any]) -> bool:
@@ -133,20 +158,21 @@ async def _first_of(work: asyncio.Future[Any], event: Coroutine[Any, Any, Any]) 
     return work.done()
 
 
-async def _run_until_stopped(
-    server: QuietServer, serving: asyncio.Future[None], lifecycle: Lifecycle, config: ServerConfig
-) -> int:
-    if await _first_of(serving, lifecycle.stopping.wait()):
-        serving.result()
-        return EXIT_DRAIN_CUT
-    if lifecycle.num_in_flight:
+async def _run_until_drained(
+    running: asyncio.Future[None], lifecycle: Lifecycle, delay_s: float, timeout_s: float
+) -> bool:
+    """Waits for a signal, and then for the answers in flight; whether all of them have come to their end."""
+    if await _first_of(running, lifecycle.stopping.wait()):
+        running.result()
+        return False
+    if lifecycle.is_hurried:
+        delay_s = 0.0
+    if delay_s or lifecycle.num_in_flight:
         answers = "1 answer" if lifecycle.num_in_flight == 1 else f"{lifecycle.num_in_flight} answers"
-        _say(f"Corral finishes {answers} and stops; another Ctrl-C stops it at once")
-    is_drained = await lifecycle.drain(config.drain_timeout_s)
-    server.should_exit = True
-    server.force_exit = not is_drained
-    await serving
-    return 0 if is_drained else EXIT_DRAIN_CUT
+        others = f", takes others for {delay_s:g} s," if delay_s else ""
+        _say(f"Corral finishes {answers}{others} and stops; another Ctrl-C stops it at once")
+    await lifecycle.take_leave(delay_s)
+    return await lifecycle.drain(timeout_s)
 
 
 @contextlib.contextmanager

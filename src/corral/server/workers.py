@@ -149,6 +149,10 @@ class Workers:
         """See ModelManager.stalled."""
         return [slot.name for slot in self.slots if self._life.is_stalled(slot)]
 
+    def lost(self) -> list[str]:
+        """See ModelManager.lost."""
+        return [slot.name for slot in self._slots.values() if slot.is_lost]
+
     def release(self, slot: Slot) -> None:
         """Gives a lease back."""
         slot.num_leases -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -167,6 +168,30 @@ def data_home() -> Path:
         return Path(home).expanduser()
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "corral"
+
+
+def config_path() -> Path:
+    """CORRAL_CONFIG: the file of settings of `corral serve`; else config.toml, in the folder below if that is set.
+
+    Else it is in ~/.config/corral.
+    """
+    if path := os.environ.get("CORRAL_CONFIG"):
+        return Path(path).expanduser()
+    if home := os.environ.get("CORRAL_HOME"):
+        return Path(home).expanduser() / "config.toml"
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "corral" / "config.toml"
+
+
+def is_config_given() -> bool:
+    """The environment names the file of settings, so it has to be there."""
+    return bool(os.environ.get("CORRAL_CONFIG"))
+
+
+def said_in_environment(names: str | Sequence[str] | None) -> tuple[str, str] | None:
+    """The first of the variables that is set, and not to nothing, and its value: the one that click takes."""
+    candidates = [names] if isinstance(names, str) else names or ()
+    return next(((name, value) for name in candidates if (value := os.environ.get(name))), None)
 
 
 def models_home() -> Path:

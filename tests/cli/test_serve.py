@@ -42,6 +42,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Started]:
     for name in list(os.environ):
         if name.startswith(("OLLAMA_", "CORRAL_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("CORRAL_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "none"))
     monkeypatch.setattr(corral.server.run, "serve", serve)
@@ -171,7 +172,7 @@ def test_every_flag_has_a_twin_in_the_environment(served: list[Started], model: 
 def test_the_list_of_flags_is_whole(served: list[Started], model: Path) -> None:
     shown = CliRunner().invoke(app, ["serve", "--help"]).output
     flags = {word.strip(",") for word in shown.split() if word.startswith("--")}
-    assert flags == {*FLAGS, *SWITCHES, "--preload", "--pin", "--ctx-size", "--help"}
+    assert flags == {*FLAGS, *SWITCHES, "--preload", "--pin", "--config", "--ctx-size", "--help"}
 
 
 @pytest.mark.parametrize(

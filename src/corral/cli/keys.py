@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from corral.cli import human
+from corral.cli.config_file import file_value
 from corral.cli.options import POSITIVE, option
 from corral.errors import CorralError, InvalidRequest
 
@@ -30,11 +31,14 @@ database_url = option(
 
 
 @click.group("keys", short_help="Make and revoke API keys.", no_args_is_help=True)
-def keys() -> None:
+@click.pass_context
+def keys(context: click.Context) -> None:
     """Make, list, revoke and rotate API keys.
 
     They take effect within about a second on every server of the database. As soon as one exists, servers ask for it.
     """
+    of_file = {"database_url": lambda: file_value("database-url")}  # where a server has it from, too
+    context.default_map = dict.fromkeys(keys.commands, of_file)
 
 
 @keys.command("create")

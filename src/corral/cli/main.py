@@ -13,6 +13,7 @@ import click
 from corral.cli import (
     cache,
     completion,
+    config,
     copy_remove,
     create,
     doctor,
@@ -70,7 +71,7 @@ def app(context: click.Context) -> None:
 for verb in (
     *(run.run, serve.serve, pull.pull, pull.push, create.create, show.show, list_models.list_models, search.search),
     *(ps.ps, stop.stop, copy_remove.copy, copy_remove.remove, launch, plan.plan, doctor.doctor),
-    *(keys.keys, store.store, cache.cache, completion.completion),
+    *(config.config, keys.keys, store.store, cache.cache, completion.completion),
 ):
     app.add_command(verb)
 

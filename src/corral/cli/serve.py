@@ -9,24 +9,38 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from corral.cli.config_file import file_of
 from corral.cli.options import engine_config
 from corral.cli.progress import show_status
 from corral.cli.serve_options import Address, serve_options
 from corral.cli.terminal import warn
-from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig, unused_ollama_settings
+from corral.config import DEFAULT_PORT, EngineConfig, KvCacheDtype, ServerConfig, unused_ollama_settings
+
+_ARGUMENTS = "corral.arguments"  # of click's Context.meta
+_OF_MODELS = frozenset({"models", "served_model_name", "preload", "pin"})  # parameters that say what is served
+_EXPLICIT = (
+    ParameterSource.COMMANDLINE,
+    ParameterSource.ENVIRONMENT,
+    ParameterSource.DEFAULT_MAP,
+    ParameterSource.DEFAULT,
+)
 
 if TYPE_CHECKING:
     from corral.server.run import Serving
     from corral.store.local_model import LocalModel
 
 
-@click.command("serve")
-@serve_options
-@click.pass_context
-def serve(
+class _Serve(click.Command):
+    """Keeps its arguments, to be read again."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def _configs(
     context: click.Context,
     /,
-    models: tuple[str, ...],
     *,
     host: Address,
     port: int | None,
@@ -34,9 +48,6 @@ def serve(
     database_url: str | None,
     no_auth: bool,
     origins: str | None,
-    served_model_name: str | None,
-    preload: tuple[str, ...],
-    pin: tuple[str, ...],
     keep_alive: float,
     max_memory: int | None,
     max_loaded_models: int | None,
@@ -61,19 +72,8 @@ def serve(
     kv_cache_dtype: KvCacheDtype,
     kv_idle_release: float,
     **others: Any,
-) -> None:
-    """Serve models over OpenAI's protocol and Ollama's until SIGTERM or Ctrl-C.
-
-    With MODEL, those models are loaded and kept, and no others are served; what is not here is downloaded first.
-    Without, every model in the store is served, loaded when somebody asks for it, and unloaded when nobody does for a
-    while.
-
-    MODEL is a name (smollm2) or the path of a .gguf file. Every flag can be set by its environment variable too.
-    """
-    if served_model_name is not None and len(models) != 1:
-        raise click.UsageError("--served-model-name names one model; give exactly one MODEL with it")
-    if models and (preload or pin):
-        raise click.UsageError("--preload and --pin are for a server without MODEL; with MODEL, those are kept loaded")
+) -> tuple[EngineConfig, ServerConfig]:
+    """What flags, environment and file come to. Raises InvalidConfig."""
     engine = engine_config(
         max_model_len=max_model_len or None,
         kv_cache_dtype=kv_cache_dtype,
@@ -85,7 +85,7 @@ def serve(
     )
     server = ServerConfig(
         host=host.host,
-        port=_port(context, host, port),
+        port=effective_port(context, host, port),
         api_keys=split_keys(api_key),
         database_url=database_url or None,
         no_auth=no_auth,
@@ -110,11 +110,48 @@ def serve(
         step_timeout_s=step_timeout,
         lenient=lenient,
     )
+    return engine, server
+
+
+def configs_of(context: click.Context) -> tuple[EngineConfig, ServerConfig]:
+    """The settings of a context of `serve`. Raises InvalidConfig."""
+    return _configs(context, **{name: value for name, value in context.params.items() if name not in _OF_MODELS})
+
+
+@click.command("serve", cls=_Serve)
+@serve_options
+@click.pass_context
+def serve(
+    context: click.Context,
+    /,
+    models: tuple[str, ...],
+    *,
+    served_model_name: str | None,
+    preload: tuple[str, ...],
+    pin: tuple[str, ...],
+    **_: Any,
+) -> None:
+    """Serve models over OpenAI's protocol and Ollama's until SIGTERM or Ctrl-C.
+
+    With MODEL, those models are loaded and kept, and no others are served; what is not here is downloaded first.
+    Without, every model in the store is served, loaded when somebody asks for it, and unloaded when nobody does for a
+    while.
+
+    MODEL is a name (smollm2) or the path of a .gguf file. Every flag can be set by its environment variable too, or in
+    a file of settings: see --config, and `corral config show`. SIGHUP reads file, certificates and keys again.
+    """
+    if served_model_name is not None and len(models) != 1:
+        raise click.UsageError("--served-model-name names one model; give exactly one MODEL with it")
+    if models and (preload or pin):
+        raise click.UsageError("--preload and --pin are for a server without MODEL; with MODEL, those are kept loaded")
+    engine, server = configs_of(context)
     from corral.server.listen import check_exposure, resolve_host
 
     check_exposure(server, resolve_host(server.host))  # before a download, not after it
     for line in unused_ollama_settings():
         warn(line)
+    if (file := file_of(context)).has_open_secrets:
+        warn(f"{file.path} holds keys or a password, and others can read it: chmod 600 {file.path}")
     serving = _named(models, served_model_name) if models else _on_demand(preload, pin)
     from corral.server.run import serve as run_server
 
@@ -152,14 +189,12 @@ def _resolve(names: Sequence[str]) -> list[LocalModel]:
         return [resolve(name, on_status) for name in names]
 
 
-def _port(context: click.Context, host: Address, port: int | None) -> int:
-    """--port, else what --host says, else the environment's, which is CORRAL_PORT before CORRAL_HOST or OLLAMA_HOST."""
-    is_flag = {name: context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("host", "port")}
-    if host.port is not None and is_flag["host"] and not is_flag["port"]:
+def effective_port(context: click.Context, host: Address, port: int | None) -> int:
+    """What --port says, or --host, whichever was said more explicitly: flag before environment before file."""
+    of_host, of_port = (_EXPLICIT.index(context.get_parameter_source(name)) for name in ("host", "port"))
+    if host.port is not None and (port is None or of_host < of_port):
         return host.port
-    if port is not None:
-        return port
-    return DEFAULT_PORT if host.port is None else host.port
+    return DEFAULT_PORT if port is None else port
 
 
 def split_keys(values: Iterable[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import click
 
 from corral.cli import options
+from corral.cli.config_file import use_file
 from corral.cli.keys import database_url
 from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, Decorator, option, parse_size
 from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig
@@ -103,8 +104,18 @@ def _twins(*names: str) -> list[str]:
     return [f"{prefix}_{name}" for name in names for prefix in ("CORRAL", "OLLAMA")]
 
 
+def _models_of_file(context: click.Context, _: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the configuration file where none is given: not every version of click looks there for arguments."""
+    return given or tuple(context.lookup_default("models") or ())
+
+
 _FLAGS: list[Decorator] = [
-    click.argument("models", metavar="[MODEL]...", nargs=-1),
+    click.argument("models", metavar="[MODEL]...", nargs=-1, callback=_models_of_file),
+    option(
+        "--config", envvar="CORRAL_CONFIG", metavar="FILE", is_eager=True, expose_value=False, callback=use_file,
+        help="File of settings, TOML: each is named as its flag here, and counts where neither flag nor environment "
+        "says anything. By default config.toml in CORRAL_HOME or ~/.config/corral, if it is there.",
+    ),
     option(
         "--host", type=parse_address, envvar=_twins("HOST"), default=SERVER_DEFAULTS.host, metavar="ADDRESS",
         help="Address to bind, with or without a port; beyond loopback a key is required.",

@@ -111,6 +111,8 @@ def test_errors_cross_as_the_same_class_with_all_they_say(cls: type[errors.Corra
         error = errors.QueueFull("full", retry_after_s=9)
     elif cls is errors.QuotaExceeded:
         error = errors.QuotaExceeded("used", "tokens", 9, is_for_today=True)
+    elif cls is errors.LimitExceeded:
+        error = errors.LimitExceeded("stop", 5, 4)
     elif issubclass(cls, errors.InvalidRequest):
         error = cls("bad", param="n")
     else:

@@ -1,10 +1,9 @@
-"""How many connections are open, in all and of one address, and how the kernel finds those whose other end is gone."""
+"""How many connections are open, in all and of one address."""
 
 from __future__ import annotations
 
 import ipaddress
 import resource
-import socket
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 NUM_REFUSALS = 128
 _OTHER_FILES = 256  # model files, workers, the database, what is uploaded
 _V6_NETWORK_BYTES = 8  # a machine has 2^64 addresses of its own
-_KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 30, 10, 3
 
 
 class Verdict(Enum):
@@ -119,17 +117,3 @@ def allow_open_files(config: ServerConfig) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def find_dead_peers(listener: socket.socket, write_timeout_s: float) -> None:
-    """Lets the kernel end connections whose other end has vanished without a word; what it accepts inherits this."""
-    options = {
-        "TCP_KEEPIDLE": _KEEP_ALIVE_IDLE_S,
-        "TCP_KEEPINTVL": _KEEP_ALIVE_INTERVAL_S,
-        "TCP_KEEPCNT": _KEEP_ALIVE_PROBES,
-        "TCP_USER_TIMEOUT": int(write_timeout_s * 1000),  # for what is sent and never acknowledged, or never wanted
-    }
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in options.items():
-        if hasattr(socket, name):
-            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import os
 import threading
@@ -151,10 +150,12 @@ class Database:
 def check_url(url: str) -> None:
     """Raises InvalidConfig, which repeats nothing of the URL: it may hold a password."""
     if url.startswith(_POSTGRES):
-        if importlib.util.find_spec("psycopg") is None:
+        try:
+            import psycopg  # noqa: F401 - sqlalchemy's dialect does it later, and says less
+        except ImportError:
             raise InvalidConfig(
                 "PostgreSQL needs the package psycopg; install it with `pip install 'corral[postgres]'`"
-            )
+            ) from None
     elif not url.startswith("sqlite:///"):
         raise InvalidConfig("the database URL must be postgresql://USER:PASSWORD@HOST/NAME or sqlite:////PATH")
 

@@ -9,7 +9,7 @@ import socket
 
 from corral.config import ServerConfig
 from corral.errors import InvalidConfig
-from corral.server.connections import find_dead_peers
+from corral.server.dead_peers import find_dead_peers
 
 Address = tuple[socket.AddressFamily, str]  # family and numeric address
 

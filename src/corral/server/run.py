@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from uvloop import new_event_loop
 
 from corral.config import EngineConfig, ServerConfig
-from corral.server.connections import allow_open_files
 from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
 from corral.server.model_manager import ModelManager
@@ -55,7 +54,6 @@ def serve(serving: Serving, engine: EngineConfig, server: ServerConfig) -> int:
             refused a model that was to be loaded first.
     """
     origin_pattern(server.origins)  # what is no origin is told before a model is loaded
-    allow_open_files(server)
     sockets = bind(server)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -99,9 +97,14 @@ async def describe(serving: Serving) -> str:
 
 def _import_http() -> Callable[[ModelManager, ServerConfig, Lifecycle], QuietServer]:
     from corral.server.app import build_app
+    from corral.server.connections import allow_open_files
     from corral.server.http_server import make_server
 
-    return lambda manager, config, lifecycle: make_server(build_app(manager, config, lifecycle), config)
+    def make(manager: ModelManager, config: ServerConfig, lifecycle: Lifecycle) -> QuietServer:
+        allow_open_files(config)
+        return make_server(build_app(manager, config, lifecycle), config)
+
+    return make
 
 
 async def _load(manager: ModelManager, serving: Serving, lifecycle: Lifecycle) -> bool:

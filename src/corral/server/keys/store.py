@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from corral.errors import InvalidRequest
+from corral.errors import InvalidRequest, StorageError
 from corral.server.caller import Quotas, Role
 from corral.server.database import Database, Subject
 from corral.server.keys import audit
@@ -64,7 +64,8 @@ class KeyStore:
             connection.execute(KEYS.insert().values(values))
             audit.record(connection, Entry(actor, "key.create", f"{values['id']} {new.name}"))
             found = _find(connection, str(values["id"]))
-            assert found is not None  # noqa: S101 - it was inserted in this transaction
+            if found is None:  # it was inserted in this transaction
+                raise StorageError("the key that was just made is not there", "failed")
             return found
 
         return self.database.run_now(insert), secret

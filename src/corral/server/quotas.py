@@ -158,10 +158,7 @@ class QuotaBook:
         least = prompt_tokens + n * (min(1, max_tokens) if may_cut else max_tokens)
         most = prompt_tokens + n * max_tokens
         try:
-            room = min(
-                self._room_of_day(account, exchange.caller, least),
-                self._room_of_minute(account, exchange.caller, least),
-            )
+            room = self._room(account, exchange.caller, least)
         except QuotaExceeded:
             self._take_back(account, exchange)
             raise
@@ -232,35 +229,45 @@ class QuotaBook:
             account.day_requests -= day == account.day
             exchange.is_counted = False
 
-    def _room_of_day(self, account: _Account, caller: Caller, least: int) -> float:
-        limit = caller.quotas.tokens_per_day
-        if limit is None:
-            return math.inf
-        used = self._used_today(account, caller).tokens
-        room = limit - used - account.promised
-        if room >= least:
-            return room
-        told = f"used {used}, promised {account.promised}, requested {least}"
-        if least > limit:
-            raise _exceeded("tokens", "day", limit, told, None)
-        if used + least > limit:
-            raise _exceeded("tokens", "day", limit, told, seconds_left(self._wall()), is_for_today=True)
-        raise _exceeded("tokens", "day", limit, told, _SOON_S)
+    def _room(self, account: _Account, caller: Caller, least: int) -> float:
+        """Tokens that can be promised. Raises QuotaExceeded where they are fewer than `least`."""
+        quotas, now = caller.quotas, self._monotonic()
+        minute = _Use("minute", quotas.tokens_per_minute, account.tokens.total(now), account.promised, least)
+        day = _Use("day", quotas.tokens_per_day, self._used_today(account, caller).tokens, account.promised, least)
+        for use in (minute, day):
+            if least > use.most:
+                raise use.refusal(None)
+        if day.used + least > day.most:
+            raise day.refusal(seconds_left(self._wall()), is_for_today=True)
+        if minute.room < least:
+            wait_s = account.tokens.seconds_until_gone(now, least - int(minute.room))
+            raise minute.refusal(_SOON_S if wait_s is None else wait_s)
+        if day.room < least:
+            raise day.refusal(_SOON_S)
+        return min(minute.room, day.room)
 
-    def _room_of_minute(self, account: _Account, caller: Caller, least: int) -> float:
-        limit = caller.quotas.tokens_per_minute
-        if limit is None:
-            return math.inf
-        now = self._monotonic()
-        used = account.tokens.total(now)
-        room = limit - used - account.promised
-        if room >= least:
-            return room
-        told = f"used {used}, promised {account.promised}, requested {least}"
-        if least > limit:
-            raise _exceeded("tokens", "minute", limit, told, None)
-        wait_s = account.tokens.seconds_until_gone(now, least - room)
-        raise _exceeded("tokens", "minute", limit, told, _SOON_S if wait_s is None else wait_s)
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """Of one of the quotas of tokens."""
+
+    period: str
+    limit: int | None
+    used: int
+    promised: int
+    asked: int
+
+    @property
+    def most(self) -> float:
+        return math.inf if self.limit is None else self.limit
+
+    @property
+    def room(self) -> float:
+        return self.most - self.used - self.promised
+
+    def refusal(self, wait_s: float | None, *, is_for_today: bool = False) -> QuotaExceeded:
+        told = f"used {self.used}, promised {self.promised}, requested {self.asked}"
+        return _exceeded("tokens", self.period, int(self.most), told, wait_s, is_for_today=is_for_today)
 
 
 def _exceeded(

@@ -23,7 +23,6 @@ CorralError
 │   ├── TenantQueueFull     the key's own share of it is: 429 with Retry-After
 │   └── WaitTooLong         by the measured rates the deadline comes before the turn: 503 with Retry-After
 ├── DeadlineExceeded        nobody waits for the request any more: 504
-├── QuotaExceeded           the key has used what it may have: 429 with Retry-After
 ├── ServerDraining          the server finishes what it has and takes nothing new: 503
 ├── PoisonousRequest        the request has ended its worker twice, and is not tried again: 422
 └── EngineDead              the engine or its worker has died; every waiter gets this
@@ -172,24 +171,6 @@ class WaitTooLong(QueueFull):
 
 class DeadlineExceeded(CorralError):
     """The time that the client gave its request, or the server gives to all, is over."""
-
-
-class QuotaExceeded(CorralError):
-    """The key has used what it may have.
-
-    Args:
-        kind: "requests" or "tokens".
-        retry_after_s: seconds until there is room again.
-        is_of_day: of the day's quota, not the minute's.
-    """
-
-    def __init__(
-        self, message: str, *, kind: str = "requests", retry_after_s: int = 1, is_of_day: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.retry_after_s = retry_after_s
-        self.is_of_day = is_of_day
 
 
 class ServerDraining(CorralError):

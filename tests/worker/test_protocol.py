@@ -96,8 +96,6 @@ def test_errors_cross_as_the_same_class_with_all_they_say(cls: type[errors.Corra
         error = errors.StorageError("full", "full")
     elif cls is errors.QueueFull:
         error = errors.QueueFull("full", retry_after_s=9)
-    elif cls is errors.QuotaExceeded:
-        error = errors.QuotaExceeded("used up", kind="tokens", retry_after_s=9, is_of_day=True)
     elif cls is errors.LimitExceeded:
         error = errors.LimitExceeded("stop", 5, 4)
     elif issubclass(cls, errors.InvalidRequest):

@@ -32,7 +32,7 @@ MAX_DEATHS = 5  # of the model's worker, within one line
 LOCK_RETRY_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
 SAVE_PERIOD_S = 1.0  # between counts that clients see
-_BUSY = ("queue_full", "key_queue_full", "rate_limit_exceeded", "server_draining", "engine_dead")
+_BUSY = ("queue_full", "key_queue_full", "server_draining", "engine_dead")
 
 
 @dataclass(slots=True)

@@ -56,7 +56,6 @@ class Exchange:
         load_s: how long it waited for its model to be loaded.
         status: of the answer; 0 while it has none, 499 for a client that went away before it.
         management: what it does to keys or models, in the words of the audit log; "" for a mere use.
-        is_counted: it is in its key's count of requests.
         cause: the machine-readable code of what refused it or broke it off; "" if nothing did.
     """
 
@@ -72,7 +71,6 @@ class Exchange:
     status: int = 0
     cause: str = ""
     management: str = ""
-    is_counted: bool = False
     generations: list[Generation] = field(default_factory=list)
     observers: Sequence[Observer] = ()
 

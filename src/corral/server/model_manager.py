@@ -18,7 +18,6 @@ from corral.server.exchange import Exchange
 from corral.server.memory_budget import MemoryProbe, SystemProbe
 from corral.server.model_names import ModelNames, check_permission
 from corral.server.model_needs import ReadNeeds, read_needs
-from corral.server.quotas import QuotaBook
 from corral.server.served_model import RunningModel, ServedModel
 from corral.server.slot import Slot, SlotState
 from corral.server.worker_life import WorkerLife
@@ -66,7 +65,6 @@ class ModelManager:
         self._num_pending_of: Counter[str] = Counter()  # by whose they are
         self._max_pending_of_key = config.max_pending_per_key or max(1, config.max_pending // 2)
         self._say = say
-        self._quotas = QuotaBook()
 
     def lookup(self, name: str) -> LocalModel:
         """What `name` means; nothing is loaded.
@@ -105,7 +103,6 @@ class ModelManager:
 
         Raises:
             ModelNotFound: the caller's key is not for it.
-            QuotaExceeded: the caller has used what its key may have.
             QueueFull: too many wait already, or the wait was too long.
             DeadlineExceeded: the exchange's deadline came first.
             InsufficientMemory: it can never fit; the text has the numbers.
@@ -116,15 +113,6 @@ class ModelManager:
         exchange.model = local.name
         if not exchange.caller.role.includes(Role.ADMIN):
             keep_alive = None  # how long a model stays is for all who use it
-        is_new, exchange.is_counted = not exchange.is_counted, True
-        with self._quotas.request(exchange.caller, is_new=is_new):
-            async with self._held(local, exchange, keep_alive, num_ctx) as model:
-                yield model
-
-    @asynccontextmanager
-    async def _held(
-        self, local: LocalModel, exchange: Exchange, keep_alive: float | None, num_ctx: int | None
-    ) -> AsyncIterator[ServedModel]:
         started = self._clock.time()
         was_there = (slot := self._workers.find(local)) is not None and slot.takes_leases
         async with before(exchange.deadline):
@@ -139,7 +127,7 @@ class ModelManager:
                     "as memory, the model or --max-model-len (OLLAMA_CONTEXT_LENGTH) allow"
                 )
             exchange.load_s = 0.0 if was_there else self._clock.time() - started
-            yield ServedModel(local, slot, self._workers.ward(slot), self._quotas, exchange, exchange.load_s)
+            yield ServedModel(local, slot, self._workers.ward(slot), exchange, exchange.load_s)
         finally:
             self._workers.release(slot)
 

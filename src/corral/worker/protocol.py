@@ -122,7 +122,7 @@ class Failure(msgspec.Struct, tag=True, frozen=True, omit_defaults=True):
     request_id: str
     kind: str
     message: str
-    fields: dict[str, str | int | bool | None] = {}  # the error's attributes, such as param or retry_after_s
+    fields: dict[str, str | int | None] = {}  # the error's attributes, such as param or retry_after_s
 
 
 class Drained(msgspec.Struct, tag=True, frozen=True):

@@ -21,7 +21,6 @@ from corral.errors import (
     PermissionDenied,
     PoisonousRequest,
     QueueFull,
-    QuotaExceeded,
     ServerDraining,
     StorageError,
     TenantQueueFull,
@@ -69,7 +68,7 @@ def ollama_error(error: Exception) -> OllamaError:
             return OllamaError(400, str(error))
         case ModelNotFound():
             return OllamaError(404, str(error))
-        case TenantQueueFull() | QuotaExceeded():
+        case TenantQueueFull():
             return OllamaError(429, str(error), {"Retry-After": str(error.retry_after_s)})
         case WaitTooLong():
             return OllamaError(503, str(error), {"Retry-After": str(error.retry_after_s)})

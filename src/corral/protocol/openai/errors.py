@@ -19,7 +19,6 @@ from corral.errors import (
     PermissionDenied,
     PoisonousRequest,
     QueueFull,
-    QuotaExceeded,
     ServerDraining,
     StorageError,
     TenantQueueFull,
@@ -68,10 +67,6 @@ def reply_to(error: Exception) -> ErrorReply:
         case TenantQueueFull():
             headers = {"Retry-After": str(error.retry_after_s)}
             return ErrorReply(429, str(error), RATE_LIMIT_ERROR, code="key_queue_full", headers=headers)
-        case QuotaExceeded():
-            headers = {"Retry-After": str(error.retry_after_s)}
-            code = "insufficient_quota" if error.is_of_day else "rate_limit_exceeded"
-            return ErrorReply(429, str(error), error.kind, code=code, headers=headers)
         case WaitTooLong():
             headers = {"Retry-After": str(error.retry_after_s)}
             return ErrorReply(503, str(error), SERVER_ERROR, code="wait_too_long", headers=headers)

@@ -22,6 +22,7 @@ CorralError
 ├── QueueFull               the bounded queue is full: 503 with Retry-After
 │   ├── TenantQueueFull     the key's own share of it is: 429 with Retry-After
 │   └── WaitTooLong         by the measured rates the deadline comes before the turn: 503 with Retry-After
+├── QuotaExceeded           the key has used what it may: 429
 ├── DeadlineExceeded        nobody waits for the request any more: 504
 ├── ServerDraining          the server finishes what it has and takes nothing new: 503
 ├── PoisonousRequest        the request has ended its worker twice, and is not tried again: 422
@@ -167,6 +168,19 @@ class TenantQueueFull(QueueFull):
 
 class WaitTooLong(QueueFull):
     """The request would not start before its deadline."""
+
+
+class QuotaExceeded(CorralError):
+    """The key has used what it may of "requests" or "tokens"; `is_for_today` says that the day's quota is used up.
+
+    The client may try again after `retry_after_s` seconds; None is never, as what it asks is more than the whole quota.
+    """
+
+    def __init__(self, message: str, kind: str, retry_after_s: int | None, *, is_for_today: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_s = retry_after_s
+        self.is_for_today = is_for_today
 
 
 class DeadlineExceeded(CorralError):

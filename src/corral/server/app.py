@@ -33,6 +33,8 @@ from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
+from corral.server.quota_headers import NAMES as QUOTA_HEADERS
+from corral.server.quota_headers import QuotaHeaders
 from corral.server.replies import is_native, response_of
 from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
@@ -125,6 +127,7 @@ def build_app(
     app.add_middleware(BodyLimit, config=config)
     app.add_middleware(Deadlines, most_s=config.request_timeout_s)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
+    app.add_middleware(QuotaHeaders, book=manager.quotas)
     app.add_middleware(KeyAuth, keys=keys)
     app.add_middleware(AuditTrail, log=audit)
     pattern = origin_pattern(config.origins)
@@ -133,7 +136,7 @@ def build_app(
         allow_origin_regex=pattern,
         allow_methods=["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"],
         allow_headers=["*"],
-        expose_headers=EXPOSED_HEADERS,
+        expose_headers=(*EXPOSED_HEADERS, *QUOTA_HEADERS),
     )
     app.add_middleware(OriginGuard, pattern=pattern)
     if not config.api_keys and not config.no_auth:

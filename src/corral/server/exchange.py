@@ -57,6 +57,7 @@ class Exchange:
         status: of the answer; 0 while it has none, 499 for a client that went away before it.
         management: what it does to keys or models, in the words of the audit log; "" for a mere use.
         cause: the machine-readable code of what refused it or broke it off; "" if nothing did.
+        is_counted: it uses a model, as one request of its key.
     """
 
     request_id: str = field(default_factory=lambda: new_id("req"))
@@ -71,6 +72,7 @@ class Exchange:
     status: int = 0
     cause: str = ""
     management: str = ""
+    is_counted: bool = False
     generations: list[Generation] = field(default_factory=list)
     observers: Sequence[Observer] = ()
 
@@ -102,7 +104,8 @@ class Exchange:
         if isinstance(output, EmbedResult):
             generation.usage = Usage(prompt_tokens=output.prompt_tokens)
             return
-        generation.usage = output.usage
+        if output.deltas or generation.first_token is None:  # a replay is accepted anew, and knows of no tokens then
+            generation.usage = output.usage
         if output.deltas:
             generation.last_token = time.monotonic()
             if generation.first_token is None:
@@ -116,7 +119,7 @@ class Observer(Protocol):
     """Is told what happens; must be quick, and must not raise."""
 
     def on_output(self, exchange: Exchange, generation: Generation, output: RequestOutput | EmbedResult) -> None:
-        """The output has come, and is not yet booked in `generation`."""
+        """The output has come, and is not yet booked in `generation`; after the end, where the client left early."""
 
     def on_end(self, exchange: Exchange) -> None:
         """The last byte was sent, or the client has gone."""

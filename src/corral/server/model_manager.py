@@ -18,6 +18,7 @@ from corral.server.exchange import Exchange
 from corral.server.memory_budget import MemoryProbe, SystemProbe
 from corral.server.model_names import ModelNames, check_permission
 from corral.server.model_needs import ReadNeeds, read_needs
+from corral.server.quotas import QuotaBook
 from corral.server.served_model import RunningModel, ServedModel
 from corral.server.slot import Slot, SlotState
 from corral.server.worker_life import WorkerLife
@@ -42,6 +43,7 @@ class ModelManager:
         say: gets a line for every load, eviction and unload.
         command, read_needs, probe, clock: the worker process, what is known of a file, of the machine, and the time;
             tests have their own.
+        quotas: what the keys may still use.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class ModelManager:
         read_needs: ReadNeeds = read_needs,
         probe: MemoryProbe | None = None,
         clock: Clock | None = None,
+        quotas: QuotaBook | None = None,
     ) -> None:
         self._names = names
         self._clock = clock or LoopClock()
@@ -65,6 +68,7 @@ class ModelManager:
         self._num_pending_of: Counter[str] = Counter()  # by whose they are
         self._max_pending_of_key = config.max_pending_per_key or max(1, config.max_pending // 2)
         self._say = say
+        self.quotas = quotas or QuotaBook()
 
     def lookup(self, name: str) -> LocalModel:
         """What `name` means; nothing is loaded.
@@ -103,6 +107,7 @@ class ModelManager:
 
         Raises:
             ModelNotFound: the caller's key is not for it.
+            QuotaExceeded: the caller's key has used what it may.
             QueueFull: too many wait already, or the wait was too long.
             DeadlineExceeded: the exchange's deadline came first.
             InsufficientMemory: it can never fit; the text has the numbers.
@@ -111,6 +116,14 @@ class ModelManager:
         exchange = exchange or Exchange()
         check_permission(exchange.caller, local)
         exchange.model = local.name
+        with self.quotas.admit(exchange):
+            async with self._lease(local, exchange, keep_alive, num_ctx) as model:
+                yield model
+
+    @asynccontextmanager
+    async def _lease(
+        self, local: LocalModel, exchange: Exchange, keep_alive: float | None, num_ctx: int | None
+    ) -> AsyncIterator[ServedModel]:
         if not exchange.caller.role.includes(Role.ADMIN):
             keep_alive = None  # how long a model stays is for all who use it
         started = self._clock.time()
@@ -127,7 +140,7 @@ class ModelManager:
                     "as memory, the model or --max-model-len (OLLAMA_CONTEXT_LENGTH) allow"
                 )
             exchange.load_s = 0.0 if was_there else self._clock.time() - started
-            yield ServedModel(local, slot, self._workers.ward(slot), exchange, exchange.load_s)
+            yield ServedModel(local, slot, self._workers.ward(slot), exchange, self.quotas)
         finally:
             self._workers.release(slot)
 

@@ -16,9 +16,12 @@ from corral.request import (
     RenderedPrompt,
     Request,
     RequestOutput,
+    RequestSize,
 )
 from corral.server import replay
 from corral.server.exchange import Exchange
+from corral.server.quotas import QuotaBook
+from corral.server.tally import embed_tally_of, tally_of
 from corral.store.local_model import LocalModel
 from corral.worker.info import ModelInfo, WorkerStats
 
@@ -33,13 +36,14 @@ class ServedModel:
         local: as it was asked for.
         ward: where its requests find a worker again when theirs has died.
         exchange: what it is held for.
-        load_s: this lease's share of the load: the time it waited for it, 0.0 if the model was there.
+        quotas: of all keys.
     """
 
-    def __init__(self, local: LocalModel, slot: Slot, ward: replay.Ward, exchange: Exchange, load_s: float) -> None:
+    def __init__(self, local: LocalModel, slot: Slot, ward: replay.Ward, exchange: Exchange, quotas: QuotaBook) -> None:
         self.local = local
         self.exchange = exchange
-        self.load_s = load_s
+        self.load_s = exchange.load_s  # this lease's share of the load: the time it waited for it
+        self._quotas = quotas
         self._slot = slot
         self._ward = ward
 
@@ -56,23 +60,24 @@ class ServedModel:
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of a request, as WorkerClient.generate gives them."""
         request = self.exchange.on_account(request)
-        generation = self.exchange.begin(request)
-
-        def on_replay() -> None:
-            generation.num_replays += 1
-
-        async with contextlib.aclosing(replay.generate(self._ward, request, on_replay)) as outputs:
-            async for output in outputs:
-                self.exchange.saw(generation, output)
-                yield output
+        request, tally = await tally_of(self._quotas, self.exchange, request, self._measure)
+        outputs = replay.generate(self._ward, request, tally.on_replay, tally.on_left)
+        with tally:
+            async with contextlib.aclosing(outputs):
+                async for output in outputs:
+                    tally.saw(output)
+                    yield output
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vectors of the request's inputs, as WorkerClient.embed gives them."""
         request = self.exchange.embed_on_account(request)
-        generation = self.exchange.begin(request)
-        result = await replay.ask(self._ward, request, lambda worker: worker.embed(request))
-        self.exchange.saw(generation, result)
+        with await embed_tally_of(self._quotas, self.exchange, request, self._measure) as tally:
+            result = await replay.ask(self._ward, request, lambda worker: worker.embed(request))
+            tally.saw(result)
         return result
+
+    async def _measure(self, request: Request | EmbedRequest) -> RequestSize:
+        return await replay.ask(self._ward, request, lambda worker: worker.measure(request))
 
     async def render(self, request: Request) -> RenderedPrompt:
         """What the request's prompt would be, as WorkerClient.render gives it."""

@@ -21,6 +21,7 @@ from corral.errors import (
     PermissionDenied,
     PoisonousRequest,
     QueueFull,
+    QuotaExceeded,
     ServerDraining,
     StorageError,
     TenantQueueFull,
@@ -72,6 +73,9 @@ def ollama_error(error: Exception) -> OllamaError:
             return OllamaError(429, str(error), {"Retry-After": str(error.retry_after_s)})
         case WaitTooLong():
             return OllamaError(503, str(error), {"Retry-After": str(error.retry_after_s)})
+        case QuotaExceeded():
+            headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+            return OllamaError(429, str(error), headers)
         case DeadlineExceeded():
             return OllamaError(504, str(error))
         case KeyRefused():

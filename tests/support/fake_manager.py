@@ -146,5 +146,8 @@ class FakeManager:
     def running(self) -> list[Any]:
         return self.running_models
 
+    def stalled(self) -> list[str]:
+        return []
+
     async def refresh(self) -> None:
         pass

@@ -120,9 +120,19 @@ _CREATE = native_body(
     stream="boolean",
 )
 
+_HEALTH = _object(status=TEXT)
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/", "Says that a server is here.", answers=("text/plain",), is_public=True),
-    Operation("GET", "/health", "Whether it serves or drains.", answer=_object(status=TEXT), is_public=True),
+    Operation("GET", "/health", "Whether it serves (200) or drains (503).", answer=_HEALTH, is_public=True),
+    Operation("GET", "/livez", "Whether the process answers at all.", answer=_HEALTH, is_public=True),
+    Operation(
+        "GET",
+        "/ready",
+        "503 while it drains or a step is stuck.",
+        answer=_HEALTH,
+        is_public=True,
+    ),
+    Operation("GET", "/readyz", "The same as /ready.", answer=_HEALTH, is_public=True),
     Operation("GET", "/version", "Corral's version.", answer=_object(version=TEXT)),
     Operation("GET", "/openapi.json", "This document."),
     Operation("GET", "/limits", "How much of everything is taken.", answer=_object(object=TEXT, data=_list_of(_LIMIT))),

@@ -11,8 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from corral.config import ServerConfig
@@ -40,6 +39,7 @@ from corral.server.replies import is_native, response_of
 from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
 from corral.server.routes.embeddings import embedding_routes
+from corral.server.routes.health import health_routes
 from corral.server.routes.limits import limits_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
@@ -80,9 +80,6 @@ def build_app(
     """
     lifecycle = lifecycle or Lifecycle()
 
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "draining" if lifecycle.is_draining else "ok"})
-
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
     database = database or Database(config.database_url)
@@ -114,7 +111,7 @@ def build_app(
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            Route("/health", health),
+            *health_routes(manager, lifecycle),
             *anthropic_routes(manager),  # before OpenAI's: the list of models is at the same path
             *openai_routes(manager),
             *embedding_routes(manager),

@@ -16,7 +16,8 @@ from corral.server.keys.ring import KeyRing
 from corral.server.replies import send_reply
 
 _HOST_PORT = re.compile(r":\d*$")
-PUBLIC_PATHS = frozenset({"/", "/health"})  # they tell that a server is here, and nothing else
+# They tell that a server is here, and whether it wants work; nothing else.
+PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/ready", "/readyz"})
 
 
 class KeyAuth:

@@ -154,7 +154,8 @@ class QuotaBook:
             QuotaExceeded: of tokens; then the request is not booked either.
         """
         account = self._account_of(exchange.caller)
-        assert account is not None  # noqa: S101 - who has no quotas is not metered
+        if account is None:
+            raise RuntimeError("who has no quotas is not metered")
         least = prompt_tokens + n * (min(1, max_tokens) if may_cut else max_tokens)
         most = prompt_tokens + n * max_tokens
         try:

@@ -111,7 +111,7 @@ class ServerConfig:
         request_timeout_s: how long a request may take, where its client does not ask for less; inf is without end.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
         usage_retention_days: how many UTC days of usage are kept; 0 keeps all.
-        database_url: where keys, responses, files and batches are kept; None is a file in Corral's data folder.
+        database_url: where keys, usage, responses, files and batches are kept; None is a file in Corral's data folder.
     """
 
     host: str = DEFAULT_HOST

@@ -208,6 +208,19 @@ def test_embeddings_cost_their_tokens_and_lookups_none(metered: Metered) -> None
     assert answer.headers["x-ratelimit-remaining-requests"] == "1"
 
 
+def test_embeddings_that_are_given_up_cost_their_text(metered: Metered) -> None:
+    key = metered.key(tokens_per_day=10)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{metered.server.base_url}/embeddings",
+            json={"model": "scripted", "input": ["forever", "two words"]},
+            headers={"x-api-key": key},
+            timeout=0.5,
+        )
+    metered.wait_until_settled()
+    assert tokens_left(metered.ask(key, "/v1/embeddings", model="scripted", input="x")) == 10 - 3 - 1
+
+
 def test_requests_under_way_are_counted_until_their_streams_end(metered: Metered) -> None:
     key = metered.key(max_concurrent=1)
     url = f"{metered.server.base_url}/chat/completions"

@@ -88,6 +88,16 @@ def test_what_the_answers_say_is_what_is_booked(counted: Counted) -> None:
     assert counted.lines("/usage", "viewer") == []
 
 
+def test_a_stream_that_breaks_off_is_an_error(counted: Counted) -> None:
+    headers = {"x-api-key": counted.secrets["=user"], "x-request-timeout": "0.2"}
+    url = f"{counted.server.base_url}/chat/completions"
+    with httpx.stream("POST", url, json=chat_body("hold", stream=True), headers=headers, timeout=60) as stream:
+        assert stream.status_code == 200
+        assert "deadline_exceeded" in stream.read().decode()
+    [line] = counted.lines(key="=user")
+    assert (line["requests"], line["errors"], line["completion_tokens"]) == (1, 1, 1)
+
+
 def test_only_admins_see_all_of_it(counted: Counted) -> None:
     ask(counted, "=user", **chat_body())
     for key in ("=user", "viewer"):

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ROLES = ("admin", "user", "viewer")
 database_url = option(
     "--database-url", envvar="CORRAL_DATABASE_URL", metavar="URL", show_default=False,
-    help="Where keys, responses, files and batches are kept: postgresql://USER:PASSWORD@HOST/NAME; by default a file "
-    "in Corral's data folder. The password is better put into the environment than on a command line.",
+    help="Where keys, usage, responses, files and batches are kept: postgresql://USER:PASSWORD@HOST/NAME; by default a "
+    "file in Corral's data folder. The password is better put into the environment than on a command line.",
 )  # fmt: skip
 
 

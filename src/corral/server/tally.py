@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
 
+from corral.errors import CorralError
+from corral.protocol.openai.errors import reply_to
 from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput, RequestSize
 from corral.server.exchange import Exchange, Generation
 from corral.server.quotas import Promise, QuotaBook
@@ -63,6 +65,8 @@ class Tally:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, CorralError) and self.generation.first_token is not None:
+            self._exchange.cause = reply_to(error).code or "internal_error"  # the status line has long been sent
         if kind is asyncio.CancelledError and self._num_lost:
             self.saw(EmbedResult(self.generation.request.request_id, [], self._num_lost))
         if not self._is_left:

@@ -110,6 +110,7 @@ class ServerConfig:
             model so large that a step may take longer has more.
         request_timeout_s: how long a request may take, where its client does not ask for less; inf is without end.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
+        usage_retention_days: how many UTC days of usage are kept; 0 keeps all.
         database_url: where keys, responses, files and batches are kept; None is a file in Corral's data folder.
     """
 
@@ -136,6 +137,7 @@ class ServerConfig:
     step_timeout_s: float = 120.0
     request_timeout_s: float = math.inf
     lenient: bool = False
+    usage_retention_days: int = 400
     database_url: str | None = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
@@ -148,7 +150,7 @@ class ServerConfig:
         for name in ("max_memory_bytes", "max_loaded_models", "max_pending_per_key"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
-        for name in ("keep_alive_s", "fair_wait_s"):
+        for name in ("keep_alive_s", "fair_wait_s", "usage_retention_days"):
             if not getattr(self, name) >= 0:
                 raise InvalidConfig(f"{name} is {getattr(self, name)!r}; it must not be below 0")
 

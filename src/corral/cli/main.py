@@ -27,6 +27,7 @@ from corral.cli import (
     show,
     stop,
     store,
+    usage,
 )
 from corral.cli.launch.verb import launch
 from corral.config import without_blas_threads
@@ -70,7 +71,7 @@ def app(context: click.Context) -> None:
 for verb in (
     *(run.run, serve.serve, pull.pull, pull.push, create.create, show.show, list_models.list_models, search.search),
     *(ps.ps, stop.stop, copy_remove.copy, copy_remove.remove, launch, plan.plan, doctor.doctor),
-    *(keys.keys, store.store, cache.cache, completion.completion),
+    *(keys.keys, usage.usage, store.store, cache.cache, completion.completion),
 ):
     app.add_command(verb)
 

@@ -185,6 +185,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/admin/keys/{id}", "Revokes one for good."),
     Operation("POST", "/admin/keys/{id}/rotate", "Gives one a new secret.", RotateFields),
     Operation("GET", "/admin/audit", "What was managed, the newest first."),
+    Operation("GET", "/admin/usage", "What the API keys have used, by key, model or day; as JSON or CSV."),
+    Operation("GET", "/usage", "The same of the key that asks."),
     # Ollama's
     Operation("GET", "/api/version", "The version of Ollama whose API this is.", answer=_object(version=TEXT)),
     Operation("GET", "/api/tags", "The models that are here."),

@@ -145,7 +145,9 @@ class Exchanges:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(method=scope["method"], path=scope["path"], observers=self._observers)
+        exchange = Exchange(
+            method=scope["method"], path=scope["path"], caller=caller_of(scope), observers=self._observers
+        )
         for name, value in scope["headers"]:
             if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
                 exchange.request_id = value.decode("ascii")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from datetime import date, timedelta
+from functools import lru_cache
 
 MINUTE_S = 60.0
 DAY_S = 86400
@@ -78,3 +80,9 @@ def day_of(seconds: float) -> int:
 def seconds_left(seconds: float) -> float:
     """Of the UTC day of a Unix time."""
     return DAY_S - seconds % DAY_S
+
+
+@lru_cache(maxsize=64)
+def day_name(day: int) -> str:
+    """A UTC day as 2026-01-31."""
+    return (date(1970, 1, 1) + timedelta(days=day)).isoformat()

@@ -113,7 +113,8 @@ class ServerConfig:
             model so large that a step may take longer has more.
         request_timeout_s: how long a request may take, where its client does not ask for less; inf is without end.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
-        database_url: where keys, responses, files and batches are kept; None is a file in Corral's data folder.
+        usage_retention_days: how many UTC days of usage are kept; 0 keeps all.
+        database_url: where keys, usage, responses, files and batches are kept; None is a file in Corral's data folder.
     """
 
     host: str = DEFAULT_HOST
@@ -140,6 +141,7 @@ class ServerConfig:
     step_timeout_s: float = 120.0
     request_timeout_s: float = math.inf
     lenient: bool = False
+    usage_retention_days: int = 400
     database_url: str | None = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
@@ -152,7 +154,7 @@ class ServerConfig:
         for name in ("max_memory_bytes", "max_loaded_models", "max_pending_per_key"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
-        for name in ("keep_alive_s", "fair_wait_s", "drain_delay_s", "drain_timeout_s"):
+        for name in ("keep_alive_s", "fair_wait_s", "usage_retention_days", "drain_delay_s", "drain_timeout_s"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise InvalidConfig(f"{name} is {getattr(self, name)!r}; it must not be below 0")
 

@@ -22,8 +22,8 @@ CorralError
 ├── QueueFull               the bounded queue is full: 503 with Retry-After
 │   ├── TenantQueueFull     the key's own share of it is: 429 with Retry-After
 │   └── WaitTooLong         by the measured rates the deadline comes before the turn: 503 with Retry-After
+├── QuotaExceeded           the key has used what it may: 429
 ├── DeadlineExceeded        nobody waits for the request any more: 504
-├── QuotaExceeded           the key has used what it may have: 429 with Retry-After
 ├── ServerDraining          the server finishes what it has and takes nothing new: 503
 ├── PoisonousRequest        the request has ended its worker twice, and is not tried again: 422
 └── EngineDead              the engine or its worker has died; every waiter gets this
@@ -170,26 +170,21 @@ class WaitTooLong(QueueFull):
     """The request would not start before its deadline."""
 
 
-class DeadlineExceeded(CorralError):
-    """The time that the client gave its request, or the server gives to all, is over."""
-
-
 class QuotaExceeded(CorralError):
-    """The key has used what it may have.
+    """The key has used what it may of "requests" or "tokens"; `is_for_today` says that the day's quota is used up.
 
-    Args:
-        kind: "requests" or "tokens".
-        retry_after_s: seconds until there is room again.
-        is_of_day: of the day's quota, not the minute's.
+    The client may try again after `retry_after_s` seconds; None is never, as what it asks is more than the whole quota.
     """
 
-    def __init__(
-        self, message: str, *, kind: str = "requests", retry_after_s: int = 1, is_of_day: bool = False
-    ) -> None:
+    def __init__(self, message: str, kind: str, retry_after_s: int | None, *, is_for_today: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
         self.retry_after_s = retry_after_s
-        self.is_of_day = is_of_day
+        self.is_for_today = is_for_today
+
+
+class DeadlineExceeded(CorralError):
+    """The time that the client gave its request, or the server gives to all, is over."""
 
 
 class ServerDraining(CorralError):

@@ -186,6 +186,16 @@ class RenderedPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestSize:
+    """What a request may come to: the tokens of its prompt, or of all that is to be embedded, and the most that each
+    of its answers can have."""
+
+    request_id: str
+    prompt_tokens: int
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DetokenizeRequest:
     """Token ids whose texts are wanted."""
 

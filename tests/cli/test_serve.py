@@ -100,6 +100,7 @@ FLAGS = {
     "--fair-wait": "2.5",
     "--database-url": "sqlite:////tmp/keys.db",
     "--step-timeout": "40",
+    "--usage-retention": "90",
 }
 SWITCHES = ("--no-auth", "--no-prefix-caching", "--no-cache", "--lenient")
 EXPECTED = (
@@ -143,6 +144,7 @@ EXPECTED = (
         request_timeout_s=600.0,
         step_timeout_s=40.0,
         lenient=True,
+        usage_retention_days=90,
         database_url="sqlite:////tmp/keys.db",
     ),
 )

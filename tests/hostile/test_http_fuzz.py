@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES_SCRIPTED = 60  # of each route, and of each kind: as the schema says, and otherwise
 EXAMPLES_REAL = 25
 TIMEOUT_S = 30.0
+KEY = {"Authorization": "Bearer admin"}  # what is sent makes keys as well, and then nothing is open any more
 MAX_TOKENS = 4  # of an answer: what is fuzzed is the way there
 AWAY = ("/api/pull", "/api/push")  # they call other machines
 # Routes with a worker behind them; the rest are told nothing new by a real one.
@@ -69,7 +70,7 @@ def narrowed(document: Any, model: str) -> Any:
 
 def fuzz(server: LiveServer, model: str, num_examples: int, prefixes: tuple[str, ...] = ("/",)) -> int:
     """Sends the examples; returns how many of them were answered with 200."""
-    document = narrowed(httpx.get(f"{server.url}/openapi.json").json(), model)
+    document = narrowed(httpx.get(f"{server.url}/openapi.json", headers=KEY).json(), model)
     document["paths"] = {
         path: methods
         for path, methods in document["paths"].items()
@@ -95,7 +96,7 @@ def fuzz(server: LiveServer, model: str, num_examples: int, prefixes: tuple[str,
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
             def send(case: Any) -> None:
                 nonlocal num_good
-                response = case.call(base_url=server.url, timeout=TIMEOUT_S)
+                response = case.call(base_url=server.url, headers=KEY, timeout=TIMEOUT_S)
                 assert response.status_code < 500 or response.status_code == 503, case.as_curl_command()
                 num_good += response.status_code == 200
 
@@ -107,7 +108,7 @@ def fuzz(server: LiveServer, model: str, num_examples: int, prefixes: tuple[str,
 
 
 def test_a_scripted_server_stands() -> None:
-    with live_server(max_body_bytes=1 << 20) as server:
+    with live_server(max_body_bytes=1 << 20, api_keys=("admin",)) as server:
         assert fuzz(server, SCRIPTED.name, EXAMPLES_SCRIPTED) > 100
         server.wait_until(lambda stats: stats.num_requests == 0)
 
@@ -116,6 +117,7 @@ def test_a_scripted_server_stands() -> None:
 def test_a_real_server_stands() -> None:
     local = LocalModel("smollm2", model_path("smollm2-135m"))
     engine = EngineConfig(max_model_len=256)
-    with live_server(local, engine=engine, command=WORKER_COMMAND, max_body_bytes=1 << 20) as server:
+    limits: Any = {"max_body_bytes": 1 << 20, "api_keys": ("admin",)}
+    with live_server(local, engine=engine, command=WORKER_COMMAND, **limits) as server:
         assert fuzz(server, local.name, EXAMPLES_REAL, COMPUTED) > 20
         server.wait_until(lambda stats: stats.num_requests == 0 and stats.num_used_blocks == 0)

@@ -43,6 +43,7 @@ def test_every_error_class_has_a_reply() -> None:
         errors.InvalidVocabulary: ("key", "fault"),
         errors.StorageError: ("fault", "failed"),
         errors.LimitExceeded: ("n", 2, 1),
+        errors.QuotaExceeded: ("used up", "tokens", 7),
     }
     for cls in classes:
         assert 400 <= openai_errors.reply_to(cls(*arguments.get(cls, ("text",)))).status < 600

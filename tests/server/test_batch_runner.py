@@ -146,9 +146,12 @@ async def test_a_busy_server_is_asked_again_and_other_refusals_are_answers(
             refusal(503, "queue_full", retry_after="1"),
             refusal(429, "key_queue_full", retry_after="1"),
             refusal(503, "server_draining", retry_after="soon"),
+            refusal(429, "rate_limit_exceeded", retry_after="1"),
+            refusal(429, "insufficient_quota", retry_after="9999"),
         ],
         "huge": [refusal(503, "insufficient_memory")],
         "bad": [refusal(400, "invalid_value")],
+        "too large": [refusal(429, "rate_limit_exceeded")] * 20,
         "deadly": [refusal(503, "engine_dead")] * 20,
     }
 
@@ -157,12 +160,12 @@ async def test_a_busy_server_is_asked_again_and_other_refusals_are_answers(
         return waiting.pop(0) if waiting else (200, {}, {"said": body["say"]})
 
     stage.answer = answer
-    batch = await stage.ended(await stage.submit("busy", "huge", "bad", "deadly", "good"))
+    batch = await stage.ended(await stage.submit("busy", "huge", "bad", "too large", "deadly", "good"))
     assert batch["status"] == "completed"
     assert stage.results(batch).keys() == {"busy", "good"}
     errors = stage.results(batch, "error_file_id")
     statuses = {name: line["response"]["status_code"] for name, line in errors.items()}
-    assert statuses == {"huge": 503, "bad": 400, "deadly": 503}
+    assert statuses == {"huge": 503, "bad": 400, "too large": 429, "deadly": 503}
     assert stage.asked.count("deadly") == batch_runner.MAX_DEATHS + 1
 
 
@@ -221,6 +224,21 @@ async def test_a_cancel_while_the_server_is_busy_is_heard_at_once(stage: Stage) 
     await asyncio.to_thread(stage.store.cancel, "me", batch_id)
     stage.runner.cancel(batch_id)
     assert (await stage.ended(batch_id))["status"] == "cancelled"
+
+
+async def test_a_key_over_its_quota_does_not_hold_up_the_others(stage: Stage) -> None:
+    async def answer(owner: str, body: dict[str, Any]) -> Answer:
+        if owner == "greedy":
+            return refusal(429, "insufficient_quota", retry_after="3600")
+        return 200, {}, {"said": body["say"]}
+
+    stage.answer = answer
+    waiting = await stage.submit(*map(str, range(2 * NUM_AT_ONCE)), owner="greedy")
+    while len(stage.asked) < NUM_AT_ONCE:
+        await stage.batch(waiting, "greedy")
+    batch = await stage.ended(await stage.submit("a", "b"))
+    assert stage.results(batch).keys() == {"a", "b"}
+    assert (await stage.batch(waiting, "greedy"))["status"] == "in_progress"
 
 
 async def test_an_expired_batch_says_which_lines_were_not_run(stage: Stage) -> None:

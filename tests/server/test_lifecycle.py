@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from corral.errors import ServerDraining
-from corral.server.lifecycle import LIVE_PATH, READY_PATHS, Lifecycle
+from corral.server.lifecycle import HEALTH_PATHS, LIVE_PATH, PROBE_PATHS, READY_PATHS, Lifecycle
 from corral.server.model_manager import ModelManager
 from corral.server.store_jobs import StoreJobs
 from corral.store.status import OnStatus, Status
@@ -29,29 +30,38 @@ def probe(server: LiveServer, path: str = "/ready") -> tuple[int, str]:
 
 
 def test_probes_of_a_server_that_serves(server: LiveServer) -> None:
-    for path in (*READY_PATHS, LIVE_PATH):
+    assert {"/health", "/healthz", "/ping", "/ready", "/readyz", "/livez"} == PROBE_PATHS
+    for path in PROBE_PATHS:
         assert probe(server, path) == (200, "ok")
         assert httpx.head(server.url + path).status_code == 200
     assert httpx.post(f"{server.url}/ping").json() == {"status": "ok"}
 
 
-def test_probes_tell_of_loading_engines_that_are_stuck_and_models_that_are_lost(
-    server: LiveServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_models_load_none_but_the_process_is_there(server: LiveServer) -> None:
     server.lifecycle.is_loading = True
-    assert probe(server) == (503, "loading")
-    server.lifecycle.is_loading = False
-    with monkeypatch.context() as patch:
-        patch.setattr(ModelManager, "stalled", lambda _: ["secret-model"])
-        response = httpx.get(f"{server.url}/health")
-        assert (response.status_code, response.json()["status"]) == (503, "stalled")
-        assert "1 model has" in response.json()["reason"]
-        assert "secret" not in response.text
-        assert probe(server, LIVE_PATH) == (200, "ok")
-    with monkeypatch.context() as patch:
-        patch.setattr(ModelManager, "lost", lambda _: ["a", "b"])
-        assert probe(server) == (503, "lost")
-    assert probe(server) == (200, "ok")
+    for path in (*HEALTH_PATHS, *READY_PATHS):
+        assert probe(server, path) == (503, "loading")
+    assert probe(server, LIVE_PATH) == (200, "ok")
+
+
+def test_a_worker_that_is_stuck_makes_the_server_not_ready() -> None:
+    with live_server(step_timeout_s=2.0) as server, contextlib.ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(base_url=server.base_url, timeout=60))
+        asking = stack.enter_context(client.stream("POST", "/chat/completions", json=chat_body("hang", stream=True)))
+        assert asking.status_code == 200
+
+        async def until_stalled() -> None:
+            async with asyncio.timeout(30):
+                while not server.manager.stalled():
+                    await server.first_stats()
+
+        server.run(until_stalled)
+        ready = httpx.get(f"{server.url}/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (503, "stalled")
+        assert "1 model has work" in ready.json()["reason"]
+        assert "scripted" not in ready.text  # anybody may ask
+        for path in (*HEALTH_PATHS, LIVE_PATH):
+            assert probe(server, path) == (200, "ok")  # it mends that itself: no reason to restart it
 
 
 def test_a_pinned_model_is_lost_when_it_dies_again_and_again(server: LiveServer) -> None:
@@ -67,6 +77,11 @@ def test_a_pinned_model_is_lost_when_it_dies_again_and_again(server: LiveServer)
     assert server.manager.lost() == []
 
 
+def test_a_lost_model_makes_the_server_not_ready(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelManager, "lost", lambda _: ["a", "b"])
+    assert (probe(server), probe(server, "/health")) == ((503, "lost"), (200, "ok"))
+
+
 def test_who_is_about_to_stop_says_so_first_and_still_serves(server: LiveServer) -> None:
     completions = f"{server.base_url}/chat/completions"
     with httpx.Client() as client:
@@ -75,7 +90,7 @@ def test_who_is_about_to_stop_says_so_first_and_still_serves(server: LiveServer)
         # The connection from before takes one more request, and is ended by its answer.
         answer = client.post(completions, json=chat_body("two"))
         assert (answer.status_code, answer.headers["connection"]) == (200, "close")
-    for path in READY_PATHS:
+    for path in (*HEALTH_PATHS, *READY_PATHS):
         assert probe(server, path) == (503, "draining")
     assert probe(server, LIVE_PATH) == (200, "ok")
 

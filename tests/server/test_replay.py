@@ -147,7 +147,7 @@ class FakeWorker:
     def __post_init__(self) -> None:
         self.died.set()
 
-    async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
+    async def generate(self, request: Request, on_left: object = None) -> AsyncGenerator[RequestOutput, None]:
         self.asked.append(request)
         for output in self.outputs:
             if isinstance(output, CorralError):

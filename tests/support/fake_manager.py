@@ -18,6 +18,7 @@ from typing import Any
 from corral.errors import ContextLengthExceeded, EngineDead, InvalidRequest, ModelNotFound, QueueFull
 from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage
 from corral.server.exchange import Exchange
+from corral.server.quotas import QuotaBook
 from corral.store.local_model import LocalModel
 from corral.store.names import parse_name
 from corral.worker.info import ModelInfo, WorkerStats
@@ -104,6 +105,7 @@ class FakeManager:
     leases: list[tuple[str, float | None, int | None]] = field(default_factory=list)
     unloaded: list[str] = field(default_factory=list)
     running_models: list[Any] = field(default_factory=list)
+    quotas: QuotaBook = field(default_factory=QuotaBook)
     lease_error: Exception | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -143,6 +145,9 @@ class FakeManager:
 
     def running(self) -> list[Any]:
         return self.running_models
+
+    def stalled(self) -> list[str]:
+        return []
 
     async def refresh(self) -> None:
         pass

@@ -40,6 +40,7 @@ from corral.request import (
     RenderedPrompt,
     Request,
     RequestOutput,
+    RequestSize,
     Usage,
 )
 from corral.worker.info import ModelInfo, WorkerStats
@@ -79,6 +80,12 @@ class Live:
         deltas = tuple(Delta(i, word, (self.num_said,), reason) for i in range(self.num_answers))
         usage = Usage(self.num_prompt_tokens, self.num_said * self.num_answers)
         self.on_output(RequestOutput(self.request_id, deltas, usage, is_finished=reason is not None))
+
+    def end(self) -> None:
+        """It was given up."""
+        usage = Usage(self.num_prompt_tokens, self.num_said * self.num_answers)
+        deltas = tuple(Delta(i, "", (), FinishReason.ABORT) for i in range(self.num_answers))
+        self.on_output(RequestOutput(self.request_id, deltas, usage, is_finished=True))
 
     def step(self) -> bool:
         """Says one more word; whether that was the last."""
@@ -181,6 +188,15 @@ class ScriptedModel:
             self._held = {}
             self._changed.notify_all()
 
+    def measure(self, request: Request | EmbedRequest) -> RequestSize:
+        if isinstance(request, EmbedRequest):
+            texts = [text if isinstance(text, str) else " ".join(map(str, text)) for text in request.inputs]
+            return RequestSize(request.request_id, sum(len(text.split()) for text in texts))
+        num_words = len(script_of(request).split())
+        room = MAX_MODEL_LEN - num_words
+        most = request.sampling.max_tokens
+        return RequestSize(request.request_id, num_words, room if most is None else min(room, most))
+
     def render(self, request: Request) -> RenderedPrompt:
         if request.adapter == "slow":
             self._adapter_has_loaded.wait()
@@ -195,8 +211,9 @@ class ScriptedModel:
 
     def abort(self, request_id: str) -> None:
         with self._changed:
-            self._live.pop(request_id, None)
-            self._held.pop(request_id, None)
+            live = self._live.pop(request_id, None) or self._held.pop(request_id, None)
+        if live is not None:
+            live.end()
 
     def stats(self) -> WorkerStats:
         with self._changed:
@@ -239,7 +256,8 @@ class ScriptedModel:
                 signal.raise_signal(signal.SIGSEGV)
             for one in live:
                 if one.request_id in self._live and one.step():
-                    self.abort(one.request_id)
+                    with self._changed:
+                        self._live.pop(one.request_id, None)
             self._watch.end()
 
 

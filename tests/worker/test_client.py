@@ -36,7 +36,7 @@ from corral.request import (
 )
 from corral.sampling_params import SamplingParams
 from corral.worker import protocol
-from corral.worker.client import WorkerClient
+from corral.worker.client import OnRest, WorkerClient
 from tests.support.scripted_worker import COMMAND
 
 MODEL = Path("scripted.gguf")
@@ -233,7 +233,7 @@ async def test_no_orphans_when_the_front_is_killed(tmp_path: Path) -> None:
         "import asyncio, sys\n"
         "from pathlib import Path\n"
         "from corral.config import EngineConfig\n"
-        "from corral.worker.client import WorkerClient\n"
+        "from corral.worker.client import OnRest, WorkerClient\n"
         "async def main():\n"
         "    client = await WorkerClient.start(Path('m.gguf'), EngineConfig(), command=tuple(sys.argv[1:]))\n"
         "    print(client.pid, flush=True)\n"
@@ -343,3 +343,51 @@ async def test_prompts_that_are_looked_at_are_bounded(client: WorkerClient) -> N
     await collect(client, replace(ask("adapters have loaded"), adapter="quick"))
     assert {tuple(rendered.token_ids) for rendered in await asyncio.gather(*slow)} == {(1, 1)}
     assert (await client.render(ask("one more"))).text == "one more"
+
+
+@pytest.mark.parametrize("num_read", [0, 1, 5])
+async def test_who_leaves_early_hears_of_the_rest(client: WorkerClient, num_read: int) -> None:
+    rest: list[RequestOutput | None] = []
+    is_over = asyncio.Event()
+
+    def on_rest(output: RequestOutput | None) -> None:
+        rest.append(output)
+        if output is None:
+            is_over.set()
+
+    async with aclosing(client.generate(ask("forever"), lambda: on_rest)) as outputs:
+        for _ in range(num_read):
+            last = await anext(outputs)
+        if not num_read:
+            leaving = asyncio.ensure_future(anext(outputs))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.wait({leaving})
+    await asyncio.wait_for(is_over.wait(), 60)
+    assert rest.count(None) == 1
+    *told, end = rest
+    assert end is None
+    if num_read:
+        final = told[-1]
+        assert final is not None
+        assert final.is_finished
+        assert final.usage.completion_tokens >= last.usage.completion_tokens
+    await until_unused(client)
+
+
+async def test_who_has_left_hears_of_the_workers_death(client: WorkerClient) -> None:
+    rest: list[RequestOutput | None] = []
+    async with aclosing(client.generate(ask("forever"), lambda: rest.append)) as outputs:
+        await anext(outputs)
+        os.kill(client.pid, signal.SIGKILL)
+    await client.died.wait()
+    assert rest[-1] is None
+    assert rest.count(None) == 1
+
+
+async def test_who_reads_to_the_end_has_not_left(client: WorkerClient) -> None:
+    def on_left() -> OnRest:
+        pytest.fail("nobody has left")
+
+    outputs = [output async for output in client.generate(ask("one two"), on_left)]
+    assert outputs[-1].is_finished

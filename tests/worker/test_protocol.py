@@ -8,7 +8,17 @@ import pytest
 
 from corral import errors
 from corral.config import EngineConfig
-from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, TokenLogprob, Usage
+from corral.request import (
+    Delta,
+    EmbedRequest,
+    EmbedResult,
+    FinishReason,
+    Request,
+    RequestOutput,
+    RequestSize,
+    TokenLogprob,
+    Usage,
+)
 from corral.sampling_params import SamplingParams
 from corral.worker import protocol
 from corral.worker.info import ModelInfo, WorkerStats
@@ -49,6 +59,8 @@ def payload(frame: bytes) -> bytes:
         protocol.Submit(Request("r", prompt=[1, 2, 3])),
         protocol.Submit(Request("r", prompt="text", cache_salt="s", adapter="/a/b.gguf")),
         protocol.SubmitEmbed(EmbedRequest("e", "m", ["text", [1, 2], ""], truncate=False, dimensions=7)),
+        protocol.Measure(CHAT),
+        protocol.MeasureEmbed(EmbedRequest("e", "m", ["text"])),
         protocol.Abort("r"),
         protocol.Drain(),
         protocol.Ping(5),
@@ -65,6 +77,7 @@ def test_frames_to_the_worker_come_back_equal(frame: protocol.ToWorker) -> None:
         protocol.Planned("a\nb"),
         protocol.Progress(1, 1 << 40),
         protocol.Embedded(EmbedResult("e", [b"\x00\xff\x80?", b""], 12)),
+        protocol.Measured(RequestSize("r", 12, 5)),
         protocol.Ready(INFO, "plan"),
         protocol.Outputs([OUTPUT, replace(OUTPUT, deltas=(), is_finished=False)]),
         protocol.Failure("r", "QueueFull", "full", {"retry_after_s": 9, "param": None}),
@@ -97,7 +110,7 @@ def test_errors_cross_as_the_same_class_with_all_they_say(cls: type[errors.Corra
     elif cls is errors.QueueFull:
         error = errors.QueueFull("full", retry_after_s=9)
     elif cls is errors.QuotaExceeded:
-        error = errors.QuotaExceeded("used up", kind="tokens", retry_after_s=9, is_of_day=True)
+        error = errors.QuotaExceeded("used", "tokens", 9, is_for_today=True)
     elif cls is errors.LimitExceeded:
         error = errors.LimitExceeded("stop", 5, 4)
     elif issubclass(cls, errors.InvalidRequest):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import click
 
 from corral.cli import human
-from corral.cli.config_file import file_value
 from corral.cli.options import POSITIVE, option
 from corral.errors import CorralError, InvalidRequest
 
@@ -25,20 +24,17 @@ if TYPE_CHECKING:
 ROLES = ("admin", "user", "viewer")
 database_url = option(
     "--database-url", envvar="CORRAL_DATABASE_URL", metavar="URL", show_default=False,
-    help="Where keys, responses, files and batches are kept: postgresql://USER:PASSWORD@HOST/NAME; by default a file "
-    "in Corral's data folder. The password is better put into the environment than on a command line.",
+    help="Where keys, usage, responses, files and batches are kept: postgresql://USER:PASSWORD@HOST/NAME; by default a "
+    "file in Corral's data folder. The password is better put into the environment than on a command line.",
 )  # fmt: skip
 
 
 @click.group("keys", short_help="Make and revoke API keys.", no_args_is_help=True)
-@click.pass_context
-def keys(context: click.Context) -> None:
+def keys() -> None:
     """Make, list, revoke and rotate API keys.
 
     They take effect within about a second on every server of the database. As soon as one exists, servers ask for it.
     """
-    of_file = {"database_url": lambda: file_value("database-url")}  # where a server has it from, too
-    context.default_map = dict.fromkeys(keys.commands, of_file)
 
 
 @keys.command("create")

@@ -130,6 +130,11 @@ _FLAGS: list[Decorator] = [
     ),
     database_url,
     option(
+        "--usage-retention", type=COUNT, default=SERVER_DEFAULTS.usage_retention_days, envvar="CORRAL_USAGE_RETENTION",
+        metavar="DAYS",
+        help="How many UTC days of usage are kept; 0 keeps all.",
+    ),
+    option(
         "--no-auth", is_flag=True, envvar="CORRAL_NO_AUTH",
         help="Bind beyond loopback without a key; stored keys are not asked for.",
     ),

@@ -120,14 +120,15 @@ _CREATE = native_body(
     stream="boolean",
 )
 _STATUS = _object(status=TEXT)
-_READY = "Whether requests should be sent here: 503, with a reason, while it loads, drains or is stuck."
+_HEALTH = "Whether requests should be sent here: 503 while the first models load, and from SIGTERM on."
+_READY = "The same, and 503 while an engine is stuck or a model that is to be there is lost."
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/", "Says that a server is here.", answers=("text/plain",), is_public=True),
-    Operation("GET", "/health", _READY, answer=_STATUS, is_public=True),
-    Operation("GET", "/healthz", _READY, answer=_STATUS, is_public=True),
-    Operation("GET", "/ping", _READY, answer=_STATUS, is_public=True),
-    Operation("POST", "/ping", _READY, answer=_STATUS, is_public=True),
+    Operation("GET", "/health", _HEALTH, answer=_STATUS, is_public=True),
+    Operation("GET", "/healthz", _HEALTH, answer=_STATUS, is_public=True),
+    Operation("GET", "/ping", _HEALTH, answer=_STATUS, is_public=True),
+    Operation("POST", "/ping", _HEALTH, answer=_STATUS, is_public=True),
     Operation("GET", "/ready", _READY, answer=_STATUS, is_public=True),
     Operation("GET", "/readyz", _READY, answer=_STATUS, is_public=True),
     Operation("GET", "/livez", "Whether the process lives.", answer=_STATUS, is_public=True),
@@ -183,6 +184,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/admin/keys/{id}", "Revokes one for good."),
     Operation("POST", "/admin/keys/{id}/rotate", "Gives one a new secret.", RotateFields),
     Operation("GET", "/admin/audit", "What was managed, the newest first."),
+    Operation("GET", "/admin/usage", "What the API keys have used, by key, model or day; as JSON or CSV."),
+    Operation("GET", "/usage", "The same of the key that asks."),
     # Ollama's
     Operation("GET", "/api/version", "The version of Ollama whose API this is.", answer=_object(version=TEXT)),
     Operation("GET", "/api/tags", "The models that are here."),

@@ -20,7 +20,7 @@ ROLES: Mapping[str, Role] = {
     **dict.fromkeys(
         (
             *("GET /version", "GET /openapi.json", "GET /v1/models", "GET /v1/models/{name:path}", "GET /metrics"),
-            *("GET /limits", "GET /admin/usage", "GET /api/version", "GET /api/tags", "GET /api/ps", "POST /api/show"),
+            *("GET /limits", "GET /usage", "GET /api/version", "GET /api/tags", "GET /api/ps", "POST /api/show"),
         ),
         _VIEWER,
     ),
@@ -45,7 +45,7 @@ ROLES: Mapping[str, Role] = {
             *("POST /api/pull", "POST /api/push", "POST /api/create", "POST /api/copy", "DELETE /api/delete"),
             *("HEAD /api/blobs/{digest}", "POST /api/blobs/{digest}"),
             *("GET /admin/keys", "POST /admin/keys", "DELETE /admin/keys/{id}", "POST /admin/keys/{id}/rotate"),
-            "GET /admin/audit",
+            *("GET /admin/audit", "GET /admin/usage"),
         ),
         _ADMIN,
     ),

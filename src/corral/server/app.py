@@ -33,6 +33,8 @@ from corral.server.lifecycle import DrainGate, Farewell, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
+from corral.server.quota_headers import NAMES as QUOTA_HEADERS
+from corral.server.quota_headers import QuotaHeaders
 from corral.server.replies import is_native, response_of
 from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
@@ -47,7 +49,10 @@ from corral.server.routes.openapi import openapi_routes
 from corral.server.routes.probes import probe_routes
 from corral.server.routes.responses import responses_routes
 from corral.server.routes.tokenizing import tokenizing_routes
+from corral.server.routes.usage import usage_routes
 from corral.server.store_access import StoreAccess
+from corral.server.usage.recorder import UsageRecorder
+from corral.server.usage.store import UsageStore
 
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it only keeps the log honest
 INTERNAL_ERROR = 500
@@ -81,6 +86,8 @@ def build_app(
     key_store, audit = KeyStore(database), AuditLog(database)
     is_open_by_wish = config.no_auth and not config.api_keys
     keys = KeyRing(config.api_keys, None if is_open_by_wish else key_store)
+    usage_store = UsageStore(database)
+    usage = UsageRecorder(usage_store, manager.quotas, config.usage_retention_days)
     files = FileStore(database)
 
     async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,14 +95,16 @@ def build_app(
         await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
 
     stored_batches = BatchStore(files)
-    batches = BatchRunner(routes_alone, stored_batches, lifecycle, keys.caller_of_owner)
+    batches = BatchRunner(Exchanges(routes_alone, [usage]), stored_batches, lifecycle, keys.caller_of_owner)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await keys.start()
+        await usage.start()
         batches.start()
         yield
         await batches.close()
+        await usage.close()
         await keys.close()
         await database.close()
 
@@ -113,6 +122,7 @@ def build_app(
             *batch_routes(stored_batches, batches),
             *responses_routes(manager, database),
             *admin_routes(key_store, keys, audit),
+            *usage_routes(usage_store, usage),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess(), lifecycle),
         ],
@@ -125,6 +135,7 @@ def build_app(
     app.add_middleware(BodyLimit, config=config)
     app.add_middleware(Deadlines, most_s=config.request_timeout_s)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
+    app.add_middleware(QuotaHeaders, book=manager.quotas)
     app.add_middleware(KeyAuth, keys=keys)
     app.add_middleware(AuditTrail, log=audit)
     pattern = origin_pattern(config.origins)
@@ -133,13 +144,13 @@ def build_app(
         allow_origin_regex=pattern,
         allow_methods=["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"],
         allow_headers=["*"],
-        expose_headers=EXPOSED_HEADERS,
+        expose_headers=(*EXPOSED_HEADERS, *QUOTA_HEADERS),
     )
     app.add_middleware(OriginGuard, pattern=pattern)
     if not config.api_keys and not config.no_auth:
         app.add_middleware(HostGuard, host=config.host, keys=keys)
     app.add_middleware(Farewell, lifecycle=lifecycle)
-    observers: list[Observer] = []
+    observers: list[Observer] = [usage]
     app.add_middleware(Exchanges, observers=observers)
     return app
 

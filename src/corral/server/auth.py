@@ -17,7 +17,8 @@ from corral.server.lifecycle import PROBE_PATHS
 from corral.server.replies import send_reply
 
 _HOST_PORT = re.compile(r":\d*$")
-PUBLIC_PATHS = frozenset({"/", *PROBE_PATHS})  # they tell that a server is here, and nothing else
+# They tell that a server is here, and whether it wants work; nothing else.
+PUBLIC_PATHS = frozenset({"/", *PROBE_PATHS})
 
 
 class KeyAuth:

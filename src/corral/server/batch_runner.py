@@ -32,7 +32,8 @@ MAX_DEATHS = 5  # of the model's worker, within one line
 LOCK_RETRY_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
 SAVE_PERIOD_S = 1.0  # between counts that clients see
-_BUSY = ("queue_full", "key_queue_full", "rate_limit_exceeded", "server_draining", "engine_dead")
+_BUSY = ("queue_full", "key_queue_full", "server_draining", "engine_dead")
+_OVER_QUOTA = ("rate_limit_exceeded", "insufficient_quota")  # without Retry-After it is too large for the key for ever
 
 
 @dataclass(slots=True)
@@ -255,11 +256,17 @@ class BatchRunner:
                 answer = await asyncio.to_thread(msgspec.json.decode, reply)
             code = _error_code(answer)
             num_deaths += code == "engine_dead"
-            if status not in (429, 503) or code not in _BUSY or num_deaths > MAX_DEATHS:
+            may_pass = code in _BUSY or (code in _OVER_QUOTA and b"retry-after" in headers)
+            if status not in (429, 503) or not may_pass or num_deaths > MAX_DEATHS:
                 return status, answer
             back_off_s = min(MAX_BACK_OFF_S, 2 * back_off_s)
             wait_s = max(back_off_s, _retry_after(headers))
-            if await self._first_of(self._lifecycle.stopping, run.stopped, seconds=wait_s) or run.is_expired:
+            self._turns.release()  # other keys' lines go on while this one waits for its own quota
+            try:
+                is_over = await self._first_of(self._lifecycle.stopping, run.stopped, seconds=wait_s)
+            finally:
+                await self._turns.acquire()
+            if is_over or run.is_expired:
                 return None
 
     async def _first_of(self, *events: asyncio.Event, seconds: float | None = None) -> bool:

@@ -56,8 +56,8 @@ class Exchange:
         load_s: how long it waited for its model to be loaded.
         status: of the answer; 0 while it has none, 499 for a client that went away before it.
         management: what it does to keys or models, in the words of the audit log; "" for a mere use.
-        is_counted: it is in its key's count of requests.
         cause: the machine-readable code of what refused it or broke it off; "" if nothing did.
+        is_counted: it uses a model, as one request of its key.
     """
 
     request_id: str = field(default_factory=lambda: new_id("req"))
@@ -104,7 +104,8 @@ class Exchange:
         if isinstance(output, EmbedResult):
             generation.usage = Usage(prompt_tokens=output.prompt_tokens)
             return
-        generation.usage = output.usage
+        if output.deltas or generation.first_token is None:  # a replay is accepted anew, and knows of no tokens then
+            generation.usage = output.usage
         if output.deltas:
             generation.last_token = time.monotonic()
             if generation.first_token is None:
@@ -118,7 +119,7 @@ class Observer(Protocol):
     """Is told what happens; must be quick, and must not raise."""
 
     def on_output(self, exchange: Exchange, generation: Generation, output: RequestOutput | EmbedResult) -> None:
-        """The output has come, and is not yet booked in `generation`."""
+        """The output has come, and is not yet booked in `generation`; after the end, where the client left early."""
 
     def on_end(self, exchange: Exchange) -> None:
         """The last byte was sent, or the client has gone."""
@@ -144,7 +145,9 @@ class Exchanges:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(method=scope["method"], path=scope["path"], observers=self._observers)
+        exchange = Exchange(
+            method=scope["method"], path=scope["path"], caller=caller_of(scope), observers=self._observers
+        )
         for name, value in scope["headers"]:
             if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
                 exchange.request_id = value.decode("ascii")

@@ -14,10 +14,11 @@ from corral.server.replies import send_reply
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Where it is told whether requests should be sent here, and whether the process lives: without a key, at all times.
-READY_PATHS = ("/health", "/healthz", "/ping", "/ready", "/readyz")
+# Probes, which are answered without a key and at all times; see routes/probes.py.
+HEALTH_PATHS = ("/health", "/healthz", "/ping")
+READY_PATHS = ("/ready", "/readyz")
 LIVE_PATH = "/livez"
-PROBE_PATHS = frozenset({*READY_PATHS, LIVE_PATH})
+PROBE_PATHS = frozenset({*HEALTH_PATHS, *READY_PATHS, LIVE_PATH})
 
 
 class Lifecycle:

@@ -43,6 +43,7 @@ class ModelManager:
         say: gets a line for every load, eviction and unload.
         command, read_needs, probe, clock: the worker process, what is known of a file, of the machine, and the time;
             tests have their own.
+        quotas: what the keys may still use.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ModelManager:
         read_needs: ReadNeeds = read_needs,
         probe: MemoryProbe | None = None,
         clock: Clock | None = None,
+        quotas: QuotaBook | None = None,
     ) -> None:
         self._names = names
         self._clock = clock or LoopClock()
@@ -66,7 +68,7 @@ class ModelManager:
         self._num_pending_of: Counter[str] = Counter()  # by whose they are
         self._max_pending_of_key = config.max_pending_per_key or max(1, config.max_pending // 2)
         self._say = say
-        self._quotas = QuotaBook()
+        self.quotas = quotas or QuotaBook()
 
     def lookup(self, name: str) -> LocalModel:
         """What `name` means; nothing is loaded.
@@ -105,7 +107,7 @@ class ModelManager:
 
         Raises:
             ModelNotFound: the caller's key is not for it.
-            QuotaExceeded: the caller has used what its key may have.
+            QuotaExceeded: the caller's key has used what it may.
             QueueFull: too many wait already, or the wait was too long.
             DeadlineExceeded: the exchange's deadline came first.
             InsufficientMemory: it can never fit; the text has the numbers.
@@ -114,17 +116,16 @@ class ModelManager:
         exchange = exchange or Exchange()
         check_permission(exchange.caller, local)
         exchange.model = local.name
-        if not exchange.caller.role.includes(Role.ADMIN):
-            keep_alive = None  # how long a model stays is for all who use it
-        is_new, exchange.is_counted = not exchange.is_counted, True
-        with self._quotas.request(exchange.caller, is_new=is_new):
-            async with self._held(local, exchange, keep_alive, num_ctx) as model:
+        with self.quotas.admit(exchange):
+            async with self._lease(local, exchange, keep_alive, num_ctx) as model:
                 yield model
 
     @asynccontextmanager
-    async def _held(
+    async def _lease(
         self, local: LocalModel, exchange: Exchange, keep_alive: float | None, num_ctx: int | None
     ) -> AsyncIterator[ServedModel]:
+        if not exchange.caller.role.includes(Role.ADMIN):
+            keep_alive = None  # how long a model stays is for all who use it
         started = self._clock.time()
         was_there = (slot := self._workers.find(local)) is not None and slot.takes_leases
         async with before(exchange.deadline):
@@ -139,7 +140,7 @@ class ModelManager:
                     "as memory, the model or --max-model-len (OLLAMA_CONTEXT_LENGTH) allow"
                 )
             exchange.load_s = 0.0 if was_there else self._clock.time() - started
-            yield ServedModel(local, slot, self._workers.ward(slot), self._quotas, exchange, exchange.load_s)
+            yield ServedModel(local, slot, self._workers.ward(slot), exchange, self.quotas)
         finally:
             self._workers.release(slot)
 

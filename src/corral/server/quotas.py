@@ -1,179 +1,290 @@
-"""How much each key has used of what it may: requests, tokens, and how many of its requests are under way. No I/O.
+"""What each key may still use: requests and tokens of a minute and of a UTC day, and requests under way at once.
 
-Minutes slide; days are UTC's. Tokens are reserved before a request goes to its worker, as many as it can come to at
-most, and what it did not use is given back at its end: however many requests run side by side, what is computed for a
-key never exceeds its quota. A reservation counts in every minute until it has ended.
+Tokens are promised before the first is computed, and what was promised and not used is given back at the end. Between
+the look at what is left and the promise nothing else runs, as all happens on one event loop: so no number of requests
+gets more than there is.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from corral.errors import QuotaExceeded
 from corral.server.caller import Caller, Quotas
+from corral.server.exchange import Exchange
+from corral.server.windows import MINUTE_S, Entry, Minute, day_of, seconds_left
 
-MINUTE_S = 60.0
-DAY_S = 86400
-_NOTHING = Quotas()
+NO_QUOTAS = Quotas()
+_SOON_S = 1  # when what is asked waits for others to end, nobody knows for how long
+
+Seconds = Callable[[], float]
 
 
-class _Window:
-    """Amounts of the last minute and of today.
+@dataclass(frozen=True, slots=True)
+class DayUse:
+    """What a key has used on a day."""
 
-    An amount that is open counts as of now until it is closed.
-    """
+    requests: int = 0
+    tokens: int = 0
 
-    def __init__(self) -> None:
-        self._closed: deque[tuple[float, int]] = deque()
-        self._of_minute = 0
-        self._day = 0
-        self._of_day = 0
-        self._open = 0
 
-    def used(self, now: float) -> tuple[int, int]:
-        """In the last minute, and today."""
-        while self._closed and self._closed[0][0] <= now - MINUTE_S:
-            self._of_minute -= self._closed.popleft()[1]
-        if (day := int(now // DAY_S)) != self._day:
-            self._day, self._of_day = day, 0
-        return self._of_minute + self._open, self._of_day + self._open
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a key stands with one of its quotas; `reset_s` is until it is whole again if nothing is asked."""
 
-    def open(self, amount: int) -> None:
-        self._open += amount
-
-    def close(self, now: float, amount: int, used: int) -> None:
-        """`used` of an open `amount` stays."""
-        self._open -= amount
-        self.used(now)
-        self._of_day += used
-        if used:
-            self._of_minute += used
-            self._closed.append((now, used))
-
-    def free_in_s(self, now: float, amount: int) -> float:
-        """Until so much of the last minute has passed; a second where it hangs on what is under way."""
-        for at, of_then in self._closed:
-            amount -= of_then
-            if amount <= 0:
-                return at + MINUTE_S - now
-        return 1.0
+    limit: int
+    remaining: int
+    reset_s: float
 
 
 @dataclass(eq=False, slots=True)
 class _Account:
-    requests: _Window = field(default_factory=_Window)
-    tokens: _Window = field(default_factory=_Window)
+    """What a key has used by this server, since it started."""
+
+    requests: Minute = field(default_factory=Minute)
+    tokens: Minute = field(default_factory=Minute)
+    day: int = 0
+    day_requests: int = 0
+    day_tokens: int = 0
+    promised: int = 0  # tokens
     num_under_way: int = 0
+    admitted: dict[Exchange, tuple[Entry, int]] = field(default_factory=dict)  # and the day
+
+    def turn_to(self, day: int) -> None:
+        """A clock that is set back does not give a day's quota twice."""
+        if day > self.day:
+            self.day, self.day_requests, self.day_tokens = day, 0, 0
 
 
-@dataclass(eq=False, slots=True)
-class Reservation:
-    """Tokens that a request may use; what it has used is written into `used` before its end."""
+class Promise:
+    """Tokens that one request may still use; made by QuotaBook.promise.
 
-    num_tokens: int
-    used: int = 0
+    Args:
+        max_tokens: of each answer.
+    """
+
+    def __init__(self, book: QuotaBook, account: _Account, num_tokens: int, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+        self._book = book
+        self._account = account
+        self._left = num_tokens
+        self._spent = 0
+        account.promised += num_tokens
+
+    def spend(self, total: int) -> None:
+        """So many tokens of it are used by now."""
+        amount = total - self._spent
+        if amount > 0:
+            self._spent = total
+            self._book.book_tokens(self._account, amount)
+            self._give_back(min(amount, self._left))
+
+    def close(self) -> None:
+        """Gives back what is left. Idempotent."""
+        self._give_back(self._left)
+
+    def _give_back(self, amount: int) -> None:
+        self._left -= amount
+        self._account.promised -= amount
 
 
 class QuotaBook:
-    """The accounts of all keys, of one server; they begin anew with it.
+    """The accounts of all keys with quotas. Lives on one event loop.
 
     Args:
-        clock: seconds since 1970.
+        monotonic, wall: the time; tests have their own.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, monotonic: Seconds = time.monotonic, wall: Seconds = time.time) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
         self._accounts: dict[str, _Account] = {}
+        self._elsewhere: Mapping[str, DayUse] = {}
+        self._elsewhere_day = 0
 
-    @contextlib.contextmanager
-    def request(self, caller: Caller, *, is_new: bool = True) -> Iterator[None]:
-        """A request under way.
+    def set_elsewhere(self, day: int, used: Mapping[str, DayUse]) -> None:
+        """What keys have used on that UTC day by other servers, and by this one before it was started."""
+        self._elsewhere_day, self._elsewhere = day, used
 
-        Args:
-            is_new: it counts as a request; otherwise as one that goes on.
+    @contextmanager
+    def admit(self, exchange: Exchange) -> Iterator[None]:
+        """Books a request for as long as the block runs; another one of the same exchange is the same request.
 
         Raises:
-            QuotaExceeded: too many.
+            QuotaExceeded: of requests; then none is booked.
         """
-        quotas = caller.quotas
-        if quotas == _NOTHING:
+        caller = exchange.caller
+        account = self._account_of(caller)
+        if account is None:
+            exchange.is_counted = True
             yield
             return
-        account = self._account(caller)
-        if quotas.max_concurrent is not None and account.num_under_way >= quotas.max_concurrent:
-            raise QuotaExceeded(
-                f"{account.num_under_way} requests of this key are under way; "
-                f"it may have {quotas.max_concurrent} at once",
-                kind="requests",
-                retry_after_s=1,
-            )
-        if is_new:
-            now = self._clock()
-            self._check(account.requests, now, 1, (quotas.requests_per_minute, quotas.requests_per_day), "requests")
-            account.requests.open(1)
-            account.requests.close(now, 1, 1)
+        most = caller.quotas.max_concurrent
+        if most is not None and account.num_under_way >= most:
+            under_way = f"{account.num_under_way} requests of the key are under way or wait; {most} may be"
+            raise QuotaExceeded(f"Rate limit reached: {under_way}.", "requests", _SOON_S)
+        if not exchange.is_counted:
+            self._book_request(account, exchange)
         account.num_under_way += 1
         try:
             yield
         finally:
             account.num_under_way -= 1
+            account.admitted.pop(exchange, None)
 
-    def limits_tokens(self, caller: Caller) -> bool:
-        """Whether the tokens of the caller's requests must be reserved."""
-        return caller.quotas.tokens_per_minute is not None or caller.quotas.tokens_per_day is not None
+    def is_metered(self, caller: Caller) -> bool:
+        """Whether the caller's tokens need a promise."""
+        quotas = caller.quotas
+        return bool(caller.key_id) and (quotas.tokens_per_minute is not None or quotas.tokens_per_day is not None)
 
-    def tokens_left(self, caller: Caller) -> int:
-        """The most that a reservation could have now; 0 or less if it can have none."""
-        quotas, (minute, day) = caller.quotas, self._account(caller).tokens.used(self._clock())
-        of_minute = math.inf if quotas.tokens_per_minute is None else quotas.tokens_per_minute - minute
-        of_day = math.inf if quotas.tokens_per_day is None else quotas.tokens_per_day - day
-        return int(min(of_minute, of_day, 1 << 60))
+    def promise(
+        self, exchange: Exchange, prompt_tokens: int, max_tokens: int = 0, n: int = 1, *, may_cut: bool = False
+    ) -> Promise:
+        """Room for a prompt and `n` answers, of the caller of an exchange that was admitted.
 
-    @contextlib.contextmanager
-    def tokens(self, caller: Caller, num_tokens: int) -> Iterator[Reservation]:
-        """Reserves as many tokens as a request can come to at most.
+        Args:
+            max_tokens: of each answer.
+            may_cut: shorter answers will do, of one token at least.
 
         Raises:
-            QuotaExceeded: that is more than is left.
+            QuotaExceeded: of tokens; then the request is not booked either.
         """
-        quotas, account = caller.quotas, self._account(caller)
-        limits = (quotas.tokens_per_minute, quotas.tokens_per_day)
-        self._check(account.tokens, self._clock(), num_tokens, limits, "tokens")
-        account.tokens.open(num_tokens)
-        reservation = Reservation(num_tokens)
+        account = self._account_of(exchange.caller)
+        if account is None:
+            raise RuntimeError("who has no quotas is not metered")
+        least = prompt_tokens + n * (min(1, max_tokens) if may_cut else max_tokens)
+        most = prompt_tokens + n * max_tokens
         try:
-            yield reservation
-        finally:
-            account.tokens.close(self._clock(), num_tokens, min(reservation.used, num_tokens))
+            room = self._room(account, exchange.caller, least)
+        except QuotaExceeded:
+            self._take_back(account, exchange)
+            raise
+        if most > room:
+            max_tokens = int((room - prompt_tokens) // n)
+            most = prompt_tokens + n * max_tokens
+        return Promise(self, account, most, max_tokens)
 
-    def _account(self, caller: Caller) -> _Account:
-        return self._accounts.setdefault(caller.owner, _Account())
+    def book_tokens(self, account: _Account, amount: int) -> None:
+        """Tokens were used now."""
+        account.turn_to(day_of(self._wall()))
+        account.tokens.add(self._monotonic(), amount)
+        account.day_tokens += amount
 
-    def _check(
-        self, window: _Window, now: float, wanted: int, limits: tuple[int | None, int | None], kind: str
-    ) -> None:
-        minute, day = window.used(now)
-        of_minute, of_day = limits
-        asks = "" if kind == "requests" else f"this request may come to {wanted}; give a smaller max_tokens, or "
-        if of_day is not None and day + wanted > of_day:
-            left_s = math.ceil(DAY_S - now % DAY_S)
-            raise QuotaExceeded(
-                f"this key may have {of_day} {kind} a day, and has used or reserved {day}; "
-                f"{asks}try again after midnight UTC",
-                kind=kind,
-                retry_after_s=left_s,
-                is_of_day=True,
-            )
-        if of_minute is not None and minute + wanted > of_minute:
-            wait_s = math.ceil(window.free_in_s(now, minute + wanted - of_minute))
-            raise QuotaExceeded(
-                f"this key may have {of_minute} {kind} a minute, and has used or reserved {minute}; "
-                f"{asks}try again in {wait_s} s",
-                kind=kind,
-                retry_after_s=max(1, wait_s),
-            )
+    def standing(self, caller: Caller) -> tuple[Standing | None, Standing | None]:
+        """Of requests and of tokens: the quota of the minute or of the day, whichever has less left."""
+        account = self._account_of(caller)
+        if account is None:
+            return None, None
+        now, quotas = self._monotonic(), caller.quotas
+        day_s = seconds_left(self._wall())
+        today = self._used_today(account, caller)
+        requests_s = account.requests.seconds_until_empty(now)
+        tokens_s = MINUTE_S if account.promised else account.tokens.seconds_until_empty(now)
+        requests = (
+            _standing(quotas.requests_per_minute, account.requests.total(now), requests_s),
+            _standing(quotas.requests_per_day, today.requests, day_s),
+        )
+        promised = account.promised
+        tokens = (
+            _standing(quotas.tokens_per_minute, account.tokens.total(now) + promised, tokens_s),
+            _standing(quotas.tokens_per_day, today.tokens + promised, day_s),
+        )
+        return _tightest(requests), _tightest(tokens)
+
+    def _account_of(self, caller: Caller) -> _Account | None:
+        """Turned to this day; None for a caller without quotas."""
+        if not caller.key_id or caller.quotas == NO_QUOTAS:
+            return None
+        account = self._accounts.setdefault(caller.key_id, _Account())
+        account.turn_to(day_of(self._wall()))
+        return account
+
+    def _used_today(self, account: _Account, caller: Caller) -> DayUse:
+        elsewhere = self._elsewhere.get(caller.key_id) if self._elsewhere_day == account.day else None
+        elsewhere = elsewhere or DayUse()
+        return DayUse(account.day_requests + elsewhere.requests, account.day_tokens + elsewhere.tokens)
+
+    def _book_request(self, account: _Account, exchange: Exchange) -> None:
+        quotas, now = exchange.caller.quotas, self._monotonic()
+        used, limit = self._used_today(account, exchange.caller).requests, quotas.requests_per_day
+        if limit is not None and used >= limit:
+            raise _exceeded("requests", "day", limit, f"used {used}", seconds_left(self._wall()), is_for_today=True)
+        used, limit = account.requests.total(now), quotas.requests_per_minute
+        if limit is not None and used >= limit:
+            wait_s = account.requests.seconds_until_gone(now, used + 1 - limit)
+            raise _exceeded("requests", "minute", limit, f"used {used}", wait_s)
+        account.admitted[exchange] = account.requests.add(now, 1), account.day
+        account.day_requests += 1
+        exchange.is_counted = True
+
+    def _take_back(self, account: _Account, exchange: Exchange) -> None:
+        """The request is refused after all; it costs nothing, or who comes back too early would never get in."""
+        booked = account.admitted.pop(exchange, None)
+        if booked is not None:
+            entry, day = booked
+            account.requests.take_back(self._monotonic(), entry, 1)
+            account.day_requests -= day == account.day
+            exchange.is_counted = False
+
+    def _room(self, account: _Account, caller: Caller, least: int) -> float:
+        """Tokens that can be promised. Raises QuotaExceeded where they are fewer than `least`."""
+        quotas, now = caller.quotas, self._monotonic()
+        minute = _Use("minute", quotas.tokens_per_minute, account.tokens.total(now), account.promised, least)
+        day = _Use("day", quotas.tokens_per_day, self._used_today(account, caller).tokens, account.promised, least)
+        for use in (minute, day):
+            if least > use.most:
+                raise use.refusal(None)
+        if day.used + least > day.most:
+            raise day.refusal(seconds_left(self._wall()), is_for_today=True)
+        if minute.room < least:
+            wait_s = account.tokens.seconds_until_gone(now, least - int(minute.room))
+            raise minute.refusal(_SOON_S if wait_s is None else wait_s)
+        if day.room < least:
+            raise day.refusal(_SOON_S)
+        return min(minute.room, day.room)
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """Of one of the quotas of tokens."""
+
+    period: str
+    limit: int | None
+    used: int
+    promised: int
+    asked: int
+
+    @property
+    def most(self) -> float:
+        return math.inf if self.limit is None else self.limit
+
+    @property
+    def room(self) -> float:
+        return self.most - self.used - self.promised
+
+    def refusal(self, wait_s: float | None, *, is_for_today: bool = False) -> QuotaExceeded:
+        told = f"used {self.used}, promised {self.promised}, requested {self.asked}"
+        return _exceeded("tokens", self.period, int(self.most), told, wait_s, is_for_today=is_for_today)
+
+
+def _exceeded(
+    kind: str, period: str, limit: int, told: str, wait_s: float | None, *, is_for_today: bool = False
+) -> QuotaExceeded:
+    if wait_s is None:
+        text = f"Request too large for the key's {kind} per {period}: limit {limit}, {told}. Ask for fewer tokens."
+        return QuotaExceeded(text, kind, None)
+    retry_after_s = max(1, math.ceil(wait_s))
+    text = f"Rate limit reached on {kind} per {period}: limit {limit}, {told}. Try again in {retry_after_s} s."
+    return QuotaExceeded(text, kind, retry_after_s, is_for_today=is_for_today)
+
+
+def _standing(limit: int | None, used: int, reset_s: float) -> Standing | None:
+    return None if limit is None else Standing(limit, max(0, limit - used), reset_s if used else 0.0)
+
+
+def _tightest(standings: tuple[Standing | None, ...]) -> Standing | None:
+    return min((each for each in standings if each is not None), key=lambda each: each.remaining, default=None)

@@ -19,7 +19,7 @@ from corral.errors import EngineDead, PoisonousRequest, QueueFull
 from corral.request import AnswerSoFar, Request, RequestOutput
 from corral.server.deadlines import before
 from corral.server.quarantine import Asked, Patient, Quarantine
-from corral.worker.client import WorkerClient
+from corral.worker.client import OnRest, WorkerClient
 from corral.worker.death import DeathKind
 
 _T = TypeVar("_T")
@@ -43,11 +43,14 @@ class _Answer:
     is_finished: bool = False
 
 
-async def generate(ward: Ward, request: Request, on_replay: Callable[[], None]) -> AsyncGenerator[RequestOutput, None]:
+async def generate(
+    ward: Ward, request: Request, on_replay: Callable[[], None], on_left: Callable[[], OnRest] | None = None
+) -> AsyncGenerator[RequestOutput, None]:
     """The outputs of a request, as WorkerClient.generate gives them, but that no worker's death ends them.
 
     Args:
         on_replay: called each time it goes on in another worker.
+        on_left: as of WorkerClient.generate; not called where no worker has the request.
 
     Raises:
         PoisonousRequest: it has ended two workers.
@@ -57,7 +60,8 @@ async def generate(ward: Ward, request: Request, on_replay: Callable[[], None]) 
     if request.sampling.seed is None:
         seed = random.SystemRandom().getrandbits(63)
         request = replace(request, sampling=replace(request.sampling, seed=seed))
-    request = replace(request, at=time.time())
+    if request.at is None:
+        request = replace(request, at=time.time())
     patient = Patient(request)
     answers = [_Answer() for _ in range(request.sampling.n)]
     cached_tokens: int | None = None  # as they were told with the first tokens
@@ -68,7 +72,7 @@ async def generate(ward: Ward, request: Request, on_replay: Callable[[], None]) 
                 await ward.quarantine.enter(patient)
                 worker = await ward.live_worker()
             try:
-                async with aclosing(worker.generate(_resumed(request, answers))) as outputs:
+                async with aclosing(worker.generate(_resumed(request, answers), on_left)) as outputs:
                     async for output in outputs:
                         if output.deltas:
                             ward.quarantine.leave(patient)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,18 +16,17 @@ from corral.request import (
     RenderedPrompt,
     Request,
     RequestOutput,
+    RequestSize,
 )
 from corral.server import replay
 from corral.server.exchange import Exchange
-from corral.server.quotas import QuotaBook, Reservation
+from corral.server.quotas import QuotaBook
+from corral.server.tally import embed_tally_of, tally_of
 from corral.store.local_model import LocalModel
 from corral.worker.info import ModelInfo, WorkerStats
 
 if TYPE_CHECKING:
     from corral.server.slot import Slot
-
-
-_AROUND_TEXT = 4  # tokens
 
 
 class ServedModel:
@@ -37,26 +35,17 @@ class ServedModel:
     Args:
         local: as it was asked for.
         ward: where its requests find a worker again when theirs has died.
-        quotas: where the tokens of its requests are reserved.
         exchange: what it is held for.
-        load_s: this lease's share of the load: the time it waited for it, 0.0 if the model was there.
+        quotas: of all keys.
     """
 
-    def __init__(
-        self,
-        local: LocalModel,
-        slot: Slot,
-        ward: replay.Ward,
-        quotas: QuotaBook,
-        exchange: Exchange,
-        load_s: float,
-    ) -> None:
+    def __init__(self, local: LocalModel, slot: Slot, ward: replay.Ward, exchange: Exchange, quotas: QuotaBook) -> None:
         self.local = local
         self.exchange = exchange
-        self.load_s = load_s
+        self.load_s = exchange.load_s  # this lease's share of the load: the time it waited for it
+        self._quotas = quotas
         self._slot = slot
         self._ward = ward
-        self._quotas = quotas
 
     @property
     def info(self) -> ModelInfo:
@@ -71,54 +60,24 @@ class ServedModel:
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of a request, as WorkerClient.generate gives them."""
         request = self.exchange.on_account(request)
-        reserved: contextlib.AbstractContextManager[Reservation | None] = contextlib.nullcontext()
-        if self._quotas.limits_tokens(self.exchange.caller):
-            request, num_tokens = await self._within_quota(request)
-            reserved = self._quotas.tokens(self.exchange.caller, num_tokens)
-        with reserved as reservation:
-            generation = self.exchange.begin(request)
-
-            def on_replay() -> None:
-                generation.num_replays += 1
-
-            async with contextlib.aclosing(replay.generate(self._ward, request, on_replay)) as outputs:
+        request, tally = await tally_of(self._quotas, self.exchange, request, self._measure)
+        outputs = replay.generate(self._ward, request, tally.on_replay, tally.on_left)
+        with tally:
+            async with contextlib.aclosing(outputs):
                 async for output in outputs:
-                    self.exchange.saw(generation, output)
-                    if reservation is not None:
-                        reservation.used = output.usage.prompt_tokens + output.usage.completion_tokens
+                    tally.saw(output)
                     yield output
-
-    async def _within_quota(self, request: Request) -> tuple[Request, int]:
-        """The request with an end that the caller's quota allows, and the tokens that it can come to at most."""
-        max_model_len = self.info.max_model_len
-        # What is longer is refused by the worker, or cut where the request allows that.
-        num_prompt_tokens = min(len((await self.render(request)).token_ids), max_model_len)
-        sampling = request.sampling
-        if sampling.max_tokens is None:
-            left = (self._quotas.tokens_left(self.exchange.caller) - num_prompt_tokens) // sampling.n
-            most = max(1, min(left, max_model_len - num_prompt_tokens))
-            sampling = dataclasses.replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
-            request = dataclasses.replace(request, sampling=sampling)
-        return request, num_prompt_tokens + sampling.n * (sampling.max_tokens or 0)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vectors of the request's inputs, as WorkerClient.embed gives them."""
         request = self.exchange.embed_on_account(request)
-        reserved: contextlib.AbstractContextManager[Reservation | None] = contextlib.nullcontext()
-        if self._quotas.limits_tokens(self.exchange.caller):
-            reserved = self._quotas.tokens(self.exchange.caller, self._most_tokens(request))
-        with reserved as reservation:
-            generation = self.exchange.begin(request)
+        with await embed_tally_of(self._quotas, self.exchange, request, self._measure) as tally:
             result = await replay.ask(self._ward, request, lambda worker: worker.embed(request))
-            self.exchange.saw(generation, result)
-            if reservation is not None:
-                reservation.used = result.prompt_tokens
-            return result
+            tally.saw(result)
+        return result
 
-    def _most_tokens(self, request: EmbedRequest) -> int:
-        """A token stands for a byte at least; the model's file may want some around a text."""
-        lengths = (len(text) if isinstance(text, list) else len(text.encode()) for text in request.inputs)
-        return sum(min(length + _AROUND_TEXT, self.info.max_model_len) for length in lengths)
+    async def _measure(self, request: Request | EmbedRequest) -> RequestSize:
+        return await replay.ask(self._ward, request, lambda worker: worker.measure(request))
 
     async def render(self, request: Request) -> RenderedPrompt:
         """What the request's prompt would be, as WorkerClient.render gives it."""

@@ -20,6 +20,7 @@ from corral.request import (
     RenderedPrompt,
     Request,
     RequestOutput,
+    RequestSize,
 )
 from corral.worker import protocol
 from corral.worker.death import Death, DeathKind
@@ -33,6 +34,7 @@ logger = logging.getLogger("corral.worker")
 
 OnProgress = Callable[[int, int], None]
 OnPlan = Callable[[str], None]
+OnRest = Callable[[RequestOutput | None], None]
 
 _Result = TypeVar("_Result")
 
@@ -46,6 +48,7 @@ class WorkerClient:
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
         self._streams: dict[str, asyncio.Queue[RequestOutput | CorralError]] = {}
+        self._left: dict[str, OnRest] = {}  # requests that were given up and have not ended
         self._asked: dict[str, asyncio.Future[Any]] = {}  # request id -> its one result
         self._calls: dict[int, asyncio.Future[WorkerStats | None]] = {}
         self._call_ids = itertools.count(1)
@@ -115,10 +118,16 @@ class WorkerClient:
         self._hung = why
         await self._process.kill()
 
-    async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
+    async def generate(
+        self, request: Request, on_left: Callable[[], OnRest] | None = None
+    ) -> AsyncGenerator[RequestOutput, None]:
         """Yields outputs until the request is finished; the first may have no deltas and says: accepted.
 
         Leaving early (break, cancellation, aclose) aborts the request.
+
+        Args:
+            on_left: called when it is left early; what it gives hears of the outputs that still come, and of their end,
+                which is None.
 
         Raises:
             CorralError: of the class the worker raised it with; EngineDead when the process dies.
@@ -150,7 +159,29 @@ class WorkerClient:
         finally:
             del self._streams[request_id]
             if not is_over:
-                self.abort(request_id)
+                self._leave(request_id, queue, None if on_left is None else on_left())
+
+    def _leave(
+        self, request_id: str, unread: asyncio.Queue[RequestOutput | CorralError], on_rest: OnRest | None
+    ) -> None:
+        self.abort(request_id)
+        if on_rest is None:
+            return
+        self._left[request_id] = on_rest
+        while not unread.empty():
+            self._deliver(request_id, unread.get_nowait())
+        if not self.is_alive:
+            self._end_left(request_id)
+
+    def _end_left(self, request_id: str) -> None:
+        on_rest = self._left.pop(request_id, None)
+        if on_rest is not None:
+            on_rest(None)
+
+    async def measure(self, request: Request | EmbedRequest) -> RequestSize:
+        """What the request would come to. Raises as `embed`."""
+        frame = protocol.Measure(request) if isinstance(request, Request) else protocol.MeasureEmbed(request)
+        return await self._ask(request.request_id, frame, RequestSize)
 
     async def embed(self, request: EmbedRequest) -> EmbedResult:
         """The vectors of the request's inputs. Cancelling aborts it.
@@ -258,7 +289,12 @@ class WorkerClient:
                 for output in outputs:
                     self.has_answered |= bool(output.deltas)
                     self._deliver(output.request_id, output)
-            case protocol.Embedded(result=result) | protocol.Rendered(result=result) | protocol.Texts(result=result):
+            case (
+                protocol.Embedded(result=result)
+                | protocol.Measured(result=result)
+                | protocol.Rendered(result=result)
+                | protocol.Texts(result=result)
+            ):
                 self._end_asked(result.request_id, result)
             case protocol.Failure(request_id="") if not self._ready.done():
                 self._ready.set_exception(protocol.error_of(frame))
@@ -289,8 +325,15 @@ class WorkerClient:
         # A request that its reader has left may still have outputs on the way.
         if (queue := self._streams.get(request_id)) is not None:
             queue.put_nowait(output)
+        elif (on_rest := self._left.get(request_id)) is not None:
+            if isinstance(output, RequestOutput):
+                on_rest(output)
+            if isinstance(output, CorralError) or output.is_finished:
+                self._end_left(request_id)
 
-    def _end_asked(self, request_id: str, result: EmbedResult | RenderedPrompt | Detokenized | CorralError) -> None:
+    def _end_asked(
+        self, request_id: str, result: EmbedResult | RequestSize | RenderedPrompt | Detokenized | CorralError
+    ) -> None:
         future = self._asked.get(request_id)  # none if its caller was cancelled
         if future is None or future.done():
             return
@@ -312,6 +355,8 @@ class WorkerClient:
         cause = death.cause
         for queue in self._streams.values():
             queue.put_nowait(EngineDead(f"the worker has ended: {cause}"))
+        for request_id in list(self._left):
+            self._end_left(request_id)
         for request_id in list(self._asked):
             self._end_asked(request_id, EngineDead(f"the worker has ended: {cause}"))
         waiting: list[asyncio.Future[None] | asyncio.Future[WorkerStats | None]] = [self._ready, *self._calls.values()]

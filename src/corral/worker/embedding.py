@@ -7,7 +7,7 @@ from collections.abc import Callable
 from corral.engine.embedder import EmbeddingResult, EmbeddingSpec
 from corral.engine.loop import EngineLoop
 from corral.errors import ContextLengthExceeded, CorralError, InvalidRequest
-from corral.request import EmbedRequest, EmbedResult
+from corral.request import EmbedRequest, EmbedResult, RequestSize
 from corral.text.tokenizer import Tokenizer
 from corral.worker.info import ModelInfo
 
@@ -41,6 +41,13 @@ def submit_embed(
     )
     engine.embed(spec, on_embedded)
     return num_tokens
+
+
+def measure_embed(request: EmbedRequest, tokenizer: Tokenizer, info: ModelInfo) -> RequestSize:
+    """See Pipeline.measure."""
+    _check(request, info)
+    num_tokens = sum(len(_encode(each, request, tokenizer, info)) for each in request.inputs)
+    return RequestSize(request.request_id, num_tokens)
 
 
 def _check(request: EmbedRequest, info: ModelInfo) -> None:

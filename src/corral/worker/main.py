@@ -35,6 +35,7 @@ from corral.request import (
     RenderedPrompt,
     Request,
     RequestOutput,
+    RequestSize,
     Usage,
 )
 from corral.worker import protocol
@@ -55,6 +56,8 @@ ADAPTER_THREADS = 2  # the same for requests with an adapter: nobody else waits 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
 
+_OfTexts = RenderedPrompt | Detokenized | RequestSize
+
 logger = logging.getLogger("corral.worker")
 
 
@@ -67,6 +70,7 @@ class LoadedModel(Protocol):
     def plan_text(self) -> str: ...
     def submit(self, request: Request, on_output: Callable[[RequestOutput | CorralError], None]) -> int: ...
     def embed(self, request: EmbedRequest, on_result: Callable[[EmbedResult | CorralError], None]) -> int: ...
+    def measure(self, request: Request | EmbedRequest) -> RequestSize: ...
     def render(self, request: Request) -> RenderedPrompt: ...
     def detokenize(self, request: DetokenizeRequest) -> Detokenized: ...
     def abort(self, request_id: str) -> None: ...
@@ -98,6 +102,7 @@ class Worker:
         self._submitting: dict[str, bool] = {}  # request id -> aborted while still being tokenised
         self._max_live = self._max_live_of_key = 0
         self._num_lookups = 0  # renders and detokenizations under way
+        self._num_measured = 0  # requests that are measured
         self._is_draining = False
         self._exit_code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,6 +149,8 @@ class Worker:
                 self._start(self._load_model(Path(path), config))
             case protocol.Submit(request=request) | protocol.SubmitEmbed(request=request) if self._model is not None:
                 self._submit(self._model, request)
+            case protocol.Measure(request=request) | protocol.MeasureEmbed(request=request) if self._model is not None:
+                self._start(self._measure(self._model, request))
             case protocol.Render(request=request) if self._model is not None:
                 self._start(self._look_up(request.request_id, partial(self._model.render, request)))
             case protocol.Detokenize(request=detokenize) if self._model is not None:
@@ -242,25 +249,51 @@ class Worker:
             if self._submitting.pop(request_id):
                 model.abort(request_id)
 
-    async def _look_up(self, request_id: str, work: Callable[[], RenderedPrompt | Detokenized]) -> None:
+    async def _look_up(self, request_id: str, work: Callable[[], _OfTexts]) -> None:
         """Work on texts alone: it joins no queue and no drain waits for it."""
         if self._num_lookups >= MAX_LOOKUPS:
             self._fail(request_id, QueueFull(f"{self._num_lookups} prompts are looked at already; try again later"))
             return
         self._num_lookups += 1
         try:
-            result = await self._text_pool.run("", 1.0, self._recorded(request_id, work))
+            await self._tell(request_id, "", 1.0, work)
+        finally:
+            self._num_lookups -= 1
+
+    async def _measure(self, model: LoadedModel, request: Request | EmbedRequest) -> None:
+        """In the turns of the requests' own texts, of which it is one."""
+        if self._num_measured >= self._max_live:
+            self._fail(request.request_id, QueueFull(f"{self._num_measured} requests wait already; try again later"))
+            return
+        self._num_measured += 1
+        try:
+            await self._tell(request.request_id, request.tenant, request.weight, partial(model.measure, request))
+        finally:
+            self._num_measured -= 1
+
+    async def _tell(
+        self,
+        request_id: str,
+        tenant: str,
+        weight: float,
+        work: Callable[[], _OfTexts],
+    ) -> None:
+        """Does the work when it is the tenant's turn, and sends its result."""
+        try:
+            result = await self._text_pool.run(tenant, weight, self._recorded(request_id, work))
         except CorralError as error:
             self._fail(request_id, error)
         except Exception:
             logger.exception("request %s failed", request_id)
             self._fail(request_id, CorralError("the texts could not be prepared; the worker's log says why"))
         else:
-            self._outbox.post(
-                protocol.Rendered(result) if isinstance(result, RenderedPrompt) else protocol.Texts(result)
-            )
-        finally:
-            self._num_lookups -= 1
+            match result:
+                case RenderedPrompt():
+                    self._outbox.post(protocol.Rendered(result))
+                case Detokenized():
+                    self._outbox.post(protocol.Texts(result))
+                case RequestSize():
+                    self._outbox.post(protocol.Measured(result))
 
     def _recorded(self, request_id: str, work: Callable[_Args, _Result]) -> Callable[_Args, _Result]:
         """`work` on a request's text, which the record names while it goes on."""

@@ -28,6 +28,7 @@ from corral.request import (
     RenderedPrompt,
     Request,
     RequestOutput,
+    RequestSize,
 )
 from corral.text.templates import PromptTemplate
 from corral.text.tokenizer import Tokenizer
@@ -35,7 +36,7 @@ from corral.worker.adapters import AdapterCache, AdapterLease
 from corral.worker.answering import Answering, OnOutput
 from corral.worker.bad_words import bad_ids_of
 from corral.worker.constraining import Constraining
-from corral.worker.embedding import OnResult, submit_embed
+from corral.worker.embedding import OnResult, measure_embed, submit_embed
 from corral.worker.info import ModelInfo, WorkerStats
 from corral.worker.opening import OnPlan, OnProgress, OpenModel, open_model
 from corral.worker.prompting import Prompting
@@ -155,10 +156,7 @@ class Pipeline:
             ModelNotFound, InvalidModelFile, UnsupportedModel, InsufficientMemory: of its adapter; as above.
         """
         request_id = request.request_id
-        if self.info.is_embedding:
-            is_chat = request.messages is not None and not request.with_prompt_ids  # /api/generate makes messages too
-            wanted = "chat" if is_chat else "generate"
-            raise InvalidRequest(f'"{request.model or self.info.name}" does not support {wanted}', param="model")
+        self._check_can_answer(request)
         prompt = self._prompting.prepare(request)
         constraint = self._constraining.constraint_for(request, prompt)
         lease = None if request.adapter is None else self._adapters.acquire(request.adapter)
@@ -203,6 +201,12 @@ class Pipeline:
             self._open.pop(request_id, None)
         return len(prompt.ids)
 
+    def _check_can_answer(self, request: Request) -> None:
+        if self.info.is_embedding:
+            is_chat = request.messages is not None and not request.with_prompt_ids  # /api/generate makes messages too
+            wanted = "chat" if is_chat else "generate"
+            raise InvalidRequest(f'"{request.model or self.info.name}" does not support {wanted}', param="model")
+
     def embed(self, request: EmbedRequest, on_result: OnResult) -> int:
         """Tokenises and queues texts to be embedded; returns their length in tokens, as far as they are computed.
 
@@ -214,6 +218,16 @@ class Pipeline:
             QueueFull, DeadlineExceeded, ServerDraining, EngineDead: it cannot be answered now; as above.
         """
         return submit_embed(request, on_result, self._engine, self.tokenizer, self.info)
+
+    def measure(self, request: Request | EmbedRequest) -> RequestSize:
+        """What a request would come to. Raises InvalidRequest as `submit` and `embed` do."""
+        if isinstance(request, EmbedRequest):
+            return measure_embed(request, self.tokenizer, self.info)
+        self._check_can_answer(request)
+        prompt = self._prompting.prepare(request)
+        room = self.info.max_model_len - len(prompt.ids)
+        most = room if prompt.sampling.max_tokens is None else min(room, prompt.sampling.max_tokens)
+        return RequestSize(request.request_id, len(prompt.ids), most)
 
     def render(self, request: Request) -> RenderedPrompt:
         """What the request's prompt would be, however long. Raises InvalidRequest as `submit` does."""

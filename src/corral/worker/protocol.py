@@ -1,7 +1,7 @@
 """Frames between the front process and a worker: msgpack behind a 4-byte big-endian length. Pure.
 
-The front sends Load, Submit, SubmitEmbed, Render, Detokenize, Abort, Drain, Ping, ReleaseKV and GetStats; the worker
-sends the rest.
+The front sends Load, Submit, SubmitEmbed, Measure, MeasureEmbed, Render, Detokenize, Abort, Drain, Ping, ReleaseKV and
+GetStats; the worker sends the rest.
 Decoding builds only the types named here, so a frame can do no more than its fields say.
 """
 
@@ -22,6 +22,7 @@ from corral.request import (
     RenderedPrompt,
     Request,
     RequestOutput,
+    RequestSize,
 )
 from corral.worker.info import ModelInfo, WorkerStats
 
@@ -43,6 +44,16 @@ class Submit(msgspec.Struct, tag=True, frozen=True):
 
 
 class SubmitEmbed(msgspec.Struct, tag=True, frozen=True):
+    request: EmbedRequest
+
+
+class Measure(msgspec.Struct, tag=True, frozen=True):
+    """What the request would come to; nothing is computed."""
+
+    request: Request
+
+
+class MeasureEmbed(msgspec.Struct, tag=True, frozen=True):
     request: EmbedRequest
 
 
@@ -110,6 +121,10 @@ class Rendered(msgspec.Struct, tag=True, frozen=True):
     result: RenderedPrompt
 
 
+class Measured(msgspec.Struct, tag=True, frozen=True):
+    result: RequestSize
+
+
 class Texts(msgspec.Struct, tag=True, frozen=True):
     """The answer to Detokenize."""
 
@@ -138,8 +153,10 @@ class Stats(msgspec.Struct, tag=True, frozen=True):
     stats: WorkerStats
 
 
-ToWorker = Load | Submit | SubmitEmbed | Render | Detokenize | Abort | Drain | Ping | ReleaseKV | GetStats
-FromWorker = Planned | Progress | Ready | Outputs | Embedded | Rendered | Texts | Failure | Drained | Pong | Stats
+_OfRequests = Submit | SubmitEmbed | Measure | MeasureEmbed | Render | Detokenize
+ToWorker = _OfRequests | Load | Abort | Drain | Ping | ReleaseKV | GetStats
+_OfResults = Outputs | Embedded | Measured | Rendered | Texts | Failure
+FromWorker = _OfResults | Planned | Progress | Ready | Drained | Pong | Stats
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(ToWorker)

@@ -69,10 +69,13 @@ def ollama_error(error: Exception) -> OllamaError:
             return OllamaError(400, str(error))
         case ModelNotFound():
             return OllamaError(404, str(error))
-        case TenantQueueFull() | QuotaExceeded():
+        case TenantQueueFull():
             return OllamaError(429, str(error), {"Retry-After": str(error.retry_after_s)})
         case WaitTooLong():
             return OllamaError(503, str(error), {"Retry-After": str(error.retry_after_s)})
+        case QuotaExceeded():
+            headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+            return OllamaError(429, str(error), headers)
         case DeadlineExceeded():
             return OllamaError(504, str(error))
         case KeyRefused():

@@ -68,13 +68,11 @@ def reply_to(error: Exception) -> ErrorReply:
         case TenantQueueFull():
             headers = {"Retry-After": str(error.retry_after_s)}
             return ErrorReply(429, str(error), RATE_LIMIT_ERROR, code="key_queue_full", headers=headers)
-        case QuotaExceeded():
-            headers = {"Retry-After": str(error.retry_after_s)}
-            code = "insufficient_quota" if error.is_of_day else "rate_limit_exceeded"
-            return ErrorReply(429, str(error), error.kind, code=code, headers=headers)
         case WaitTooLong():
             headers = {"Retry-After": str(error.retry_after_s)}
             return ErrorReply(503, str(error), SERVER_ERROR, code="wait_too_long", headers=headers)
+        case QuotaExceeded():
+            return _over_quota(error)
         case DeadlineExceeded():
             return ErrorReply(504, str(error), SERVER_ERROR, code="deadline_exceeded")
         case KeyRefused():
@@ -107,6 +105,16 @@ def reply_to(error: Exception) -> ErrorReply:
             message = "the server could not do this; its log says why"
             return ErrorReply(500, message, SERVER_ERROR, code="internal_error")
     return ErrorReply(500, "internal error; the server's log says more", SERVER_ERROR, code="internal_error")
+
+
+def _over_quota(error: QuotaExceeded) -> ErrorReply:
+    """As OpenAI tells limits of a rate from a budget that is used up; its and Anthropic's clients know both headers."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.is_for_today or error.retry_after_s is None:
+        headers["X-Should-Retry"] = "false"
+    code = "insufficient_quota" if error.is_for_today else "rate_limit_exceeded"
+    kind = code if error.is_for_today else error.kind
+    return ErrorReply(429, str(error), kind, code=code, headers=headers)
 
 
 def unauthorized(message: str) -> ErrorReply:

@@ -1,0 +1,1 @@
+"""What each key has used of each model, day by day."""

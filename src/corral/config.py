@@ -15,6 +15,7 @@ BLOCK_SIZE = 16  # tokens in a KV block
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 11434
 KvCacheDtype = Literal["auto", "f16", "int8"]
+CertReqs = Literal["none", "optional", "required"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ class ServerConfig:
         port: 0 takes a free one.
         api_keys: any of them opens every route.
         no_auth: listen beyond loopback without a key.
+        ssl_certfile: certificate of the server in PEM form, with those that vouch for it; None is plain HTTP.
+        ssl_keyfile: its key; None has it in the same file.
+        ssl_ca_certs: authorities that vouch for clients.
+        ssl_cert_reqs: whether clients show a certificate: "none", "optional" or "required"; None is "required" with
+            ssl_ca_certs, else "none".
         origins: web pages that may call, besides those of this machine: scheme://host[:port], where * is any text.
         max_body_bytes: largest request body.
         body_timeout_s: how long a body may take, besides the time that its bytes take at min_body_rate.
@@ -114,6 +120,8 @@ class ServerConfig:
         request_timeout_s: how long a request may take, where its client does not ask for less; inf is without end.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
         usage_retention_days: how many UTC days of usage are kept; 0 keeps all.
+        uds: path of a Unix socket to listen on, in place of host and port.
+        uds_mode: who may connect to it, as of chmod.
         database_url: where keys, usage, responses, files and batches are kept; None is a file in Corral's data folder.
     """
 
@@ -121,6 +129,10 @@ class ServerConfig:
     port: int = DEFAULT_PORT
     api_keys: tuple[str, ...] = ()
     no_auth: bool = False
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_ca_certs: str | None = None
+    ssl_cert_reqs: CertReqs | None = None
     origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 << 20
     body_timeout_s: float = 60.0
@@ -142,6 +154,8 @@ class ServerConfig:
     request_timeout_s: float = math.inf
     lenient: bool = False
     usage_retention_days: int = 400
+    uds: str | None = None
+    uds_mode: int = 0o600
     database_url: str | None = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
@@ -253,6 +267,25 @@ def unused_ollama_settings() -> list[str]:
     if unused:
         lines.append(f"settings of Ollama's that mean nothing here: {', '.join(unused)}")
     return lines
+
+
+def num_passed_sockets() -> int:
+    """LISTEN_FDS, if LISTEN_PID is this process: sockets that a service manager passes; forgotten by asking."""
+    told = [os.environ.pop(name, "") for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")]
+    is_ours = told[0].isdecimal() and told[1] == str(os.getpid())
+    return int(told[0]) if is_ours else 0
+
+
+def notify_socket() -> str | None:
+    """NOTIFY_SOCKET: where a service manager wants to be told how the service is."""
+    return os.environ.get("NOTIFY_SOCKET") or None
+
+
+def watchdog_s() -> float | None:
+    """WATCHDOG_USEC, if it is meant for this process: how long the service may be silent."""
+    micros, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID")
+    is_ours = pid is None or pid == str(os.getpid())
+    return int(micros) / 1e6 if is_ours and micros.isdecimal() and int(micros) > 0 else None
 
 
 def forced_isa() -> str | None:

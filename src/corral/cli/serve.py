@@ -14,7 +14,8 @@ from corral.cli.options import engine_config
 from corral.cli.progress import show_status
 from corral.cli.serve_options import Address, serve_options
 from corral.cli.terminal import warn
-from corral.config import DEFAULT_PORT, EngineConfig, KvCacheDtype, ServerConfig, unused_ollama_settings
+from corral.config import DEFAULT_PORT, CertReqs, EngineConfig, KvCacheDtype, ServerConfig, unused_ollama_settings
+from corral.errors import InvalidConfig
 
 _ARGUMENTS = "corral.arguments"  # of click's Context.meta
 _OF_MODELS = frozenset({"models", "served_model_name", "preload", "pin"})  # parameters that say what is served
@@ -26,6 +27,7 @@ _EXPLICIT = (
 )
 
 if TYPE_CHECKING:
+    from corral.server.live_settings import SettingsSource
     from corral.server.run import Serving
     from corral.store.local_model import LocalModel
 
@@ -44,6 +46,12 @@ def _configs(
     *,
     host: Address,
     port: int | None,
+    uds: str | None,
+    uds_mode: int,
+    ssl_certfile: str | None,
+    ssl_keyfile: str | None,
+    ssl_ca_certs: str | None,
+    ssl_cert_reqs: CertReqs | None,
     api_key: tuple[str, ...],
     database_url: str | None,
     usage_retention: int,
@@ -74,7 +82,9 @@ def _configs(
     kv_idle_release: float,
     **others: Any,
 ) -> tuple[EngineConfig, ServerConfig]:
-    """What flags, environment and file come to. Raises InvalidConfig."""
+    """What flags, environment and file come to. Raises InvalidConfig and click.UsageError."""
+    if host.is_https and ssl_certfile is None:
+        raise click.UsageError("the host is https://...; that needs --ssl-certfile, or a proxy in front of Corral")
     engine = engine_config(
         max_model_len=max_model_len or None,
         kv_cache_dtype=kv_cache_dtype,
@@ -87,6 +97,12 @@ def _configs(
     server = ServerConfig(
         host=host.host,
         port=effective_port(context, host, port),
+        uds=uds,
+        uds_mode=uds_mode,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        ssl_ca_certs=ssl_ca_certs,
+        ssl_cert_reqs=ssl_cert_reqs,
         api_keys=split_keys(api_key),
         database_url=database_url or None,
         usage_retention_days=usage_retention,
@@ -116,7 +132,7 @@ def _configs(
 
 
 def configs_of(context: click.Context) -> tuple[EngineConfig, ServerConfig]:
-    """The settings of a context of `serve`. Raises InvalidConfig."""
+    """The settings of a context of `serve`. Raises InvalidConfig and click.UsageError."""
     return _configs(context, **{name: value for name, value in context.params.items() if name not in _OF_MODELS})
 
 
@@ -149,7 +165,8 @@ def serve(
     engine, server = configs_of(context)
     from corral.server.listen import check_exposure, resolve_host
 
-    check_exposure(server, resolve_host(server.host))  # before a download, not after it
+    if server.uds is None:
+        check_exposure(server, resolve_host(server.host))  # before a download, not after it
     for line in unused_ollama_settings():
         warn(line)
     if (file := file_of(context)).has_open_secrets:
@@ -157,7 +174,24 @@ def serve(
     serving = _named(models, served_model_name) if models else _on_demand(preload, pin)
     from corral.server.run import serve as run_server
 
-    raise click.exceptions.Exit(run_server(serving, engine, server))
+    raise click.exceptions.Exit(run_server(serving, engine, server, _source(context, server)))
+
+
+def _source(context: click.Context, server: ServerConfig) -> SettingsSource:
+    """The same arguments, read again: with another file they come to other settings."""
+    from corral.server.live_settings import Given, SettingsSource
+
+    def flags(of: click.Context) -> dict[str, object]:
+        return {p.opts[0].lstrip("-"): of.params[p.name] for p in of.command.params if p.name in of.params}
+
+    def read() -> Given:
+        try:
+            again = serve.make_context("serve", list(context.meta[_ARGUMENTS]))
+            return Given(configs_of(again)[1], flags(again))
+        except click.ClickException as error:
+            raise InvalidConfig(error.format_message()) from None
+
+    return SettingsSource(Given(server, flags(context)), read)
 
 
 def _named(models: Sequence[str], served_model_name: str | None) -> Serving:

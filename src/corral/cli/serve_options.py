@@ -13,16 +13,17 @@ from corral.cli import options
 from corral.cli.config_file import use_file
 from corral.cli.keys import database_url
 from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, Decorator, option, parse_size
-from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig
+from corral.config import DEFAULT_PORT, CertReqs, KvCacheDtype, ServerConfig
 
 SERVER_DEFAULTS = ServerConfig()
 NOT_NEGATIVE = click.FloatRange(min=0)
 COUNT = click.IntRange(min=0)
+FILE = click.Path(dir_okay=False)
 SECONDS = click.FloatRange(min=0, min_open=True)
 KV_TYPES = {"f16": "f16", "fp16": "f16", "q8_0": "int8"}  # Ollama's words for what we have
 NOTHING_SMALLER = "int8"  # what q4_0 and the like become: the smallest we have
 
-_HTTP_PORT = 80  # of a URL without a port, as Ollama reads it
+_PORTS = {"http": 80, "https": 443}  # of a URL without a port, as Ollama reads it
 _ADDRESS = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
     r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^\s:/\[\]]*))(?::(?P<port>\d{1,5}))?/?"
@@ -35,13 +36,14 @@ class Address:
 
     host: str
     port: int | None = None
+    is_https: bool = False
 
 
 def parse_address(text: str) -> Address:
-    """`host`, `host:port`, `:port`, `[v6]:port`, a bare IPv6 address, each with or without http:// before it.
+    """`host`, `host:port`, `:port`, `[v6]:port`, a bare IPv6 address, each with http:// or https:// or without.
 
     Raises:
-        click.BadParameter: anything else; https, too, as we speak no TLS.
+        click.BadParameter: anything else.
     """
     text = text.strip().strip("\"'")
     if text.count(":") > 1 and "[" not in text and "/" not in text:
@@ -49,12 +51,23 @@ def parse_address(text: str) -> Address:
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match["port"] or 0) > 65535:
         raise click.BadParameter(f"{text!r} is no address; write host, host:port, :port or [v6]:port")
-    if match["scheme"] is not None and match["scheme"].lower() != "http":
-        raise click.BadParameter(
-            f"{text!r}: Corral itself speaks http only; let a proxy do {match['scheme']}, and give host:port"
-        )
-    port = int(match["port"]) if match["port"] else _HTTP_PORT if match["scheme"] else None
-    return Address(match["v6"] or match["host"] or SERVER_DEFAULTS.host, port)
+    scheme = (match["scheme"] or "").lower()
+    if scheme and scheme not in _PORTS:
+        raise click.BadParameter(f"{text!r}: Corral speaks http and https; let a proxy do {scheme}, and give host:port")
+    port = int(match["port"]) if match["port"] else _PORTS.get(scheme)
+    return Address(match["v6"] or match["host"] or SERVER_DEFAULTS.host, port, scheme == "https")
+
+
+def parse_mode(text: str | int) -> int:
+    """The bits of "600", "0660" or "0o666".
+
+    Raises:
+        click.BadParameter: anything else, and what keeps the owner out.
+    """
+    match = re.fullmatch(r"(?:0o?)?([0-7]{3})", str(text).strip())
+    if match is None or int(match[1], 8) & 0o600 != 0o600:
+        raise click.BadParameter(f"{text!r} is no mode; write three octal digits such as 600, 660 or 666")
+    return int(match[1], 8)
 
 
 def parse_keep_alive(text: str | float) -> float:
@@ -100,6 +113,14 @@ class _KvType(click.Choice):  # type: ignore[type-arg,unused-ignore]
         return super().convert(KV_TYPES.get(lowered, value), param, ctx)
 
 
+class _CertReqs(click.Choice):  # type: ignore[type-arg,unused-ignore]
+    """Our words, and the numbers of Python's ssl module, which others take."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        by_number = {str(number): word for number, word in enumerate(self.choices)}
+        return super().convert(by_number.get(str(value), value), param, ctx)
+
+
 def _twins(*names: str) -> list[str]:
     return [f"{prefix}_{name}" for name in names for prefix in ("CORRAL", "OLLAMA")]
 
@@ -123,6 +144,32 @@ _FLAGS: list[Decorator] = [
     option(
         "--port", type=click.IntRange(0, 65535), envvar="CORRAL_PORT", show_default=str(DEFAULT_PORT),
         help="0 takes a free one.",
+    ),
+    option(
+        "--uds", type=FILE, envvar="CORRAL_UDS", metavar="PATH",
+        help="Unix socket to listen on, in place of host and port. It counts as loopback.",
+    ),
+    option(
+        "--uds-mode", type=parse_mode, default="600", envvar="CORRAL_UDS_MODE", metavar="MODE",
+        help="Who may connect to the Unix socket, as of chmod: 600 is this user alone, 660 his group too.",
+    ),
+    option(
+        "--ssl-certfile", type=FILE, envvar="CORRAL_SSL_CERTFILE", metavar="FILE",
+        help="Certificate in PEM form, with those that vouch for it: the server speaks HTTPS then. It is read again "
+        "when the file changes.",
+    ),
+    option(
+        "--ssl-keyfile", type=FILE, envvar="CORRAL_SSL_KEYFILE", metavar="FILE",
+        help="The certificate's key; by default it is in the same file.",
+    ),
+    option(
+        "--ssl-ca-certs", type=FILE, envvar="CORRAL_SSL_CA_CERTS", metavar="FILE",
+        help="Authorities that vouch for clients: who shows no certificate of theirs is refused.",
+    ),
+    option(
+        "--ssl-cert-reqs", type=_CertReqs(get_args(CertReqs)), envvar="CORRAL_SSL_CERT_REQS",
+        help="Whether clients have to show a certificate; 0, 1 and 2 mean the same. By default required with "
+        "--ssl-ca-certs, else none.",
     ),
     option(
         "--api-key", multiple=True, envvar="CORRAL_API_KEY", metavar="KEY",

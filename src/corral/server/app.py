@@ -31,6 +31,7 @@ from corral.server.keys.ring import KeyRing
 from corral.server.keys.store import KeyStore
 from corral.server.lifecycle import DrainGate, Farewell, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
+from corral.server.live_settings import LiveSettings
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
 from corral.server.quota_headers import NAMES as QUOTA_HEADERS
@@ -79,6 +80,7 @@ def build_app(
         InvalidConfig: an origin that is none.
     """
     lifecycle = lifecycle or Lifecycle()
+    settings = LiveSettings(config)
 
     # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
@@ -117,7 +119,7 @@ def build_app(
             *embedding_routes(manager),
             *tokenizing_routes(manager),
             *openapi_routes(),
-            *limits_routes(manager, config),
+            *limits_routes(manager, settings),
             *file_routes(files),
             *batch_routes(stored_batches, batches),
             *responses_routes(manager, database),
@@ -129,11 +131,11 @@ def build_app(
         exception_handlers=dict.fromkeys(handled, _reply_to_error),
     )
     app.router.redirect_slashes = False
-    app.state.is_lenient = config.lenient
+    app.state.settings = settings  # a reload puts others there
     app.state.keys = keys  # whose reload() reads them anew
     # The last one added is the outermost: no key, no byte of the body is read.
-    app.add_middleware(BodyLimit, config=config)
-    app.add_middleware(Deadlines, most_s=config.request_timeout_s)
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(Deadlines, settings=settings)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
     app.add_middleware(QuotaHeaders, book=manager.quotas)
     app.add_middleware(KeyAuth, keys=keys)
@@ -147,7 +149,7 @@ def build_app(
         expose_headers=(*EXPOSED_HEADERS, *QUOTA_HEADERS),
     )
     app.add_middleware(OriginGuard, pattern=pattern)
-    if not config.api_keys and not config.no_auth:
+    if not config.no_auth and config.uds is None:  # it looks away while keys are asked for
         app.add_middleware(HostGuard, host=config.host, keys=keys)
     app.add_middleware(Farewell, lifecycle=lifecycle)
     observers: list[Observer] = [usage]

@@ -294,8 +294,9 @@ def forced_isa() -> str | None:
 
 
 def client_host() -> str | None:
-    """CORRAL_HOST, else OLLAMA_HOST: the server that the command line talks to."""
-    return os.environ.get("CORRAL_HOST") or os.environ.get("OLLAMA_HOST") or None
+    """CORRAL_HOST, else the Unix socket CORRAL_UDS, else OLLAMA_HOST: the server that the command line talks to."""
+    of_socket = f"unix://{path}" if (path := os.environ.get("CORRAL_UDS")) else None
+    return os.environ.get("CORRAL_HOST") or of_socket or os.environ.get("OLLAMA_HOST") or None
 
 
 def client_port() -> str | None:

@@ -14,8 +14,10 @@ import httpx
 import openai
 import pytest
 
+from corral.cli.address import is_corral, parse_address
+from corral.cli.native_client import NativeClient
 from corral.config import ServerConfig
-from corral.errors import InvalidConfig
+from corral.errors import CorralError, InvalidConfig
 from corral.server.tls import client_certificates, read_certificates, signature
 from tests.support.certificates import Authority, Pair
 from tests.support.live_server import LiveServer, chat_body, live_server
@@ -206,3 +208,17 @@ def test_files_that_change_are_noticed(authority: Authority, tmp_path: Path) -> 
     assert signature(linked) != before
     link.unlink()
     assert signature(linked) != before
+
+
+def test_the_command_line_trusts_whom_it_is_told_to(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with live_server(**flags(authority.issue())) as server:
+        address = parse_address(server.url.replace("127.0.0.1", "localhost"))
+        with pytest.raises(CorralError, match=r"certificate of https://localhost:\d+ is not trusted: .*SSL_CERT_FILE"):
+            is_corral(address)
+        with pytest.raises(CorralError, match="is not trusted"):
+            NativeClient(address).call("GET", "/api/version")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+        assert is_corral(address)
+        assert "version" in NativeClient(address).call("GET", "/api/version")

@@ -83,7 +83,7 @@ def _configs(
     **others: Any,
 ) -> tuple[EngineConfig, ServerConfig]:
     """What flags, environment and file come to. Raises InvalidConfig and click.UsageError."""
-    if host.is_https and ssl_certfile is None:
+    if host.is_https and not ssl_certfile:
         raise click.UsageError("the host is https://...; that needs --ssl-certfile, or a proxy in front of Corral")
     engine = engine_config(
         max_model_len=max_model_len or None,
@@ -97,11 +97,11 @@ def _configs(
     server = ServerConfig(
         host=host.host,
         port=effective_port(context, host, port),
-        uds=uds,
+        uds=uds or host.uds,
         uds_mode=uds_mode,
-        ssl_certfile=ssl_certfile,
-        ssl_keyfile=ssl_keyfile,
-        ssl_ca_certs=ssl_ca_certs,
+        ssl_certfile=ssl_certfile or None,
+        ssl_keyfile=ssl_keyfile or None,
+        ssl_ca_certs=ssl_ca_certs or None,
         ssl_cert_reqs=ssl_cert_reqs,
         api_keys=split_keys(api_key),
         database_url=database_url or None,

@@ -37,15 +37,18 @@ class Address:
     host: str
     port: int | None = None
     is_https: bool = False
+    uds: str | None = None
 
 
 def parse_address(text: str) -> Address:
-    """`host`, `host:port`, `:port`, `[v6]:port`, a bare IPv6 address, each with http:// or https:// or without.
+    """`host`, `host:port`, `:port`, `[v6]:port`, a bare IPv6 address, or a URL (http, https, or unix and a path).
 
     Raises:
         click.BadParameter: anything else.
     """
     text = text.strip().strip("\"'")
+    if text.startswith("unix:///"):
+        return Address(SERVER_DEFAULTS.host, uds=text.removeprefix("unix://"))
     if text.count(":") > 1 and "[" not in text and "/" not in text:
         return Address(text)
     match = _ADDRESS.fullmatch(text)

@@ -37,9 +37,9 @@ def bind_unix(path: str, mode: int) -> socket.socket:
         Path(path).chmod(mode)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         sock.close()
-        raise InvalidConfig(f"cannot listen on --uds {path}: {error.strerror or error}") from None
+        raise InvalidConfig(f"cannot listen on --uds {path!r}: {getattr(error, 'strerror', '') or error}") from None
     except BaseException:
         sock.close()
         raise

@@ -71,7 +71,7 @@ async def _serve(serving: Serving, engine: EngineConfig, config: ServerConfig, s
     manager = ModelManager(serving.names, engine, config, say=_say)
     try:
         # What HTTP needs takes a while to import; the workers load their models meanwhile.
-        make_server = asyncio.ensure_future(asyncio.to_thread(_import_http))
+        make_server = asyncio.ensure_future(asyncio.to_thread(_import_http, config.database_url))
         if not await _load(manager, serving, lifecycle):
             return EXIT_INTERRUPTED
         server = (await make_server)(manager, config, lifecycle)
@@ -95,10 +95,13 @@ async def describe(serving: Serving) -> str:
     return f"{num_models} models on demand" if num_models != 1 else "1 model on demand"
 
 
-def _import_http() -> Callable[[ModelManager, ServerConfig, Lifecycle], QuietServer]:
+def _import_http(database_url: str | None) -> Callable[[ModelManager, ServerConfig, Lifecycle], QuietServer]:
     from corral.server.app import build_app
     from corral.server.connections import allow_open_files
+    from corral.server.database import Database
     from corral.server.http_server import make_server
+
+    Database(database_url).warm_up()  # keys are read before the first request is
 
     def make(manager: ModelManager, config: ServerConfig, lifecycle: Lifecycle) -> QuietServer:
         allow_open_files(config)

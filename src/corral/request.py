@@ -150,20 +150,12 @@ class QueuePlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds, by the engine: until the first step with the request, and from there to its first token."""
-
-    queue_s: float
-    prefill_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class RequestOutput:
     """One step's gain of a request. The last one has `is_finished`; its usage is final.
 
     `prompt_ids` come once, with the first tokens, where the request wants them. So do `prompt_logprobs`, one for each
     token of the prompt; nothing stands before the first token, so its logprob is NaN. `place` comes while
-    the request waits, and `timings` once, with the first tokens.
+    the request waits.
     """
 
     request_id: str
@@ -173,7 +165,6 @@ class RequestOutput:
     prompt_ids: tuple[int, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     place: QueuePlace | None = None
-    timings: Timings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from corral.request import (
     FinishReason,
     Request,
     RequestOutput,
-    Timings,
     Usage,
 )
 from corral.sampling_params import SamplingParams
@@ -87,23 +86,6 @@ async def test_a_worker_that_answers_nothing_is_ended() -> None:
         await on.until(lambda: on.manager.running()[0].stats.num_requests == 1)
         os.kill(model.pid, signal.SIGSTOP)
         assert await stream == STORY.upper()
-
-
-async def test_a_stalled_model_is_told() -> None:
-    async with stage(step_timeout_s=30.0) as on, on.manager.lease(A) as model:
-        hanging = later(ask(model, "hang"))
-        await on.until(lambda: on.manager.running()[0].stats.num_steps == 1)
-        busy = model._slot.worker.doing  # how long it has been at it is the clock's business
-
-        async def until_stalled() -> None:
-            on.manager._workers._life._step_timeout_s = busy().busy_s / 4
-            while not on.manager.stalled():
-                await model.stats()
-
-        await until_stalled()
-        assert on.manager.stalled() == ["a"]
-        os.kill(model.pid, signal.SIGKILL)
-        hanging.cancel()
 
 
 async def test_vectors_and_texts_are_asked_for_again() -> None:
@@ -181,7 +163,7 @@ async def collect(
 async def test_the_next_worker_gets_the_same_request_and_what_was_told() -> None:
     dead = EngineDead("dead")
     first = FakeWorker([said(), said(Delta(0, "a", (1,)), Delta(1, "", (), FinishReason.STOP), cached_tokens=7), dead])
-    second = FakeWorker([said(Delta(0, "b", (2, 3)), cached_tokens=2, timings=Timings(1.0, 2.0)), dead])
+    second = FakeWorker([said(Delta(0, "b", (2, 3)), cached_tokens=2), dead])
     third = FakeWorker([said(Delta(0, "c", (4,), FinishReason.STOP), cached_tokens=1, is_finished=True)])
     outputs = await collect(FakeWard(first, second, third), Request("r", prompt="x", sampling=SamplingParams(n=2)))
     asked = [worker.asked[0] for worker in (first, second, third)]
@@ -192,7 +174,6 @@ async def test_the_next_worker_gets_the_same_request_and_what_was_told() -> None
     assert [request.resumed for request in asked] == [(), told, (AnswerSoFar((1, 2, 3)), told[1])]
     assert "".join(delta.text for output in outputs for delta in output.deltas) == "abc"
     assert [output.usage.cached_tokens for output in outputs] == [0, 7, 7, 7]
-    assert all(output.timings is None for output in outputs)
 
 
 async def test_a_seed_stays_as_it_is() -> None:

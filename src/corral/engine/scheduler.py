@@ -300,8 +300,7 @@ class Scheduler:
     def _book_token(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> SequenceOutput:
         sequence.token_ids.append(token_id)
         self.counts.generated_tokens += 1
-        account = sequence.group.account
-        account.counter += OUTPUT_COST / account.weight
+        sequence.group.account.charge(OUTPUT_COST)
         reason = sequence.find_finish(token_id)
         is_stop = reason is FinishReason.STOP
         group = sequence.group

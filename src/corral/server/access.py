@@ -19,7 +19,7 @@ _VIEWER, _USER, _ADMIN = Role.VIEWER, Role.USER, Role.ADMIN
 ROLES: Mapping[str, Role] = {
     **dict.fromkeys(
         (
-            *("GET /version", "GET /openapi.json", "GET /v1/models", "GET /v1/models/{name:path}", "GET /metrics"),
+            *("GET /version", "GET /openapi.json", "GET /v1/models", "GET /v1/models/{name:path}"),
             *("GET /limits", "GET /usage", "GET /api/version", "GET /api/tags", "GET /api/ps", "POST /api/show"),
         ),
         _VIEWER,

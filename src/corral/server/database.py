@@ -106,6 +106,11 @@ class Database:
         path = _path_of(self._url)
         return path is None or self._engine is not None or path.exists()
 
+    def warm_up(self) -> None:
+        """Imports what the first look will need, if there is anything to look at."""
+        if self.is_there:
+            import sqlalchemy.dialects.sqlite  # noqa: F401
+
     @property
     def is_shared(self) -> bool:
         """Whether servers with other data folders may use it too."""

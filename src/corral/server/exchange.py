@@ -49,7 +49,6 @@ class Exchange:
     Args:
         request_id: the client's own X-Request-Id, or one of ours; every answer tells it.
         path: the parser's own, never rebuilt from headers.
-        route: the pattern of the route that took it ("/v1/models/{name:path}"); "" while none has.
         started: monotonic seconds, as all times here.
         model: the name of the model that it uses; "" while none is known.
         deadline: when nobody waits for it any more; None is never.
@@ -63,7 +62,6 @@ class Exchange:
     request_id: str = field(default_factory=lambda: new_id("req"))
     method: str = ""
     path: str = ""
-    route: str = ""
     caller: Caller = field(default_factory=Caller)
     started: float = field(default_factory=time.monotonic)
     model: str = ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from corral.errors import EngineDead, PoisonousRequest, QueueFull
-from corral.request import AnswerSoFar, Request, RequestOutput
+from corral.request import AnswerSoFar, DetokenizeRequest, Request, RequestOutput
 from corral.server.deadlines import before
 from corral.server.quarantine import Asked, Patient, Quarantine
 from corral.worker.client import OnRest, WorkerClient
@@ -101,10 +101,12 @@ async def ask(ward: Ward, request: Asked, call: Callable[[WorkerClient], Awaitab
     """The one result of a request, which is asked again when the worker dies. Raises as `generate`."""
     ward.quarantine.check(request)
     patient = Patient(request)
+    deadline = None if isinstance(request, DetokenizeRequest) else request.deadline
     try:
         while True:
-            await ward.quarantine.enter(patient)
-            worker = await ward.live_worker()
+            async with before(deadline):
+                await ward.quarantine.enter(patient)
+                worker = await ward.live_worker()
             try:
                 return await call(worker)
             except EngineDead:
@@ -153,4 +155,4 @@ def _continued(output: RequestOutput, cached_tokens: int | None) -> RequestOutpu
     """The output as the first worker would have made it: what was told once is not told again."""
     if cached_tokens is None:
         return output
-    return replace(output, usage=replace(output.usage, cached_tokens=cached_tokens), timings=None)
+    return replace(output, usage=replace(output.usage, cached_tokens=cached_tokens))

@@ -94,7 +94,7 @@ async def _serve(
     # What HTTP needs takes a while to import; the workers load their models meanwhile.
     loading = asyncio.ensure_future(load_first(manager, serving.pinned, serving.preloaded, _say))
     try:
-        make = await asyncio.to_thread(_import_http)
+        make = await asyncio.to_thread(_import_http, config.database_url)
         server, reload = make(manager, config, lifecycle, sockets, source, certificates)
         async with (
             _listening(server, sockets) as running,
@@ -191,11 +191,14 @@ async def describe(serving: Serving) -> str:
     return f"{num_models} models on demand" if num_models != 1 else "1 model on demand"
 
 
-def _import_http() -> Callable[..., tuple[QuietServer, Reload]]:
+def _import_http(database_url: str | None) -> Callable[..., tuple[QuietServer, Reload]]:
     from corral.server.app import build_app
     from corral.server.connections import allow_open_files
+    from corral.server.database import Database
     from corral.server.http_server import make_server
     from corral.server.reload import Reload
+
+    Database(database_url).warm_up()  # keys are read before the first request is
 
     def make(
         manager: ModelManager,

@@ -40,5 +40,4 @@ def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
         prompt_ids,
         prompt_logprobs,
         None if deltas else second.place or first.place,
-        first.timings or second.timings,
     )

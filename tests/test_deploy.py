@@ -50,7 +50,7 @@ def test_the_manifests_settings_are_ours_and_leave_time_to_drain(
     monkeypatch.setenv("CORRAL_API_KEY", "secret")
     arguments = [item.replace("/etc/corral", str(tmp_path)) for item in pod()["containers"][0]["args"]]
     config = settings_of(arguments)
-    assert config.host == "0.0.0.0"  # noqa: S104 - a container's own
+    assert config.host == "0.0.0.0"
     assert config.drain_delay_s is not None
     assert config.drain_delay_s + config.drain_timeout_s < pod()["terminationGracePeriodSeconds"]
     ready = pod()["containers"][0]["readinessProbe"]

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "protocol": set(),
     "server": {"protocol", "worker", "model", "store"},
     "compare": set(),  # talks HTTP only
-    "cli": {"server", "protocol", "worker", "model", "store"},
+    "cli": {"server", "protocol", "worker", "model", "store", "compare", "text"},
     "__init__": {"llm"},
     "__main__": {"cli"},
 }

@@ -34,6 +34,25 @@ class Usage:
 
 
 @dataclass(slots=True)
+class LoadCard:
+    """What a reader has to know of a workload: a Workload without its calls.
+
+    Args:
+        kind: "closed", "open" or "burst".
+        concurrency: clients at once; of a burst, how many requests there are.
+        rate: requests a second of an open loop; 0 for the others.
+    """
+
+    name: str
+    title: str
+    kind: str
+    concurrency: int = 1
+    rate: float = 0.0
+    is_streamed: bool = True
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class LoadRun:
     """One workload on one engine, once.
 
@@ -76,6 +95,21 @@ class Start:
     is_cold: bool = False
     stop_s: float | None = None
     usage: list[Usage] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class GreatestRate:
+    """The greatest rate of an open loop at which an engine kept the limits, once.
+
+    Args:
+        rate: requests a second; 0 if it kept them at none that was tried.
+        tried: rate and the share of requests within the limits, in the order in which they were tried.
+    """
+
+    engine: str
+    repeat: int
+    rate: float
+    tried: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -159,7 +193,13 @@ class Verdict:
 
 @dataclass(slots=True)
 class Comparison:
-    """Everything. `corral_version` made it; `command` makes it again."""
+    """Everything. `corral_version` made it; `command` makes it again.
+
+    Args:
+        asked: of every engine alike: context, slots, threads, repeats and the like.
+        loads: in the order of the report.
+        slo: "ttft", "tpot", "e2e" -> seconds that a request may take; empty where no limits were given.
+    """
 
     created: str
     corral_version: str
@@ -175,7 +215,9 @@ class Comparison:
     is_simulated: bool = False
     engines: list[EngineRow] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
+    loads: list[LoadCard] = field(default_factory=list)
     runs: list[LoadRun] = field(default_factory=list)
+    rates: list[GreatestRate] = field(default_factory=list)
     agreements: list[Agreement] = field(default_factory=list)
     slo: dict[str, float] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)

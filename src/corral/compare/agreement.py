@@ -1,8 +1,8 @@
 """Do engines say the same? Greedy answers to the same prompts, token by token by the model's own tokenizer.
 
-Equal answers are not promised between kernels: sums in another order tip a token that is in doubt, and from there on the
-texts part. Answers that part at once are another template, other weights or another tokenizer, and then speeds compare
-different work.
+Equal answers are not promised between kernels: sums in another order tip a token that is in doubt, and from there on
+the texts part. Answers that part at once are another template, other weights or another tokenizer, and then speeds
+compare different work.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def test_answers_that_part_at_once_are_other_work() -> None:
     assert is_other_work(agree("a", other, "b", said, encode))
     half = other[: len(PROMPTS) // 2] + said[len(PROMPTS) // 2 :]
     assert not is_other_work(agree("a", half, "b", said, encode))
-    assert SAME_START < len("the same ")
+    assert len("the same ") > SAME_START
 
 
 async def test_every_prompt_is_asked_greedily_and_alone() -> None:

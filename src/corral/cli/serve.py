@@ -13,7 +13,7 @@ from corral.cli.options import engine_config
 from corral.cli.progress import show_status
 from corral.cli.serve_options import Address, serve_options
 from corral.cli.terminal import warn
-from corral.config import DEFAULT_PORT, KvCacheDtype, ServerConfig, unused_ollama_settings
+from corral.config import DEFAULT_PORT, KvCacheDtype, LogFormat, LogLevel, ServerConfig, unused_ollama_settings
 
 if TYPE_CHECKING:
     from corral.server.run import Serving
@@ -43,6 +43,12 @@ def serve(
     max_loaded_models: int | None,
     load_timeout: float,
     fair_wait: float,
+    log_level: LogLevel,
+    log_format: LogFormat,
+    no_access_log: bool,
+    log_requests: bool,
+    max_log_len: int | None,
+    otlp_traces_endpoint: str | None,
     step_timeout: float,
     max_queue: int,
     max_queue_per_key: int | None,
@@ -107,6 +113,12 @@ def serve(
         request_timeout_s=request_timeout,
         load_timeout_s=load_timeout,
         fair_wait_s=fair_wait,
+        log_level=log_level,
+        log_format=log_format,
+        access_log=not no_access_log,
+        log_requests=log_requests,
+        max_log_len=max_log_len,
+        otlp_traces_endpoint=otlp_traces_endpoint or None,
         step_timeout_s=step_timeout,
         lenient=lenient,
     )

@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 
 from corral.config import ServerConfig
 from corral.errors import CorralError
-from corral.protocol.ollama.errors import ollama_error
 from corral.protocol.openai.errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.audit_trail import AuditTrail
 from corral.server.auth import HostGuard, KeyAuth
@@ -31,11 +30,12 @@ from corral.server.keys.ring import KeyRing
 from corral.server.keys.store import KeyStore
 from corral.server.lifecycle import DrainGate, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
+from corral.server.logs.access import AccessLog
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
 from corral.server.quota_headers import NAMES as QUOTA_HEADERS
 from corral.server.quota_headers import QuotaHeaders
-from corral.server.replies import is_native, response_of
+from corral.server.replies import error_response, response_of
 from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
 from corral.server.routes.embeddings import embedding_routes
@@ -80,14 +80,14 @@ def build_app(
     """
     lifecycle = lifecycle or Lifecycle()
 
-    # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
-    handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
+    handled = (CorralError, RefusedError, ClientDisconnect, HTTPException)  # what else is raised is for Exchanges
     database = database or Database(config.database_url)
     key_store, audit = KeyStore(database), AuditLog(database)
     is_open_by_wish = config.no_auth and not config.api_keys
     keys = KeyRing(config.api_keys, None if is_open_by_wish else key_store)
     usage_store = UsageStore(database)
     usage = UsageRecorder(usage_store, manager.quotas, config.usage_retention_days)
+    observers: list[Observer] = [usage, AccessLog()]
     files = FileStore(database)
 
     async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +95,7 @@ def build_app(
         await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
 
     stored_batches = BatchStore(files)
-    batches = BatchRunner(Exchanges(routes_alone, [usage]), stored_batches, lifecycle, keys.caller_of_owner)
+    batches = BatchRunner(Exchanges(routes_alone, observers), stored_batches, lifecycle, keys.caller_of_owner)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -149,7 +149,6 @@ def build_app(
     app.add_middleware(OriginGuard, pattern=pattern)
     if not config.api_keys and not config.no_auth:
         app.add_middleware(HostGuard, host=config.host, keys=keys)
-    observers: list[Observer] = [usage]
     app.add_middleware(Exchanges, observers=observers)
     return app
 
@@ -171,7 +170,4 @@ def _reply_to_error(request: Request, error: Exception) -> Response:
             return response_of(request.scope, ErrorReply(error.status_code, "the request could not be served"))
     if isinstance(error, CorralError) and reply_to(error).status == INTERNAL_ERROR:
         logger.error("%s %s: %s", request.method, path, error)  # where the file lies is for the log, not for the client
-    if is_native(path):
-        native = ollama_error(error)
-        return Response(native.body(), native.status, native.headers, "application/json; charset=utf-8")
-    return response_of(request.scope, reply_to(error))
+    return error_response(request.scope, error)

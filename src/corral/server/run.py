@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from uvloop import new_event_loop
 from corral.config import EngineConfig, ServerConfig
 from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
+from corral.server.logs.output import log_to_stderr
 from corral.server.model_manager import ModelManager
 from corral.server.model_names import ModelNames
 from corral.server.origins import origin_pattern
@@ -24,6 +26,8 @@ from corral.worker.client import OnProgress
 
 if TYPE_CHECKING:
     from corral.server.http_server import QuietServer
+
+logger = logging.getLogger("corral.server")
 
 EXIT_DRAIN_CUT = 1
 EXIT_INTERRUPTED = 130  # a signal came before the model was loaded
@@ -56,7 +60,7 @@ def serve(serving: Serving, engine: EngineConfig, server: ServerConfig) -> int:
     origin_pattern(server.origins)  # what is no origin is told before a model is loaded
     sockets = bind(server)
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with log_to_stderr(server), asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(_serve(serving, engine, server, sockets))
     finally:
         for sock in sockets:
@@ -172,5 +176,4 @@ def _progress() -> Iterator[Callable[[str], OnProgress | None]]:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    logger.info("%s", text)

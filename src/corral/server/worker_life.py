@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from corral.config import EngineConfig, ServerConfig
 from corral.errors import CorralError, EngineDead, InsufficientMemory
+from corral.logs import about_no_request
 from corral.model.memory import size_text
 from corral.server.clock import LONGEST_S, Clock
 from corral.server.slot import Slot, SlotState
@@ -101,7 +102,7 @@ class WorkerLife:
             slot.forget_worker()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+        task = asyncio.get_running_loop().create_task(work, context=about_no_request())
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._tasks.discard)
         return task

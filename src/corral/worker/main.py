@@ -27,6 +27,7 @@ from corral.errors import (
     TenantQueueFull,
 )
 from corral.limits import MAX_LOOKUPS
+from corral.logs import WireFormatter, about
 from corral.request import (
     Detokenized,
     DetokenizeRequest,
@@ -243,7 +244,7 @@ class Worker:
         except CorralError as error:
             self._fail(request_id, error)
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request %s failed", request_id, extra={"request_id": request_id})
             self._fail(request_id, CorralError("the request could not be prepared; the worker's log says why"))
         finally:
             if self._submitting.pop(request_id):
@@ -284,7 +285,7 @@ class Worker:
         except CorralError as error:
             self._fail(request_id, error)
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request %s failed", request_id, extra={"request_id": request_id})
             self._fail(request_id, CorralError("the texts could not be prepared; the worker's log says why"))
         else:
             match result:
@@ -299,7 +300,7 @@ class Worker:
         """`work` on a request's text, which the record names while it goes on."""
 
         def run(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
-            with self._record.preparing(request_id):
+            with about(request_id), self._record.preparing(request_id):
                 return work(*args, **kwargs)
 
         return run
@@ -350,15 +351,24 @@ def run(load: Loader) -> NoReturn:
     )
     parser.add_argument("--socket", required=True, help="Unix socket that the front process listens on")
     parser.add_argument("--record-fd", required=True, type=int, help="memory that the front process reads steps from")
+    parser.add_argument("--log-level", default="WARNING", help="what is less than this is not said")
     arguments = parser.parse_args()
     record = StepRecord(arguments.record_fd)
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     # A Ctrl-C in the terminal reaches the whole process group; the front decides when we stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.captureWarnings(capture=True)
+    _log_to_front(arguments.log_level)
     asyncio.run(_serve(arguments.socket, record, load))
+
+
+def _log_to_front(level: str) -> None:
+    """Lets the front process write what is logged here, in its own form."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(WireFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])  # others' debugging is of no use
+    logging.getLogger("corral").setLevel(level)
+    logging.captureWarnings(capture=True)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -50,6 +50,10 @@ class OllamaError:
 
     def body(self) -> bytes:
         return encode_error(self.message)
+
+    def naming(self, request_id: str) -> OllamaError:
+        """The error with the request's id in its text where it is the server's fault, so that a user can quote it."""
+        return replace(self, message=f"{self.message} (request {request_id})") if self.status == 500 else self
 
     def line(self) -> bytes:
         """The same object as the last line of a stream that fails half-way."""

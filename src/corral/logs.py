@@ -23,6 +23,9 @@ ACCESS_LOGGER = "corral.access"
 REQUESTS_LOGGER = "corral.requests"  # tells prompts, so it is silent unless the user wants it
 WIRE_MARK = b"\x1e"  # begins a worker's line that is a record (RFC 7464); what else it says is passed on as it stands
 
+SILENT = logging.CRITICAL + 1
+logging.getLogger(REQUESTS_LOGGER).setLevel(SILENT)
+
 _request_id: ContextVar[str] = ContextVar("corral.request_id", default="")
 
 

@@ -11,8 +11,8 @@ from click.core import ParameterSource
 
 from corral.cli.options import engine_config
 from corral.cli.progress import show_status
+from corral.cli.serve_log import logged, teller, warn
 from corral.cli.serve_options import Address, serve_options
-from corral.cli.terminal import warn
 from corral.config import DEFAULT_PORT, KvCacheDtype, LogFormat, LogLevel, ServerConfig, unused_ollama_settings
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.command("serve")
 @serve_options
 @click.pass_context
+@logged
 def serve(
     context: click.Context,
     /,
@@ -160,7 +161,7 @@ def _resolve(names: Sequence[str]) -> list[LocalModel]:
     """The models, downloaded if need be."""
     from corral.store import resolve
 
-    with show_status() as on_status:
+    with show_status(teller()) as on_status:
         return [resolve(name, on_status) for name in names]
 
 

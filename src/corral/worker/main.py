@@ -27,7 +27,7 @@ from corral.errors import (
     TenantQueueFull,
 )
 from corral.limits import MAX_LOOKUPS
-from corral.logs import WireFormatter, about
+from corral.logs import REQUESTS_LOGGER, WireFormatter, about
 from corral.request import (
     Detokenized,
     DetokenizeRequest,
@@ -352,22 +352,25 @@ def run(load: Loader) -> NoReturn:
     parser.add_argument("--socket", required=True, help="Unix socket that the front process listens on")
     parser.add_argument("--record-fd", required=True, type=int, help="memory that the front process reads steps from")
     parser.add_argument("--log-level", default="WARNING", help="what is less than this is not said")
+    parser.add_argument("--log-requests", action="store_true", help="what is said may hold prompts")
     arguments = parser.parse_args()
     record = StepRecord(arguments.record_fd)
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     # A Ctrl-C in the terminal reaches the whole process group; the front decides when we stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _log_to_front(arguments.log_level)
+    _log_to_front(arguments.log_level, with_prompts=arguments.log_requests)
     asyncio.run(_serve(arguments.socket, record, load))
 
 
-def _log_to_front(level: str) -> None:
+def _log_to_front(level: str, *, with_prompts: bool) -> None:
     """Lets the front process write what is logged here, in its own form."""
     handler = logging.StreamHandler()
     handler.setFormatter(WireFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])  # others' debugging is of no use
     logging.getLogger("corral").setLevel(level)
+    if with_prompts:
+        logging.getLogger(REQUESTS_LOGGER).setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import mmap
 import os
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import EngineDead
-from corral.logs import about_no_request, line_of, record_of_wire
+from corral.logs import about_no_request, record_of_wire, shows_prompts
 from corral.worker.death import Death, count_oom_kills, kind_of_end
 from corral.worker.step_record import NUM_BYTES, Doing, make_memory, read_record
 
@@ -41,23 +42,21 @@ class LogTail:
         rest = b""
         while chunk := await self._stream.read(1 << 16):
             *lines, rest = (rest + chunk)[-(1 << 16) :].split(b"\n")
-            for line in lines:
-                self._pass_on(line)
+            self._pass_on(lines)
         if rest:
-            self._pass_on(rest)
+            self._pass_on([rest])
 
-    def _pass_on(self, line: bytes) -> None:
+    def _pass_on(self, lines: list[bytes]) -> None:
         """What the worker has logged keeps its level; what libraries and the system write for it is a warning."""
-        record = record_of_wire(line)
-        if record is None:
-            words = line.decode(errors="replace")
-            logger.warning("%s", words)
-        else:
-            told = line_of(record)
-            words = f"{told.level}: {told.message}\n{told.exception}".rstrip()
-            if (owner := logging.getLogger(told.logger)).isEnabledFor(record.levelno):
-                owner.handle(record)
-        self._words = f"{self._words}\n{words}"[-LOG_TAIL_LENGTH:]
+        for record, group in itertools.groupby(lines, record_of_wire):
+            if record is None:
+                words = b"\n".join(group).decode(errors="replace")
+                logger.warning("%s", words)
+            else:
+                words = f"{record.levelname.lower()}: {record.getMessage()}"
+                if (owner := logging.getLogger(record.name)).isEnabledFor(record.levelno):
+                    owner.handle(record)
+            self._words = f"{self._words}\n{words}"[-LOG_TAIL_LENGTH:]
 
     def tail(self) -> str:
         return self._words.strip()
@@ -98,7 +97,7 @@ class WorkerProcess:
                 listener.bind(str(path))
                 path.chmod(0o600)
                 listener.listen(1)
-                told = ["--socket", str(path), "--record-fd", str(record_fd), "--log-level", _log_level()]
+                told = ["--socket", str(path), "--record-fd", str(record_fd), *_log_flags()]
                 process, log = await _start([*command, *told], record_fd)
                 try:
                     connection = await _accept(listener, process, log)
@@ -149,9 +148,10 @@ class WorkerProcess:
         return Death(kind, _describe_end(code, self.log), self.doing())
 
 
-def _log_level() -> str:
-    """What the worker says at all: as much as is said here."""
-    return logging.getLevelName(logger.getEffectiveLevel())
+def _log_flags() -> list[str]:
+    """The worker says as much as is said here."""
+    level = ["--log-level", logging.getLevelName(logger.getEffectiveLevel())]
+    return [*level, "--log-requests"] if shows_prompts() else level
 
 
 async def _start(command: Sequence[str], record_fd: int) -> tuple[asyncio.subprocess.Process, LogTail]:

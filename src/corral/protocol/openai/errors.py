@@ -32,7 +32,8 @@ INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 RATE_LIMIT_ERROR = "rate_limit_error"
 DRAINING_RETRY_AFTER_S = 5
-IN_LOG = frozenset({"internal_error", "engine_dead", "storage_error"})  # codes of errors that the server's log explains
+# Codes of errors that the server's log explains.
+IN_LOG = frozenset({"internal_error", "engine_dead", "storage_error", "poisonous_request"})
 
 
 @dataclass(frozen=True, slots=True)

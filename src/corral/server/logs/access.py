@@ -72,7 +72,7 @@ def _for_people(fields: dict[str, str | int | float]) -> str:
     words += [printable(str(fields[name])) for name in ("cause", "model") if name in fields]
     if "key" in fields:
         words.append(f"key={printable(str(fields['key']))}")
-    if "prompt_tokens" in fields:
+    if fields.get("prompt_tokens") or fields.get("completion_tokens"):
         words.append(f"{fields['prompt_tokens']}+{fields['completion_tokens']} tokens")
     words.append(f"{fields['seconds']:.3f} s")
     if "ttft_s" in fields:

@@ -12,14 +12,13 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from corral.config import ServerConfig
-from corral.logs import ACCESS_LOGGER, REQUESTS_LOGGER, LogLine, line_of
+from corral.logs import ACCESS_LOGGER, REQUESTS_LOGGER, SILENT, LogLine, line_of
 from corral.server.exchange import http_id_of
 from corral.server.logs.formats import encode_json, encode_text
 from corral.server.logs.requests import Cut
 
 MAX_WAITING = 4 << 20  # characters; what comes while so many wait to be written is lost, and counted
 CLOSE_TIMEOUT_S = 2.0
-_SILENT = logging.CRITICAL + 1
 
 Encode = Callable[[LogLine], str]
 
@@ -100,8 +99,8 @@ def log_to_stderr(config: ServerConfig) -> Iterator[None]:
         # Others' debugging tells headers and bodies of requests, and with them keys.
         "": max(level, logging.WARNING),
         "corral": level,
-        REQUESTS_LOGGER: logging.INFO if config.log_requests else _SILENT,
-        ACCESS_LOGGER: level if config.access_log else _SILENT,
+        REQUESTS_LOGGER: logging.INFO if config.log_requests else SILENT,
+        ACCESS_LOGGER: level if config.access_log else SILENT,
     }
     cut = Cut(config.max_log_len)
     logging.getLogger(REQUESTS_LOGGER).addFilter(cut)

@@ -59,7 +59,7 @@ def _option_row(option: Any) -> str:
 def config_page() -> str:
     """The settings as the code knows them, and the environment that is read."""
     parts = [MARK, "# Configuration\n", "## Environment\n", "| variable | meaning |\n|---|---|"]
-    homes = (config.data_home, config.models_home, config.ollama_models, config.cache_home)
+    homes = (config.config_path, config.data_home, config.models_home, config.ollama_models, config.cache_home)
     client = (config.client_host, config.client_port, config.client_api_key, config.is_history_off, config.text_editor)
     web = (config.transfer_streams, config.registry_mirror, config.ca_bundle)
     for function in (*homes, *client, *web, config.forced_isa, config.wants_no_colour):
@@ -80,9 +80,10 @@ def config_page() -> str:
 
 
 def _documented_fields(doc: str) -> dict[str, str]:
-    """The `name: meaning` lines of a docstring's Args section."""
+    """The `name: meaning` entries of a docstring's Args section."""
     args = doc.partition("Args:\n")[2].partition("\n\n")[0]
-    return {m[1]: m[2].strip() for m in re.finditer(r"^\s+(\w+): (.+)$", args, re.MULTILINE)}
+    found = re.finditer(r"^    (\w+): (.+(?:\n {8}.+)*)$", args, re.MULTILINE)
+    return {m[1]: re.sub(r"\s+", " ", m[2]) for m in found}
 
 
 def _default(item: dataclasses.Field[object]) -> str:

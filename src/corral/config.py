@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +17,7 @@ DEFAULT_PORT = 11434
 KvCacheDtype = Literal["auto", "f16", "int8"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
+CertReqs = Literal["none", "optional", "required"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ class ServerConfig:
         port: 0 takes a free one.
         api_keys: any of them opens every route.
         no_auth: listen beyond loopback without a key.
+        ssl_certfile: certificate of the server in PEM form, with those that vouch for it; None is plain HTTP.
+        ssl_keyfile: its key; None has it in the same file.
+        ssl_ca_certs: authorities that vouch for clients.
+        ssl_cert_reqs: whether clients show a certificate: "none", "optional" or "required"; None is "required" with
+            ssl_ca_certs, else "none".
         origins: web pages that may call, besides those of this machine: scheme://host[:port], where * is any text.
         max_body_bytes: largest request body.
         body_timeout_s: how long a body may take, besides the time that its bytes take at min_body_rate.
@@ -99,7 +106,9 @@ class ServerConfig:
         write_timeout_s: how long a client may take nothing of its answer before its connection is cut.
         max_connections: open connections, beyond which new ones are refused.
         max_connections_per_address: of one client's address, likewise; behind a proxy all have the proxy's.
-        drain_timeout_s: how long streams in flight may take to finish after SIGTERM.
+        drain_delay_s: after SIGTERM, how long requests are still taken while probes already say 503, so that routers
+            move away; None is 2 s beyond loopback, and not at all on it.
+        drain_timeout_s: how long streams in flight may take to finish after that.
         keep_alive_s: seconds that a model stays loaded when nobody uses it; 0 is not at all, inf for ever.
         max_memory_bytes: most that all models together take; None is what the machine has free, less a reserve.
         max_loaded_models: most models that are loaded at once; None is as many as fit.
@@ -119,6 +128,8 @@ class ServerConfig:
         otlp_traces_endpoint: where spans go, by OTLP over HTTP; None is where OTEL_* variables say, if they do.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
         usage_retention_days: how many UTC days of usage are kept; 0 keeps all.
+        uds: path of a Unix socket to listen on, in place of host and port.
+        uds_mode: who may connect to it, as of chmod.
         database_url: where keys, usage, responses, files and batches are kept; None is a file in Corral's data folder.
     """
 
@@ -126,6 +137,10 @@ class ServerConfig:
     port: int = DEFAULT_PORT
     api_keys: tuple[str, ...] = ()
     no_auth: bool = False
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_ca_certs: str | None = None
+    ssl_cert_reqs: CertReqs | None = None
     origins: tuple[str, ...] = ()
     max_body_bytes: int = 32 << 20
     body_timeout_s: float = 60.0
@@ -134,6 +149,7 @@ class ServerConfig:
     write_timeout_s: float = 60.0
     max_connections: int = 4096
     max_connections_per_address: int = 1024
+    drain_delay_s: float | None = None
     drain_timeout_s: float = 300.0
     keep_alive_s: float = 300.0
     max_memory_bytes: int | None = None
@@ -152,6 +168,8 @@ class ServerConfig:
     otlp_traces_endpoint: str | None = None
     lenient: bool = False
     usage_retention_days: int = 400
+    uds: str | None = None
+    uds_mode: int = 0o600
     database_url: str | None = field(default=None, repr=False)  # it may hold a password
 
     def __post_init__(self) -> None:
@@ -164,8 +182,8 @@ class ServerConfig:
         for name in ("max_memory_bytes", "max_loaded_models", "max_pending_per_key"):
             if getattr(self, name) is not None:
                 _check_positive(name, getattr(self, name))
-        for name in ("keep_alive_s", "fair_wait_s", "usage_retention_days"):
-            if not getattr(self, name) >= 0:
+        for name in ("keep_alive_s", "fair_wait_s", "usage_retention_days", "drain_delay_s", "drain_timeout_s"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise InvalidConfig(f"{name} is {getattr(self, name)!r}; it must not be below 0")
 
 
@@ -180,6 +198,30 @@ def data_home() -> Path:
         return Path(home).expanduser()
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "corral"
+
+
+def config_path() -> Path:
+    """CORRAL_CONFIG: the file of settings of `corral serve`; else config.toml, in the folder below if that is set.
+
+    Else it is in ~/.config/corral.
+    """
+    if path := os.environ.get("CORRAL_CONFIG"):
+        return Path(path).expanduser()
+    if home := os.environ.get("CORRAL_HOME"):
+        return Path(home).expanduser() / "config.toml"
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "corral" / "config.toml"
+
+
+def is_config_given() -> bool:
+    """The environment names the file of settings, so it has to be there."""
+    return bool(os.environ.get("CORRAL_CONFIG"))
+
+
+def said_in_environment(names: str | Sequence[str] | None) -> tuple[str, str] | None:
+    """The first of the variables that is set, and not to nothing, and its value: the one that click takes."""
+    candidates = [names] if isinstance(names, str) else names or ()
+    return next(((name, value) for name in candidates if (value := os.environ.get(name))), None)
 
 
 def models_home() -> Path:
@@ -241,6 +283,25 @@ def unused_ollama_settings() -> list[str]:
     return lines
 
 
+def num_passed_sockets() -> int:
+    """LISTEN_FDS, if LISTEN_PID is this process: sockets that a service manager passes; forgotten by asking."""
+    told = [os.environ.pop(name, "") for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")]
+    is_ours = told[0].isdecimal() and told[1] == str(os.getpid())
+    return int(told[0]) if is_ours else 0
+
+
+def notify_socket() -> str | None:
+    """NOTIFY_SOCKET: where a service manager wants to be told how the service is."""
+    return os.environ.get("NOTIFY_SOCKET") or None
+
+
+def watchdog_s() -> float | None:
+    """WATCHDOG_USEC, if it is meant for this process: how long the service may be silent."""
+    micros, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID")
+    is_ours = pid is None or pid == str(os.getpid())
+    return int(micros) / 1e6 if is_ours and micros.isdecimal() and int(micros) > 0 else None
+
+
 def forced_isa() -> str | None:
     """CORRAL_ISA: scalar, neon, avx2, avx2_vnni, avx512 or amx, for tests and comparisons."""
     return os.environ.get("CORRAL_ISA") or None
@@ -249,16 +310,15 @@ def forced_isa() -> str | None:
 def traces_in_environment() -> bool:
     """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT: where spans go, unless the command line says
     it, or OTEL_SDK_DISABLED is true, or OTEL_TRACES_EXPORTER is none."""
-    is_off = (
-        os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
-    )
-    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    return not is_off and any(os.environ.get(name) for name in names)
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("TRACES_ENDPOINT", "ENDPOINT"))
 
 
 def client_host() -> str | None:
-    """CORRAL_HOST, else OLLAMA_HOST: the server that the command line talks to."""
-    return os.environ.get("CORRAL_HOST") or os.environ.get("OLLAMA_HOST") or None
+    """CORRAL_HOST, else the Unix socket CORRAL_UDS, else OLLAMA_HOST: the server that the command line talks to."""
+    of_socket = f"unix://{path}" if (path := os.environ.get("CORRAL_UDS")) else None
+    return os.environ.get("CORRAL_HOST") or of_socket or os.environ.get("OLLAMA_HOST") or None
 
 
 def client_port() -> str | None:

@@ -47,6 +47,17 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(server_address()) == "http://ours:1"
 
 
+def test_a_unix_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = parse_address("unix:///run/corral.sock")
+    assert (address.uds, str(address), address.is_here) == ("/run/corral.sock", "unix:///run/corral.sock", True)
+    for name in ("CORRAL_HOST", "OLLAMA_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CORRAL_UDS", "/run/other.sock")
+    assert server_address().uds == "/run/other.sock"
+    monkeypatch.setenv("CORRAL_HOST", "ours:1")
+    assert server_address().uds == ""
+
+
 def test_as_text() -> None:
     assert str(ServerAddress("::1", 11434)) == "http://[::1]:11434"
     assert str(ServerAddress("x", 443, "https", "/ai")) == "https://x/ai"

@@ -36,12 +36,13 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Started]:
     calls: list[Started] = []
 
     def serve(*arguments: Any) -> int:
-        calls.append(Started(*arguments))
+        calls.append(Started(*arguments[:3]))
         return 3
 
     for name in list(os.environ):
         if name.startswith(("OLLAMA_", "CORRAL_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("CORRAL_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "none"))
     monkeypatch.setattr(corral.server.run, "serve", serve)
@@ -90,6 +91,13 @@ FLAGS = {
     "--min-body-rate": "5K",
     "--write-timeout": "6",
     "--origins": "https://a.example",
+    "--uds": "/x/corral.sock",
+    "--uds-mode": "660",
+    "--ssl-certfile": "/x/cert.pem",
+    "--ssl-keyfile": "/x/key.pem",
+    "--ssl-ca-certs": "/x/ca.pem",
+    "--ssl-cert-reqs": "optional",
+    "--drain-delay": "3",
     "--drain-timeout": "10",
     "--keep-alive": "1h30m",
     "--max-memory": "12G",
@@ -135,6 +143,13 @@ EXPECTED = (
         body_timeout_s=4.0,
         min_body_rate=5 << 10,
         write_timeout_s=6.0,
+        uds="/x/corral.sock",
+        uds_mode=0o660,
+        ssl_certfile="/x/cert.pem",
+        ssl_keyfile="/x/key.pem",
+        ssl_ca_certs="/x/ca.pem",
+        ssl_cert_reqs="optional",
+        drain_delay_s=3.0,
         drain_timeout_s=10.0,
         keep_alive_s=5400.0,
         max_memory_bytes=12 << 30,
@@ -182,7 +197,7 @@ def test_every_flag_has_a_twin_in_the_environment(served: list[Started], model: 
 def test_the_list_of_flags_is_whole(served: list[Started], model: Path) -> None:
     shown = CliRunner().invoke(app, ["serve", "--help"]).output
     flags = {word.strip(",") for word in shown.split() if word.startswith("--")}
-    assert flags == {*FLAGS, *SWITCHES, "--preload", "--pin", *ALIASES, "--help"}
+    assert flags == {*FLAGS, *SWITCHES, "--preload", "--pin", "--config", *ALIASES, "--help"}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +273,7 @@ def test_addresses(text: str, host: str, port: int | None) -> None:
     assert parse_address(text) == Address(host, port)
 
 
-@pytest.mark.parametrize("text", ["https://a", "ftp://a", "a:b", "a:99999", "[::1", "http://a/b"])
+@pytest.mark.parametrize("text", ["ftp://a", "a:b", "a:99999", "[::1", "http://a/b"])
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(click.BadParameter):
         parse_address(text)
@@ -315,7 +330,9 @@ def test_without_a_model_the_store_is_served(served: list[Started], model: Path)
         (["a.gguf", "b.gguf", "--served-model-name", "x"], "exactly one MODEL"),
         (["a.gguf", "--pin", "b.gguf"], "for a server without MODEL"),
         (["--keep-alive", "soon"], "no length of time"),
-        (["--host", "https://a"], "speaks http only"),
+        (["--host", "https://a"], "needs --ssl-certfile"),
+        (["--uds-mode", "060"], "is no mode"),
+        (["--ssl-cert-reqs", "3"], "is not one of"),
     ],
 )
 def test_flags_that_do_not_go_together(served: list[Started], arguments: list[str], words: str) -> None:

@@ -96,7 +96,7 @@ def test_sigterm_finishes_the_streams_in_flight() -> None:
                 refused = None
                 for chunk in stream:
                     chunks.append(chunk)
-                    if refused is None and httpx.get(f"{server.url}/health").json() == {"status": "draining"}:
+                    if refused is None and httpx.get(f"{server.url}/health").json()["status"] == "draining":
                         refused = httpx.post(f"{server.url}/v1/completions", json={"model": NAME, "prompt": "a"})
             assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == undisturbed
             assert refused is not None

@@ -285,3 +285,22 @@ def test_thinking_is_not_lost() -> None:
     answers.add(output)
     message = encode_chat_answer(call, answers, "m", 1)["choices"][0]["message"]
     assert (message["reasoning"], message["reasoning_content"], message["content"]) == ("hm", "hm", "Yes")
+
+
+def test_what_vllm_router_writes_into_every_request_asks_for_nothing() -> None:
+    written = {
+        "no_stop_trim": False,
+        "separate_reasoning": True,
+        "stream_reasoning": True,
+        "return_hidden_states": False,
+        "include_reasoning": True,
+        "ignore_eos": False,
+        "skip_special_tokens": True,
+        "logprobs": False,
+        "continue_final_message": False,
+        "stream": False,
+    }
+    assert parse_chat(body(**written)).request.sampling == SamplingParams()
+    for name in ("no_stop_trim", "separate_reasoning", "stream_reasoning", "return_hidden_states"):
+        with pytest.raises(InvalidRequest, match=name):
+            parse_chat(body(**{name: not written[name]}))

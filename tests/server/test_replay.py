@@ -98,6 +98,14 @@ async def test_vectors_and_texts_are_asked_for_again() -> None:
         assert (await model.detokenize(DetokenizeRequest("d", "a", [2]))).text == "xx"
 
 
+async def test_what_a_model_is_can_be_asked_while_its_worker_is_replaced() -> None:
+    async with stage() as on, on.manager.lease(A) as model:
+        before = await model.info()
+        os.kill(model.pid, signal.SIGKILL)
+        await on.until(lambda: on.states() != {"a": "ready"})
+        assert (await model.info()).max_model_len == before.max_model_len
+
+
 async def test_vectors_that_end_two_workers_are_refused() -> None:
     async with stage() as on, on.manager.lease(A) as model:
         with pytest.raises(PoisonousRequest):

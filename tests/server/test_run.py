@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from tests.support import scripted_worker
 from tests.support.live_server import chat_body, error_of
 
 CODE = """
+import json
 import sys
 from pathlib import Path
 from corral.config import EngineConfig, ServerConfig
@@ -34,12 +36,13 @@ from corral.store.local_model import LocalModel
 from tests.support.scripted_models import ScriptedProbe, read_scripted_needs
 class Manager(model_manager.ModelManager):
     def __init__(self, *args, **settings):
-        command = tuple(sys.argv[2:])
+        command = tuple(sys.argv[3:])
         super().__init__(*args, **settings, command=command, read_needs=read_scripted_needs, probe=ScriptedProbe())
 run.ModelManager = Manager
 local = LocalModel("scripted", Path(sys.argv[1]))
 serving = run.Serving(NamedModels([local]), (local,))
-sys.exit(run.serve(serving, EngineConfig(), ServerConfig(port=0, drain_timeout_s=100.0)))
+config = {"port": 0, "drain_timeout_s": 100.0, **json.loads(sys.argv[2])}
+sys.exit(run.serve(serving, EngineConfig(), ServerConfig(**config)))
 """
 
 
@@ -48,8 +51,8 @@ async def test_an_empty_store_says_how_to_get_a_model() -> None:
 
 
 class ServerProcess:
-    def __init__(self, model: str) -> None:
-        command = (sys.executable, "-c", CODE, model, *scripted_worker.COMMAND)
+    def __init__(self, model: str, config: dict[str, Any]) -> None:
+        command = (sys.executable, "-c", CODE, model, json.dumps(config), *scripted_worker.COMMAND)
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"})
         assert self.process.stderr is not None
         self.stderr: IO[str] = self.process.stderr
@@ -81,8 +84,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running(model: str = "scripted.gguf") -> Iterator[ServerProcess]:
-    server = ServerProcess(model)
+def running(model: str = "scripted.gguf", **config: Any) -> Iterator[ServerProcess]:
+    """Args: fields of ServerConfig."""
+    server = ServerProcess(model, config)
     try:
         yield server
     finally:
@@ -122,7 +126,7 @@ def test_streams_in_flight_finish_and_new_requests_are_told() -> None:
             for refused in (other.post("/v1/completions", json={}), server.ask("hello")):
                 assert (refused.status_code, error_of(refused)["code"]) == (503, "server_draining")
                 assert int(refused.headers["retry-after"]) > 0
-            assert other.get("/health").json() == {"status": "draining"}
+            assert other.get("/health").json()["status"] == "draining"
             assert other.get("/v1/models").status_code == 200
             # New requests are refused, the script's own "release" among them; so the stream is ended from inside.
             os.kill(server.worker.pid, signal.SIGUSR1)
@@ -144,11 +148,40 @@ def test_a_second_signal_ends_the_streams() -> None:
         assert server.worker_is_gone()
 
 
+def test_requests_are_taken_after_the_signal_until_routers_have_noticed() -> None:
+    with running(drain_delay_s=3600.0) as server:
+        server.wait_ready()
+        server.signal(signal.SIGTERM)
+        server.read_until("takes others for 3600 s")
+        assert httpx.get(f"{server.url}/health").status_code == 503
+        answer = server.ask("hello")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0  # nothing was in flight
+
+
+def test_whoever_sits_at_the_terminal_need_not_wait() -> None:
+    with running(drain_delay_s=3600.0) as server:
+        server.wait_ready()
+        server.signal(signal.SIGINT)
+        assert server.exit_code() == 0
+
+
 def test_a_signal_while_loading() -> None:
     with running("endless.gguf") as server:
         server.read_until("scripted plan")
-        [worker] = psutil.Process(server.process.pid).children()
-        server.signal(signal.SIGTERM)
+        process = psutil.Process(server.process.pid)
+        [worker] = process.children()
+        while not (ports := [c.laddr.port for c in process.net_connections() if c.status == "LISTEN"]):
+            assert server.process.poll() is None
+        url = f"http://127.0.0.1:{ports[0]}"
+        assert httpx.get(f"{url}/ready").json()["status"] == "loading"
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", ports[0], timeout=60)) as waiting:
+            headers = {"Content-Type": "application/json"}
+            waiting.request("POST", "/v1/chat/completions", json.dumps(chat_body("hello")), headers)
+            assert httpx.get(f"{url}/livez").json() == {"status": "ok"}
+            server.signal(signal.SIGTERM)
+            assert json.load(waiting.getresponse())["error"]["code"] == "server_draining"
         assert server.exit_code() == EXIT_INTERRUPTED
         psutil.wait_procs([worker], timeout=20)
         assert not worker.is_running()

@@ -44,7 +44,7 @@ async def test_the_share_of_the_load() -> None:
         assert model.load_s == 0.0  # the clock stood still
         async with on.manager.lease(A) as other:
             assert other.load_s == 0.0
-            assert other.info.name == "a"
+            assert (await other.info()).name == "a"
 
 
 async def test_keep_alive_runs_from_the_last_lease() -> None:

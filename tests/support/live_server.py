@@ -20,6 +20,7 @@ from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, url_of
 from corral.server.model_manager import ModelManager
 from corral.server.model_names import ModelNames, NamedModels
+from corral.server.tls import read_certificates
 from corral.store.local_model import LocalModel
 from corral.worker.info import WorkerStats
 from tests.support import scripted_worker
@@ -107,10 +108,11 @@ class LiveServer:
             for local in self.names.all():
                 await self.manager.load(local, pin=True)
             self.app = build_app(self.manager, self.config, self.lifecycle)
-            server = make_server(self.app, self.config)
+            certificates = read_certificates(self.config)
+            server = self.server = make_server(self.app, self.config, certificates.context if certificates else None)
             serving = asyncio.ensure_future(server.serve(sockets=self.sockets))
             await server.is_listening.wait()
-            self.url = url_of(self.sockets[0])
+            self.url = url_of(self.sockets[0], "https" if certificates else "http")
         except BaseException as fault:
             self._fault = fault
             self._started.set()

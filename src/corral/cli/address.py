@@ -24,15 +24,21 @@ class NotConnected(CorralError):
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Scheme, host and port of a server; `path` goes in front of every route, `is_given` tells that a user chose it."""
+    """Scheme, host and port of a server; `path` goes in front of every route, `is_given` tells that a user chose it.
+
+    One behind a Unix socket has the scheme "unix", and that socket's path in `uds`.
+    """
 
     host: str
     port: int
     scheme: str = "http"
     path: str = ""
     is_given: bool = False
+    uds: str = ""
 
     def __str__(self) -> str:
+        if self.uds:
+            return f"unix://{self.uds}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         is_usual = self.port == (443 if self.scheme == "https" else 80)
         return f"{self.scheme}://{host}{'' if is_usual else f':{self.port}'}{self.path}"
@@ -54,12 +60,14 @@ def server_address() -> ServerAddress:
 
 
 def parse_address(text: str, *, is_given: bool = True) -> ServerAddress:
-    """`host`, `host:port`, `:port`, `[::1]:port` or a URL; a URL's default port is its scheme's.
+    """`host`, `host:port`, `:port`, `[::1]:port` or a URL; a URL's default port is its scheme's. Or unix:///path.
 
     Raises:
         InvalidConfig: anything else.
     """
     bare = text.strip().strip("\"'")
+    if bare.startswith("unix:///"):
+        return ServerAddress("localhost", 80, "unix", is_given=is_given, uds=bare.removeprefix("unix://"))
     match = re.fullmatch(r"(?P<v6>[0-9a-fA-F]*:[0-9a-fA-F:]*:[0-9a-fA-F.]*)", bare) or _ADDRESS.fullmatch(bare)
     if match is None:
         raise _invalid(text)
@@ -84,7 +92,7 @@ def _usual_port() -> int:
 def _invalid(text: str) -> InvalidConfig:
     return InvalidConfig(
         f"the server's address is {text!r}; CORRAL_HOST (or OLLAMA_HOST) must be like 127.0.0.1:11434, myserver, "
-        "or https://myserver:8443"
+        "https://myserver:8443, or unix:///path/of/a/socket"
     )
 
 
@@ -95,6 +103,7 @@ def is_corral(address: ServerAddress) -> bool:
 
     Raises:
         NotConnected: nobody answers.
+        CorralError: somebody does, with a certificate that cannot be trusted.
     """
     host = f"[{address.host}]" if ":" in address.host else address.host
     request = f"HEAD {address.path}/api/version HTTP/1.1\r\nHost: {host}:{address.port}\r\nConnection: close\r\n\r\n"
@@ -103,7 +112,7 @@ def is_corral(address: ServerAddress) -> bool:
             connection.sendall(request.encode("idna" if not request.isascii() else "ascii"))
             head = _read_head(connection)
     except (OSError, UnicodeError) as error:
-        raise not_connected(address) from error
+        raise connect_error(address, error) from error
     if not head.startswith(b"HTTP/"):
         return False
     return any(re.match(rb"(?i)server:\s*corral\b", line) for line in head.split(b"\r\n"))
@@ -113,7 +122,30 @@ def not_connected(address: ServerAddress) -> NotConnected:
     return NotConnected(f"could not connect to a Corral server at {address}; run 'corral serve' to start it")
 
 
+def connect_error(address: ServerAddress, error: Exception) -> CorralError:
+    """What to say of a connection that did not come about."""
+    if reason := getattr(error, "verify_message", ""):
+        return CorralError(
+            f"the certificate of {address} is not trusted: {reason}; if it is by an authority of your own, "
+            "SSL_CERT_FILE names the file of that"
+        )
+    return not_connected(address)
+
+
+def connect_unix(path: str, timeout_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _connect(address: ServerAddress) -> socket.socket:
+    if address.uds:
+        return connect_unix(address.uds, _PROBE_TIMEOUT_S)
     connection = socket.create_connection((address.host, address.port), timeout=_PROBE_TIMEOUT_S)
     if address.scheme == "http":
         return connection

@@ -13,6 +13,7 @@ import click
 from corral.cli import (
     cache,
     completion,
+    config,
     copy_remove,
     create,
     doctor,
@@ -29,6 +30,7 @@ from corral.cli import (
     store,
     usage,
 )
+from corral.cli.config_file import file_value
 from corral.cli.launch.verb import launch
 from corral.config import without_blas_threads
 from corral.errors import CorralError
@@ -64,6 +66,8 @@ class _App(click.Group):
 @click.pass_context
 def app(context: click.Context) -> None:
     """Run large language models on the machine you have: one line to a chat, one line to a server."""
+    of_file = {"database_url": lambda: file_value("database-url")}  # what a server uses, these look into
+    context.default_map = {"usage": of_file, "keys": dict.fromkeys(keys.keys.commands, of_file)}
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -71,7 +75,7 @@ def app(context: click.Context) -> None:
 for verb in (
     *(run.run, serve.serve, pull.pull, pull.push, create.create, show.show, list_models.list_models, search.search),
     *(ps.ps, stop.stop, copy_remove.copy, copy_remove.remove, launch, plan.plan, doctor.doctor),
-    *(keys.keys, usage.usage, store.store, cache.cache, completion.completion),
+    *(config.config, keys.keys, usage.usage, store.store, cache.cache, completion.completion),
 ):
     app.add_command(verb)
 

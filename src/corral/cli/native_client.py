@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from corral.cli.address import ServerAddress, not_connected
+from corral.cli.address import ServerAddress, connect_error, connect_unix
 from corral.config import ca_bundle, client_api_key
 from corral.errors import CorralError, DownloadError, InvalidRequest, ModelNotFound
 
@@ -27,6 +27,17 @@ class ServerError(CorralError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """To a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_CONNECT_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = connect_unix(self._path, _CONNECT_TIMEOUT_S)
 
 
 class NativeClient:
@@ -98,7 +109,7 @@ class NativeClient:
         try:
             connection.connect()
         except OSError as error:
-            raise not_connected(self.address) from error
+            raise connect_error(self.address, error) from error
         try:
             connection.sock.settimeout(None)  # a model may take its time to load and to think
             connection.request(method, quote(self.address.path + route, safe="/:"), body, headers)
@@ -108,6 +119,8 @@ class NativeClient:
             raise self._broken(error) from error
 
     def _connection(self) -> http.client.HTTPConnection:
+        if self.address.uds:
+            return _UnixConnection(self.address.uds)
         host, port = self.address.host, self.address.port
         if self.address.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=_CONNECT_TIMEOUT_S)

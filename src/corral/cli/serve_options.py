@@ -10,18 +10,20 @@ from typing import Any, get_args
 import click
 
 from corral.cli import options
+from corral.cli.config_file import use_file
 from corral.cli.keys import database_url
 from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, Decorator, option, parse_size
-from corral.config import DEFAULT_PORT, KvCacheDtype, LogFormat, LogLevel, ServerConfig
+from corral.config import DEFAULT_PORT, CertReqs, KvCacheDtype, LogFormat, LogLevel, ServerConfig
 
 SERVER_DEFAULTS = ServerConfig()
 NOT_NEGATIVE = click.FloatRange(min=0)
 COUNT = click.IntRange(min=0)
+FILE = click.Path(dir_okay=False)
 SECONDS = click.FloatRange(min=0, min_open=True)
 KV_TYPES = {"f16": "f16", "fp16": "f16", "q8_0": "int8"}  # Ollama's words for what we have
 NOTHING_SMALLER = "int8"  # what q4_0 and the like become: the smallest we have
 
-_HTTP_PORT = 80  # of a URL without a port, as Ollama reads it
+_PORTS = {"http": 80, "https": 443}  # of a URL without a port, as Ollama reads it
 _ADDRESS = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?"
     r"(?:\[(?P<v6>[^\]]*)\]|(?P<host>[^\s:/\[\]]*))(?::(?P<port>\d{1,5}))?/?"
@@ -34,26 +36,41 @@ class Address:
 
     host: str
     port: int | None = None
+    is_https: bool = False
+    uds: str | None = None
 
 
 def parse_address(text: str) -> Address:
-    """`host`, `host:port`, `:port`, `[v6]:port`, a bare IPv6 address, each with or without http:// before it.
+    """`host`, `host:port`, `:port`, `[v6]:port`, a bare IPv6 address, or a URL (http, https, or unix and a path).
 
     Raises:
-        click.BadParameter: anything else; https, too, as we speak no TLS.
+        click.BadParameter: anything else.
     """
     text = text.strip().strip("\"'")
+    if text.startswith("unix:///"):
+        return Address(SERVER_DEFAULTS.host, uds=text.removeprefix("unix://"))
     if text.count(":") > 1 and "[" not in text and "/" not in text:
         return Address(text)
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match["port"] or 0) > 65535:
         raise click.BadParameter(f"{text!r} is no address; write host, host:port, :port or [v6]:port")
-    if match["scheme"] is not None and match["scheme"].lower() != "http":
-        raise click.BadParameter(
-            f"{text!r}: Corral itself speaks http only; let a proxy do {match['scheme']}, and give host:port"
-        )
-    port = int(match["port"]) if match["port"] else _HTTP_PORT if match["scheme"] else None
-    return Address(match["v6"] or match["host"] or SERVER_DEFAULTS.host, port)
+    scheme = (match["scheme"] or "").lower()
+    if scheme and scheme not in _PORTS:
+        raise click.BadParameter(f"{text!r}: Corral speaks http and https; let a proxy do {scheme}, and give host:port")
+    port = int(match["port"]) if match["port"] else _PORTS.get(scheme)
+    return Address(match["v6"] or match["host"] or SERVER_DEFAULTS.host, port, scheme == "https")
+
+
+def parse_mode(text: str | int) -> int:
+    """The bits of "600", "0660" or "0o666".
+
+    Raises:
+        click.BadParameter: anything else, and what keeps the owner out.
+    """
+    match = re.fullmatch(r"(?:0o?)?([0-7]{3})", str(text).strip())
+    if match is None or int(match[1], 8) & 0o600 != 0o600:
+        raise click.BadParameter(f"{text!r} is no mode; write three octal digits such as 600, 660 or 666")
+    return int(match[1], 8)
 
 
 def parse_keep_alive(text: str | float) -> float:
@@ -99,12 +116,30 @@ class _KvType(click.Choice):  # type: ignore[type-arg,unused-ignore]
         return super().convert(KV_TYPES.get(lowered, value), param, ctx)
 
 
+class _CertReqs(click.Choice):  # type: ignore[type-arg,unused-ignore]
+    """Our words, and the numbers of Python's ssl module, which others take."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        by_number = {str(number): word for number, word in enumerate(self.choices)}
+        return super().convert(by_number.get(str(value), value), param, ctx)
+
+
 def _twins(*names: str) -> list[str]:
     return [f"{prefix}_{name}" for name in names for prefix in ("CORRAL", "OLLAMA")]
 
 
+def _models_of_file(context: click.Context, _: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the configuration file where none is given: not every version of click looks there for arguments."""
+    return given or tuple(context.lookup_default("models") or ())
+
+
 _FLAGS: list[Decorator] = [
-    click.argument("models", metavar="[MODEL]...", nargs=-1),
+    click.argument("models", metavar="[MODEL]...", nargs=-1, callback=_models_of_file),
+    option(
+        "--config", envvar="CORRAL_CONFIG", metavar="FILE", is_eager=True, expose_value=False, callback=use_file,
+        help="File of settings, TOML: each is named as its flag here, and counts where neither flag nor environment "
+        "says anything. By default config.toml in CORRAL_HOME or ~/.config/corral, if it is there.",
+    ),
     option(
         "--host", type=parse_address, envvar=_twins("HOST"), default=SERVER_DEFAULTS.host, metavar="ADDRESS",
         help="Address to bind, with or without a port; beyond loopback a key is required.",
@@ -112,6 +147,32 @@ _FLAGS: list[Decorator] = [
     option(
         "--port", type=click.IntRange(0, 65535), envvar="CORRAL_PORT", show_default=str(DEFAULT_PORT),
         help="0 takes a free one.",
+    ),
+    option(
+        "--uds", type=FILE, envvar="CORRAL_UDS", metavar="PATH",
+        help="Unix socket to listen on, in place of host and port. It counts as loopback.",
+    ),
+    option(
+        "--uds-mode", type=parse_mode, default="600", envvar="CORRAL_UDS_MODE", metavar="MODE",
+        help="Who may connect to the Unix socket, as of chmod: 600 is this user alone, 660 his group too.",
+    ),
+    option(
+        "--ssl-certfile", type=FILE, envvar="CORRAL_SSL_CERTFILE", metavar="FILE",
+        help="Certificate in PEM form, with those that vouch for it: the server speaks HTTPS then. It is read again "
+        "when the file changes.",
+    ),
+    option(
+        "--ssl-keyfile", type=FILE, envvar="CORRAL_SSL_KEYFILE", metavar="FILE",
+        help="The certificate's key; by default it is in the same file.",
+    ),
+    option(
+        "--ssl-ca-certs", type=FILE, envvar="CORRAL_SSL_CA_CERTS", metavar="FILE",
+        help="Authorities that vouch for clients: who shows no certificate of theirs is refused.",
+    ),
+    option(
+        "--ssl-cert-reqs", type=_CertReqs(get_args(CertReqs)), envvar="CORRAL_SSL_CERT_REQS",
+        help="Whether clients have to show a certificate; 0, 1 and 2 mean the same. By default required with "
+        "--ssl-ca-certs, else none.",
     ),
     option(
         "--api-key", multiple=True, envvar="CORRAL_API_KEY", metavar="KEY",
@@ -283,9 +344,14 @@ _FLAGS: list[Decorator] = [
         "without, they are refused.",
     ),
     option(
+        "--drain-delay", type=NOT_NEGATIVE, envvar="CORRAL_DRAIN_DELAY", metavar="SECONDS",
+        help="After SIGTERM, how long requests are still taken while /health and /ready say 503 already; by default 2 "
+        "beyond loopback, and 0 on it and after Ctrl-C.",
+    ),
+    option(
         "--drain-timeout", type=NOT_NEGATIVE, default=SERVER_DEFAULTS.drain_timeout_s, envvar="CORRAL_DRAIN_TIMEOUT",
         metavar="SECONDS",
-        help="After SIGTERM, how long streams in flight may take to finish.",
+        help="After that, how long answers in flight may take to finish.",
     ),
 ]  # fmt: skip
 

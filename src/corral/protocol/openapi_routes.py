@@ -119,20 +119,19 @@ _CREATE = native_body(
     requires="string",
     stream="boolean",
 )
+_STATUS = _object(status=TEXT)
+_HEALTH = "Whether requests should be sent here: 503 while the first models load, and from SIGTERM on."
+_READY = "The same, and 503 while an engine is stuck or a model that is to be there is lost."
 
-_HEALTH = _object(status=TEXT)
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/", "Says that a server is here.", answers=("text/plain",), is_public=True),
-    Operation("GET", "/health", "Whether it serves (200) or drains (503).", answer=_HEALTH, is_public=True),
-    Operation("GET", "/livez", "Whether the process answers at all.", answer=_HEALTH, is_public=True),
-    Operation(
-        "GET",
-        "/ready",
-        "503 while it drains or a step is stuck.",
-        answer=_HEALTH,
-        is_public=True,
-    ),
-    Operation("GET", "/readyz", "The same as /ready.", answer=_HEALTH, is_public=True),
+    Operation("GET", "/health", _HEALTH, answer=_STATUS, is_public=True),
+    Operation("GET", "/healthz", _HEALTH, answer=_STATUS, is_public=True),
+    Operation("GET", "/ping", _HEALTH, answer=_STATUS, is_public=True),
+    Operation("POST", "/ping", _HEALTH, answer=_STATUS, is_public=True),
+    Operation("GET", "/ready", _READY, answer=_STATUS, is_public=True),
+    Operation("GET", "/readyz", _READY, answer=_STATUS, is_public=True),
+    Operation("GET", "/livez", "Whether the process lives.", answer=_STATUS, is_public=True),
     Operation("GET", "/version", "Corral's version.", answer=_object(version=TEXT)),
     Operation("GET", "/openapi.json", "This document."),
     Operation("GET", "/limits", "How much of everything is taken.", answer=_object(object=TEXT, data=_list_of(_LIMIT))),

@@ -21,7 +21,9 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "mm_processor_kwargs": (None, {}),
     "priority": (None, 0),
     "rank_fields": (None, []),
+    "rid": (None,),  # this one and top_k are written by vllm-router
     "softmax": (None, False),
+    "top_k": (None,),
     "use_activation": (None, False),
 }
 HARMLESS = frozenset({"user"})

@@ -28,8 +28,9 @@ from corral.server.file_store import FileStore
 from corral.server.keys.audit import AuditLog
 from corral.server.keys.ring import KeyRing
 from corral.server.keys.store import KeyStore
-from corral.server.lifecycle import DrainGate, Lifecycle
+from corral.server.lifecycle import DrainGate, Farewell, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
+from corral.server.live_settings import LiveSettings
 from corral.server.logs.access import AccessLog
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
@@ -39,7 +40,6 @@ from corral.server.replies import error_response, response_of
 from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
 from corral.server.routes.embeddings import embedding_routes
-from corral.server.routes.health import health_routes
 from corral.server.routes.limits import limits_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
@@ -47,6 +47,7 @@ from corral.server.routes.openai import openai_routes
 from corral.server.routes.openai_batches import batch_routes
 from corral.server.routes.openai_files import file_routes
 from corral.server.routes.openapi import openapi_routes
+from corral.server.routes.probes import probe_routes
 from corral.server.routes.responses import responses_routes
 from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.routes.usage import usage_routes
@@ -79,6 +80,7 @@ def build_app(
         InvalidConfig: an origin that is none.
     """
     lifecycle = lifecycle or Lifecycle()
+    settings = LiveSettings(config)
 
     handled = (CorralError, RefusedError, ClientDisconnect, HTTPException)  # what else is raised is for Exchanges
     database = database or Database(config.database_url)
@@ -111,29 +113,29 @@ def build_app(
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            *health_routes(manager, lifecycle),
+            *probe_routes(manager, lifecycle),
             *anthropic_routes(manager),  # before OpenAI's: the list of models is at the same path
             *openai_routes(manager),
             *embedding_routes(manager),
             *tokenizing_routes(manager),
             *openapi_routes(),
-            *limits_routes(manager, config),
+            *limits_routes(manager, settings),
             *file_routes(files),
             *batch_routes(stored_batches, batches),
             *responses_routes(manager, database),
             *admin_routes(key_store, keys, audit),
             *usage_routes(usage_store, usage),
             *ollama_routes(manager),
-            *ollama_store_routes(manager, store or StoreAccess()),
+            *ollama_store_routes(manager, store or StoreAccess(), lifecycle),
         ],
         exception_handlers=dict.fromkeys(handled, _reply_to_error),
     )
     app.router.redirect_slashes = False
-    app.state.is_lenient = config.lenient
+    app.state.settings = settings  # a reload puts others there
     app.state.keys = keys  # whose reload() reads them anew
     # The last one added is the outermost: no key, no byte of the body is read.
-    app.add_middleware(BodyLimit, config=config)
-    app.add_middleware(Deadlines, most_s=config.request_timeout_s)
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(Deadlines, settings=settings)
     app.add_middleware(DrainGate, lifecycle=lifecycle)
     app.add_middleware(QuotaHeaders, book=manager.quotas)
     app.add_middleware(KeyAuth, keys=keys)
@@ -147,8 +149,9 @@ def build_app(
         expose_headers=(*EXPOSED_HEADERS, *QUOTA_HEADERS),
     )
     app.add_middleware(OriginGuard, pattern=pattern)
-    if not config.api_keys and not config.no_auth:
+    if not config.no_auth and config.uds is None:  # it looks away while keys are asked for
         app.add_middleware(HostGuard, host=config.host, keys=keys)
+    app.add_middleware(Farewell, lifecycle=lifecycle)
     app.add_middleware(Exchanges, observers=observers)
     return app
 

@@ -13,11 +13,12 @@ from corral.server.access import needed_role
 from corral.server.caller import Caller, Role
 from corral.server.exchange import exchange_of
 from corral.server.keys.ring import KeyRing
+from corral.server.lifecycle import PROBE_PATHS
 from corral.server.replies import send_reply
 
 _HOST_PORT = re.compile(r":\d*$")
 # They tell that a server is here, and whether it wants work; nothing else.
-PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/ready", "/readyz"})
+PUBLIC_PATHS = frozenset({"/", *PROBE_PATHS})
 
 
 class KeyAuth:

@@ -8,7 +8,12 @@ _KEEP_ALIVE_IDLE_S, _KEEP_ALIVE_INTERVAL_S, _KEEP_ALIVE_PROBES = 30, 10, 3
 
 
 def find_dead_peers(listener: socket.socket, write_timeout_s: float) -> None:
-    """Lets the kernel end connections whose other end has vanished without a word; what it accepts inherits this."""
+    """Lets the kernel end connections whose other end has vanished without a word; what it accepts inherits this.
+
+    The other end of a Unix socket cannot vanish so.
+    """
+    if listener.family == socket.AF_UNIX:
+        return
     options = {
         "TCP_KEEPIDLE": _KEEP_ALIVE_IDLE_S,
         "TCP_KEEPINTVL": _KEEP_ALIVE_INTERVAL_S,

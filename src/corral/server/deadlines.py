@@ -18,6 +18,8 @@ from corral.server.replies import send_reply
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from corral.server.live_settings import LiveSettings
+
 TIMEOUT_HEADER = "X-Request-Timeout"
 
 _TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
@@ -64,15 +66,15 @@ async def before(deadline: float | None) -> AsyncIterator[None]:
 class Deadlines:
     """Middleware: gives an exchange the deadline that its client asks for, or the server's own if that is sooner."""
 
-    def __init__(self, app: ASGIApp, most_s: float = math.inf) -> None:
+    def __init__(self, app: ASGIApp, settings: LiveSettings) -> None:
         self._app = app
-        self._most_s = most_s
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             exchange = exchange_of(scope)
             try:
-                seconds = min([self._most_s, *map(parse_timeout, _given(scope))])
+                seconds = min([self._settings.config.request_timeout_s, *map(parse_timeout, _given(scope))])
             except InvalidRequest as error:
                 await send_reply(scope, send, reply_to(error))
                 return

@@ -10,10 +10,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from corral.config import ServerConfig
 from corral.limits import LINGER_S, MAX_HEAD_BYTES, MAX_PIPELINED
 from corral.protocol.openai.errors import ErrorReply, headers_too_large
-from corral.server.connections import Connections, HttpLimits, TooManyConnections, Verdict
+from corral.server.connections import Connections, TooManyConnections, Verdict
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -164,6 +163,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._close()  # without a word where an answer is being sent: nothing may be written into it
 
 
-def limited_protocol(config: ServerConfig) -> Callable[..., LimitedProtocol]:
+def limited_protocol(connections: Connections) -> Callable[..., LimitedProtocol]:
     """What makes the protocols of one server's connections."""
-    return partial(LimitedProtocol, connections=Connections(HttpLimits.of(config)))
+    return partial(LimitedProtocol, connections=connections)

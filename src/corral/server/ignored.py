@@ -16,7 +16,7 @@ logger = logging.getLogger("corral.server")
 
 def ignored_fields(http: HTTPRequest) -> list[str] | None:
     """Where a body's reader puts the paths of unknown fields; None, which refuses them, if the server is strict."""
-    return [] if http.app.state.is_lenient else None
+    return [] if http.app.state.settings.config.lenient else None
 
 
 def ignored_headers(model: str, ignored: Sequence[str] | None) -> dict[str, str]:

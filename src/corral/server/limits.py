@@ -13,6 +13,7 @@ from corral.errors import InvalidRequest
 from corral.limits import MAX_FILE_BYTES, MAX_UPLOAD_FORM_BYTES
 from corral.protocol.json_body import parse_json_body
 from corral.protocol.openai.errors import ErrorReply, body_too_large, request_timeout, unsupported_media_type
+from corral.server.live_settings import LiveSettings
 from corral.server.replies import send_reply
 
 UPLOAD_PATH = "/v1/files"
@@ -34,9 +35,9 @@ class BodyLimit:
     Blobs have the size that they have; the disk is their limit.
     """
 
-    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+    def __init__(self, app: ASGIApp, settings: LiveSettings) -> None:
         self._app = app
-        self._config = config
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -48,12 +49,12 @@ class BodyLimit:
             if name == b"content-length" and max_bytes is not None and int(value) > max_bytes:
                 await send_reply(scope, send, body_too_large(max_bytes, int(value)))
                 return
-        await self._app(scope, _BodyReader(receive, self._config, max_bytes), send)
+        await self._app(scope, _BodyReader(receive, self._settings.config, max_bytes), send)
 
     def _max_bytes(self, path: str) -> int | None:
         if path.startswith(BLOB_PATH):
             return None
-        return MAX_FILE_BYTES + MAX_UPLOAD_FORM_BYTES if path == UPLOAD_PATH else self._config.max_body_bytes
+        return MAX_FILE_BYTES + MAX_UPLOAD_FORM_BYTES if path == UPLOAD_PATH else self._settings.config.max_body_bytes
 
 
 class _BodyReader:

@@ -10,6 +10,10 @@ import socket
 from corral.config import ServerConfig
 from corral.errors import InvalidConfig
 from corral.server.dead_peers import find_dead_peers
+from corral.server.service_manager import passed_sockets
+from corral.server.unix_socket import bind_unix
+
+EXPOSED_DRAIN_DELAY_S = 2.0  # a router asks once a second or so
 
 Address = tuple[socket.AddressFamily, str]  # family and numeric address
 
@@ -67,12 +71,25 @@ def have_keys(database_url: str | None) -> bool:
         return database.is_there and bool(KeyStore(database).all())
 
 
+def addresses_of(sockets: list[socket.socket]) -> list[Address]:
+    """Those of sockets that other machines might reach: a Unix socket has none."""
+    return [(sock.family, sock.getsockname()[0]) for sock in sockets if sock.family != socket.AF_UNIX]
+
+
 def bind(config: ServerConfig) -> list[socket.socket]:
-    """Sockets bound to the host's addresses, not listening yet: until then clients are refused, not kept waiting.
+    """Sockets bound to the host's addresses, or to the Unix socket's path, or passed by a service manager.
+
+    Those of addresses do not listen yet: until then clients are refused, not kept waiting.
 
     Raises:
-        InvalidConfig: exposed without a key, or the port cannot be had.
+        InvalidConfig: exposed without a key, or the port or the path cannot be had.
     """
+    if passed := passed_sockets():
+        check_exposure(config, addresses_of(passed))
+        return passed
+    if config.uds is not None:
+        check_exposure(config, [])
+        return [bind_unix(config.uds, config.uds_mode)]
     addresses = resolve_host(config.host)
     check_exposure(config, addresses)
     if not addresses:
@@ -108,8 +125,23 @@ def _bind_one(family: socket.AddressFamily, address: str, port: int) -> socket.s
     return sock
 
 
-def url_of(sock: socket.socket) -> str:
-    """The URL under which this machine reaches the socket."""
+def own_unix_path(config: ServerConfig, sockets: list[socket.socket]) -> str | None:
+    """The path of the Unix socket that we have made."""
+    return config.uds if any(sock.getsockname() == config.uds for sock in sockets) else None
+
+
+def drain_delay_s(config: ServerConfig, sockets: list[socket.socket]) -> float:
+    """How long requests are taken after SIGTERM: as set, else only where other machines may send them."""
+    if config.drain_delay_s is not None:
+        return config.drain_delay_s
+    is_exposed = any(not is_loopback(address) for _, address in addresses_of(sockets))
+    return EXPOSED_DRAIN_DELAY_S if is_exposed else 0.0
+
+
+def url_of(sock: socket.socket, scheme: str = "http") -> str:
+    """The URL under which this machine reaches the socket; unix:// and its path for a Unix socket."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix://{sock.getsockname()}"
     address, port = sock.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not bound
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    return f"{scheme}://[{shown}]:{port}" if ":" in shown else f"{scheme}://{shown}:{port}"

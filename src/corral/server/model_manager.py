@@ -205,7 +205,23 @@ class ModelManager:
 
     def stalled(self) -> list[str]:
         """The models whose worker has been at one step for half of the time after which it is ended."""
-        return self._workers.stalled()
+        return [slot.name for slot in self._workers.slots if self._life.is_stalled(slot)]
+
+    def lost(self) -> list[str]:
+        """The pinned models whose workers died, or could not be loaded, more than once in a row and are not back."""
+        return [slot.name for slot in self._workers.lost]
+
+    def reconfigure(self, config: ServerConfig) -> None:
+        """Obeys new settings from now on; models that are loaded stay until others need their room."""
+        self._workers.config = config
+        self._life.reconfigure(config)
+        for slot in self._workers.slots:
+            if slot.keep_alive_s == slot.default_keep_alive_s:  # no request has said otherwise
+                slot.keep_alive_s = config.keep_alive_s
+            slot.default_keep_alive_s = config.keep_alive_s
+            if slot.is_idle:
+                self._life.start_expiry(slot)
+        self._workers.wake()
 
     async def refresh(self) -> None:
         """Measures anew what `running` tells."""

@@ -48,14 +48,13 @@ class ServedModel:
         self._ward = ward
 
     @property
-    def info(self) -> ModelInfo:
-        """Raises EngineDead while a worker that has died is being replaced."""
-        return self._slot.info
-
-    @property
     def pid(self) -> int:
-        """The worker's process; raises EngineDead as `info` does."""
+        """The worker's process; raises EngineDead while one that has died is being replaced."""
         return self._slot.worker.pid
+
+    async def info(self) -> ModelInfo:
+        """What its worker says of the model, or the next one's if that has died."""
+        return (await self._ward.live_worker()).info
 
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of a request, as WorkerClient.generate gives them."""

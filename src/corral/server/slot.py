@@ -110,6 +110,11 @@ class Slot:
         return self.state is SlotState.READY and self.client is not None and self.client.is_alive
 
     @property
+    def is_lost(self) -> bool:
+        """It is to be there, and its workers have died or could not be loaded more than once in a row."""
+        return self.is_pinned and not self.is_ready and self.num_deaths > 1
+
+    @property
     def has_memory(self) -> bool:
         return self.state is not SlotState.ABSENT
 

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
-from corral.errors import QueueFull
+from corral.errors import QueueFull, ServerDraining
 from corral.limits import MAX_STORE_JOBS
 from corral.store.status import OnStatus, Status
 
@@ -25,9 +26,13 @@ class StoreJobs:
     def __init__(self, max_jobs: int = MAX_STORE_JOBS) -> None:
         self._max_jobs = max_jobs
         self._num_jobs = 0
+        self._transfers: WeakSet[StoreJob[Any]] = WeakSet()
 
-    def start(self, work: Callable[[OnStatus], _T]) -> StoreJob[_T]:
+    def start(self, work: Callable[[OnStatus], _T], *, is_transfer: bool = False) -> StoreJob[_T]:
         """Starts `work` in a thread. It must be called on the event loop.
+
+        Args:
+            is_transfer: it can take hours, and goes on where it stood when it is asked for again.
 
         Raises:
             QueueFull: too many run already.
@@ -35,7 +40,15 @@ class StoreJobs:
         if self._num_jobs >= self._max_jobs:
             raise QueueFull(f"{self._num_jobs} pulls, pushes and creates are under way; try again later")
         self._num_jobs += 1
-        return StoreJob(work, self._ended)
+        job = StoreJob(work, self._ended)
+        if is_transfer:
+            self._transfers.add(job)
+        return job
+
+    def interrupt(self) -> None:
+        """Ends the transfers: the server stops, and they would hold that up."""
+        for job in list(self._transfers):
+            job.interrupt()
 
     def _ended(self) -> None:
         self._num_jobs -= 1
@@ -83,6 +96,11 @@ class StoreJob(Generic[_T]):
         """Ends the job at its next word."""
         self._is_abandoned.set()
 
+    def interrupt(self) -> None:
+        """Ends it, and tells whoever waits for it how to go on."""
+        self.abandon()
+        self._finish(ServerDraining("the server stops; what has arrived stays: ask again to go on from there"))
+
     def _run(self) -> None:
         try:
             outcome: _T | BaseException = self._work(self._on_status)
@@ -106,6 +124,11 @@ class StoreJob(Generic[_T]):
 
     def _end(self, outcome: _T | BaseException) -> None:
         self._on_end()
+        self._finish(outcome)
+
+    def _finish(self, outcome: _T | BaseException) -> None:
+        if self._result.done():
+            return
         if isinstance(outcome, BaseException):
             self._result.set_exception(outcome)
             self._result.exception()  # an abandoned job has no reader; then its silence is no mistake

@@ -45,11 +45,15 @@ class WorkerLife:
         self._command = command
         self._clock = clock
         self._say = say
-        self._stall_timeout_s = config.load_timeout_s
-        self._step_timeout_s = config.step_timeout_s
+        self.reconfigure(config)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_change: Callable[[], None] = lambda: None
         self.watchers: dict[Path, tuple[OnProgress | None, OnPlan | None]] = {}  # of loads that somebody looks at
+
+    def reconfigure(self, config: ServerConfig) -> None:
+        """Obeys new settings from now on."""
+        self._stall_timeout_s = config.load_timeout_s
+        self._step_timeout_s = config.step_timeout_s
 
     def start(self, slot: Slot, memory: MemoryStatus | None, find_idle: FindIdle) -> None:
         """Loads the slot's model, into `memory` if its needs are known; else the worker plans by what is free.

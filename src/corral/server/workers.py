@@ -56,7 +56,7 @@ class Workers:
         self, life: WorkerLife, config: ServerConfig, read_needs: ReadNeeds, probe: MemoryProbe, clock: Clock
     ) -> None:
         self._life = life
-        self._config = config
+        self.config = config
         self._read_needs = read_needs
         self._probe = probe
         self._clock = clock
@@ -75,6 +75,10 @@ class Workers:
         """Those with a worker."""
         return [slot for slot in self._slots.values() if slot.has_memory]
 
+    @property
+    def lost(self) -> list[Slot]:
+        return [slot for slot in self._slots.values() if slot.is_lost]
+
     def find(self, local: LocalModel) -> Slot | None:
         return self._slots.get(local.path)
 
@@ -92,7 +96,7 @@ class Workers:
         if slot.takes_leases:
             slot.grant(self._clock.time())
             return slot
-        if self.num_pending >= self._config.max_pending:
+        if self.num_pending >= self.config.max_pending:
             raise QueueFull(BUSY)
         await self._wait(slot, Waiter(asyncio.get_running_loop().create_future(), self._clock.time(), num_ctx))
         return slot
@@ -100,8 +104,8 @@ class Workers:
     async def _wait(self, slot: Slot, waiter: Waiter) -> None:
         """Until the waiter has a lease. Raises as `acquire`."""
         timers = (
-            self._clock.call_later(self._config.load_timeout_s, lambda: self._give_up(slot, waiter)),
-            self._clock.call_later(self._config.fair_wait_s, self.wake),
+            self._clock.call_later(self.config.load_timeout_s, lambda: self._give_up(slot, waiter)),
+            self._clock.call_later(self.config.fair_wait_s, self.wake),
         )
         slot.waiters.append(waiter)
         self.num_pending += 1
@@ -146,10 +150,6 @@ class Workers:
                     raise
         return slot.worker
 
-    def stalled(self) -> list[str]:
-        """See ModelManager.stalled."""
-        return [slot.name for slot in self.slots if self._life.is_stalled(slot)]
-
     def release(self, slot: Slot) -> None:
         """Gives a lease back."""
         slot.num_leases -= 1
@@ -176,13 +176,13 @@ class Workers:
     def _slot_of(self, local: LocalModel) -> Slot:
         slot = self._slots.get(local.path)
         if slot is None:
-            slot = self._slots[local.path] = Slot(local, self._config.keep_alive_s, self._config.keep_alive_s)
+            slot = self._slots[local.path] = Slot(local, self.config.keep_alive_s, self.config.keep_alive_s)
             self._spawn(self._read(slot))
         return slot
 
     def _give_up(self, slot: Slot, waiter: Waiter) -> None:
         if not waiter.future.done():
-            waited = f"{self._config.load_timeout_s:g} s"
+            waited = f"{self.config.load_timeout_s:g} s"
             waiter.future.set_exception(QueueFull(f"{slot.name} could not be loaded within {waited}; try again later"))
 
     # ---- decisions --------------------------------------------------------------------------------------------
@@ -227,12 +227,12 @@ class Workers:
                 slot,
                 wanted_bytes=slot.needs.least_bytes(slot.wanted_context),
                 least_bytes=slot.needs.least_bytes(0),
-                is_starved=now - (slot.waits_since or now) >= self._config.fair_wait_s,
+                is_starved=now - (slot.waits_since or now) >= self.config.fair_wait_s,
             )
             for slot in line
             if slot.needs is not None
         ]
-        self._apply(decide(self._residents(), waiting, budget, self._config.max_loaded_models), budget)
+        self._apply(decide(self._residents(), waiting, budget, self.config.max_loaded_models), budget)
 
     def _line(self) -> list[Slot]:
         """The models that wait for memory, in the order in which they were first asked for."""
@@ -244,7 +244,7 @@ class Workers:
     def _may_start_unread(self, line: list[Slot]) -> bool:
         """A first model alone has the machine to itself: its worker plans by what it finds, and no time is lost."""
         is_alone = len(line) == 1 and not self.slots and line[0].needs is None
-        return is_alone and self._config.max_memory_bytes is None and self._life.engine.max_model_len is None
+        return is_alone and self.config.max_memory_bytes is None and self._life.engine.max_model_len is None
 
     def _residents(self) -> list[Resident[Slot]]:
         return [
@@ -310,7 +310,7 @@ class Workers:
             if slot.pid == pids[slot]:
                 slot.measured = memory
         private = sum(memory.private for memory in measured.values())
-        return budget_of(machine, private, self._config.max_memory_bytes)
+        return budget_of(machine, private, self.config.max_memory_bytes)
 
     async def refresh(self) -> None:
         """Brings the figures of all slots up to date; a worker that does not answer at once keeps its old ones."""

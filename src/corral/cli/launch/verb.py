@@ -74,6 +74,8 @@ def _target(address: ServerAddress, model: str | None, client: NativeClient | No
     if model is None:
         backend = open_backend() if client is None else RemoteBackend(client)
         model = next((found.name for found in backend.models()), None)
+    if address.uds:
+        raise CorralError(f"other programs want an address with a port; the server is at {address}")
     if model is None:
         raise ModelNotFound("there is no model here; pull one, as in: corral pull smollm2")
     return Target(str(address), model)

@@ -31,6 +31,11 @@ UNSUPPORTED_ANYWHERE: dict[str, tuple[Any, ...]] = {
     "repetition_detection": (None,),
     "use_beam_search": (None, False),
     "vllm_xargs": (None, {}),
+    # SGLang's; vllm-router writes these values into every request that it passes on.
+    "no_stop_trim": (None, False),
+    "return_hidden_states": (None, False),
+    "separate_reasoning": (None, True),
+    "stream_reasoning": (None, True),
 }
 REASONS = {
     "chat_template": "a request brings no template of its own; the operator sets one with TEMPLATE in a Modelfile",

@@ -9,8 +9,8 @@ import msgspec
 from starlette.responses import Response
 
 
-def json_response(payload: object, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(payload), headers=headers, media_type="application/json")
+def json_response(payload: object, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(payload), status, headers, media_type="application/json")
 
 
 async def json_answer(make: Callable[[], object], headers: Mapping[str, str] | None = None) -> Response:

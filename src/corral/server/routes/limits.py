@@ -6,16 +6,16 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from corral.config import ServerConfig
+from corral.server.live_settings import LiveSettings
 from corral.server.model_manager import ModelManager
 from corral.server.routes.json_answer import json_response
 
 
-def limits_routes(manager: ModelManager, config: ServerConfig) -> list[Route]:
+def limits_routes(manager: ModelManager, settings: LiveSettings) -> list[Route]:
     async def show(_: HTTPRequest) -> Response:
         from corral.server.limits_table import limits_table  # rarely asked for
 
-        table = limits_table(manager.engine, config)
+        table = limits_table(manager.engine, settings.config)
         rows = [{"subject": subject, **row.payload()} for subject, rows in table.items() for row in rows]
         return json_response({"object": "list", "data": rows})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
@@ -36,11 +36,12 @@ from corral.server.model_details import list_models, show_model
 from corral.server.model_names import check_permission, may_use
 from corral.server.routes.ollama import find_model, json_response
 from corral.server.store_access import StoreAccess, remote_name, store_name
-from corral.server.store_jobs import StoreJobs, chunks_from_loop
+from corral.server.store_jobs import StoreJob, StoreJobs, chunks_from_loop
 from corral.server.streaming import LineStream, unless_disconnected
-from corral.store.status import OnStatus, Status
+from corral.store.status import Status
 
 if TYPE_CHECKING:
+    from corral.server.lifecycle import Lifecycle
     from corral.server.model_manager import ModelManager
     from corral.store.create import CreateSpec
     from corral.store.names import ModelName
@@ -50,9 +51,10 @@ SUCCESS = {"status": "success"}
 logger = logging.getLogger("corral.server")
 
 
-def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route]:
+def ollama_store_routes(manager: ModelManager, store: StoreAccess, lifecycle: Lifecycle) -> list[Route]:
     """Those below /api that need no worker."""
     jobs = StoreJobs()
+    lifecycle.on_refuse.append(jobs.interrupt)
 
     async def tags(http: HTTPRequest) -> Response:
         caller = caller_of(http.scope)
@@ -71,17 +73,15 @@ def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route
         call = parse_pull(await read_any_json(http))
         exchange_of(http.scope).model = call.model
         remote_name(call.model)
-        return await _run(
-            http, jobs, lambda on_status: store.pull(call.model, on_status, insecure=call.insecure), call.stream
-        )
+        job = jobs.start(lambda on_status: store.pull(call.model, on_status, insecure=call.insecure), is_transfer=True)
+        return await _run(http, job, call.stream)
 
     async def push(http: HTTPRequest) -> Response:
         call = parse_push(await read_any_json(http))
         exchange_of(http.scope).model = call.model
         remote_name(call.model)
-        return await _run(
-            http, jobs, lambda on_status: store.push(call.model, on_status, insecure=call.insecure), call.stream
-        )
+        job = jobs.start(lambda on_status: store.push(call.model, on_status, insecure=call.insecure), is_transfer=True)
+        return await _run(http, job, call.stream)
 
     async def create(http: HTTPRequest) -> Response:
         call = parse_create(await read_any_json(http))
@@ -89,7 +89,7 @@ def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route
         store_name(remote_name(call.model))
         remote_name(call.from_)
         spec = _spec_of(call)
-        return await _run(http, jobs, lambda on_status: store.create(call.model, spec, on_status), call.stream)
+        return await _run(http, jobs.start(lambda on_status: store.create(call.model, spec, on_status)), call.stream)
 
     async def copy(http: HTTPRequest) -> Response:
         call = parse_copy(await read_any_json(http))
@@ -138,9 +138,8 @@ def ollama_store_routes(manager: ModelManager, store: StoreAccess) -> list[Route
     ]
 
 
-async def _run(http: HTTPRequest, jobs: StoreJobs, work: Callable[[OnStatus], object], stream: bool) -> Response:
+async def _run(http: HTTPRequest, job: StoreJob[Any], stream: bool) -> Response:
     """A job's words as lines, or its success alone; it is abandoned when the client goes away."""
-    job = jobs.start(work)
     if not stream:
         await unless_disconnected(http.receive, job.result())
         return json_response(SUCCESS)

@@ -45,7 +45,7 @@ def tokenizing_routes(manager: ModelManager) -> list[Route]:
                 rendered = await model.render(request)
                 wanted = DetokenizeRequest(new_request_id("detok"), local.name, rendered.token_ids)
                 texts = await model.detokenize(wanted) if call.with_texts else None
-                return rendered, texts, model.info.max_model_len
+                return rendered, texts, (await model.info()).max_model_len
 
         rendered, texts, max_model_len = await unless_disconnected(http.receive, ask())
         return await json_answer(

@@ -103,7 +103,8 @@ def stack_of(error: BaseException, *, with_text: bool) -> str:
 
 
 def _one(error: BaseException, with_text: bool) -> str:
-    stack = "".join(traceback.format_tb(error.__traceback__, limit=-MAX_FRAMES))
+    frames = "".join(traceback.format_tb(error.__traceback__, limit=-MAX_FRAMES))
+    stack = f"Traceback (most recent call last):\n{frames}" if frames else ""
     is_ours = isinstance(error, OSError) or (isinstance(error, CorralError) and not isinstance(error, InvalidRequest))
     text = f": {error}" if with_text or is_ours else ""
     parts = [f"{stack}{type(error).__qualname__}{text}"]

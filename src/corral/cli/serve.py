@@ -186,9 +186,11 @@ def serve(
         raise click.UsageError("--preload and --pin are for a server without MODEL; with MODEL, those are kept loaded")
     engine, server = configs_of(context)
     from corral.server.listen import check_exposure, resolve_host
+    from corral.server.tracing.setup import check_tracing
 
     if server.uds is None:
         check_exposure(server, resolve_host(server.host))  # before a download, not after it
+    check_tracing(server)
     for line in unused_ollama_settings():
         warn(line)
     if (file := file_of(context)).has_open_secrets:

@@ -80,7 +80,7 @@ def needed_role(method: str, path: str) -> Role | None:
 def route_of(method: str, path: str) -> str:
     """The route that a path belongs to, with its variable parts by name; "" for what is none."""
     method = "GET" if method == "HEAD" and not path.startswith("/api/blobs/") else method
-    if f"{method} {path}" in ROLES or path in _UNKEYED:
+    if f"{method} {path}" in ROLES or path == "/":
         return path
     return next((route for decided, pattern, _, route in _patterns() if decided == method and pattern.match(path)), "")
 

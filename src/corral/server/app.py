@@ -52,6 +52,7 @@ from corral.server.routes.responses import responses_routes
 from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.routes.usage import usage_routes
 from corral.server.store_access import StoreAccess
+from corral.server.tracing.setup import tracer_of
 from corral.server.usage.recorder import UsageRecorder
 from corral.server.usage.store import UsageStore
 
@@ -89,7 +90,8 @@ def build_app(
     keys = KeyRing(config.api_keys, None if is_open_by_wish else key_store)
     usage_store = UsageStore(database)
     usage = UsageRecorder(usage_store, manager.quotas, config.usage_retention_days)
-    observers: list[Observer] = [usage, AccessLog()]
+    tracer = tracer_of(config)
+    observers: list[Observer] = [usage, *([tracer] if tracer is not None else []), AccessLog()]
     files = FileStore(database)
 
     async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,6 +111,8 @@ def build_app(
         await usage.close()
         await keys.close()
         await database.close()
+        if tracer is not None:
+            await tracer.close()
 
     app = Starlette(
         lifespan=lifespan,

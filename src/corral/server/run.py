@@ -23,6 +23,7 @@ from corral.server.model_manager import ModelManager
 from corral.server.model_names import ModelNames
 from corral.server.origins import origin_pattern
 from corral.server.service_manager import feed_watchdog, notify, notify_reloading
+from corral.server.tracing.setup import check_tracing
 from corral.server.unix_socket import owned_path
 from corral.store.local_model import LocalModel
 
@@ -66,6 +67,7 @@ def serve(serving: Serving, engine: EngineConfig, server: ServerConfig, source: 
     """
     # What cannot be is told before a model is loaded.
     origin_pattern(server.origins)
+    check_tracing(server)
     certificates = _certificates(server)
     sockets = bind(server)
     try:

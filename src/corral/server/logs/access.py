@@ -8,9 +8,10 @@ import time
 from corral.logs import ACCESS_LOGGER
 from corral.request import EmbedResult, RequestOutput
 from corral.server.exchange import MAX_SHOWN_PATH, Exchange, Generation
+from corral.server.lifecycle import PROBE_PATHS
 from corral.server.logs.formats import printable
 
-QUIET_PATHS = frozenset({"/health", "/livez", "/load", "/metrics", "/ping", "/ready", "/readyz"})  # asked every second
+QUIET_PATHS = PROBE_PATHS | {"/load", "/metrics", "/ping"}  # asked every second
 CLIENT_GONE = "client_gone"
 
 logger = logging.getLogger(ACCESS_LOGGER)

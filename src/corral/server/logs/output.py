@@ -68,12 +68,13 @@ class StderrHandler(logging.Handler):
                 if not self._waiting:
                     return
                 texts, self._waiting = self._waiting, []
+                num_lost, self._num_lost = self._num_lost, 0
+            size = sum(map(len, texts))
+            if num_lost:
+                texts.append(self._encode(_lost(num_lost)))
             self._write("".join(texts))
             with self._changed:
-                self._num_waiting -= sum(map(len, texts))
-                num_lost, self._num_lost = self._num_lost, 0
-            if num_lost:
-                self._write(self._encode(_lost(num_lost)))
+                self._num_waiting -= size
 
     def _write(self, text: str) -> None:
         with suppress(OSError, ValueError):  # a terminal that was closed

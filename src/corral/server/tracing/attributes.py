@@ -34,10 +34,11 @@ def attributes_of(exchange: Exchange, route: str, cause: str) -> dict[str, Value
     """
     told: dict[str, Value] = {
         "http.request.method": exchange.method,
-        "http.route": route,
         "gen_ai.request.id": exchange.request_id,
         "gen_ai.latency.e2e": time.monotonic() - exchange.started,
     }
+    if route:
+        told["http.route"] = route
     if exchange.status:
         told["http.response.status_code"] = exchange.status
     if cause:
@@ -105,5 +106,4 @@ def _of_times(exchange: Exchange, generations: list[Generation]) -> dict[str, Va
     return {
         "gen_ai.latency.time_to_first_token": first_token - exchange.started,
         "gen_ai.latency.time_in_model_decode": last_token - first_token,
-        "gen_ai.latency.time_in_model_inference": last_token - first.submitted,
     }

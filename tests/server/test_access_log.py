@@ -122,14 +122,18 @@ def test_batches_and_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with Database(url).for_now() as database:
         _, secret = KeyStore(database).create(NewKey("=ci", Role.USER), Actor("tester"))
     line = {"custom_id": "a", "method": "POST", "url": CHAT, "body": chat_body("hi there")}
-    with logged() as log, live_server(database_url=url) as server:
-        with openai.OpenAI(base_url=server.base_url, api_key=secret, max_retries=0) as client:
-            file = client.files.create(file=("in.jsonl", json.dumps(line).encode()), purpose="batch")
-            batch = client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")  # type: ignore[arg-type]
-            while batch.status != "completed":
-                batch = client.batches.retrieve(batch.id)
-            assert batch.output_file_id is not None
-            [answer] = map(json.loads, client.files.content(batch.output_file_id).text.splitlines())
+    with (
+        logged() as log,
+        live_server(database_url=url) as server,
+        openai.OpenAI(base_url=server.base_url, api_key=secret, max_retries=0) as client,
+    ):
+        file = client.files.create(file=("in.jsonl", json.dumps(line).encode()), purpose="batch")
+        batch: Any = client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        while batch.status != "completed":
+            batch = client.batches.retrieve(batch.id)
+        [answer] = map(json.loads, client.files.content(batch.output_file_id).text.splitlines())
     told = access(log, answer["response"]["request_id"])
     assert (told["path"], told["key"], told["completion_tokens"]) == (CHAT, "=ci", 2)
     assert secret not in log.text

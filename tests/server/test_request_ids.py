@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -12,12 +14,14 @@ import openai
 import pytest
 
 from corral.server.exchange import http_id_of
+from corral.store.local_model import LocalModel
 from tests.support.anthropic_api import written_server
 from tests.support.live_server import LiveServer, chat_body
 from tests.support.logged import logged
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 MINE = "mine-7f"
+TINY = LocalModel("tiny:latest", Path("tiny.gguf"))
 SENT = {"X-Request-Id": MINE}
 
 
@@ -25,6 +29,15 @@ SENT = {"X-Request-Id": MINE}
 def claude(server: LiveServer) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=60) as made:
         yield made
+
+
+@contextmanager
+def ollama_client(url: str) -> Iterator[ollama.Client]:
+    client = ollama.Client(url, headers=SENT)
+    try:
+        yield client
+    finally:
+        client._client.close()
 
 
 def message(content: str, **fields: Any) -> dict[str, Any]:
@@ -67,15 +80,19 @@ def test_a_fault_of_the_server_names_it(
     with pytest.raises(anthropic.InternalServerError, match=rf"\(request {MINE}\)") as caught:
         claude.messages.create(**message("crash", stream=stream), extra_headers=SENT)
     assert caught.value.request_id == MINE
-    own = ollama.Client(server.url, headers=SENT)
-    with pytest.raises(ollama.ResponseError, match=rf"\(request {MINE}\)"):
-        list(own.chat("echo", [{"role": "user", "content": "crash"}], stream=stream))
+    with ollama_client(server.url) as own, pytest.raises(ollama.ResponseError, match=rf"\(request {MINE}\)"):
+        asked: Any = {"model": "echo", "messages": [{"role": "user", "content": "crash"}], "stream": stream}
+        list(own.chat(**asked))
 
 
-def test_an_error_within_a_stream_names_it(tmp_path: Any) -> None:
+def test_an_error_within_a_stream_names_it(tmp_path: Path) -> None:
     """The status line was sent long before."""
-    with written_server(tmp_path) as server:
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    with (
+        written_server(tmp_path, TINY) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+        anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as claude,
+        ollama_client(server.url) as own,
+    ):
         asked: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "dies later or so"}]}
         with pytest.raises(openai.APIError, match=rf"\(request {MINE}\)"):
             list(client.chat.completions.create(**asked, stream=True, extra_headers=SENT))
@@ -85,27 +102,24 @@ def test_an_error_within_a_stream_names_it(tmp_path: Any) -> None:
         assert last.type == "response.failed"
         assert last.response.error is not None
         assert last.response.error.message.endswith(f"(request {MINE})")
-        claude = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
         with pytest.raises(anthropic.APIStatusError) as caught:
             list(claude.messages.create(**asked, max_tokens=9, stream=True, extra_headers=SENT))
         assert isinstance(caught.value.body, dict)
         assert caught.value.body["request_id"] == MINE
         assert MINE in caught.value.body["error"]["message"]
         with pytest.raises(ollama.ResponseError, match=rf"\(request {MINE}\)"):
-            list(ollama.Client(server.url, headers=SENT).chat(**asked, stream=True))
-        client.close()
-        claude.close()
+            list(own.chat(**asked, stream=True))
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, "/v1/responses", "/api/chat"])
-def test_what_nobody_has_foreseen(path: str, tmp_path: Any) -> None:
+def test_what_nobody_has_foreseen(path: str, tmp_path: Path) -> None:
     """An error that is none of ours: said in the log with its stack, answered in the API's own form."""
     asked = {"model": "tiny", "max_tokens": 9, "messages": [{"role": "user", "content": "crash"}], "stream": False}
     if path == "/v1/responses":
         asked = {"model": "tiny", "input": "crash"}
     elif path == "/api/chat":
         asked.pop("max_tokens")
-    with logged() as log, written_server(tmp_path) as server:
+    with logged() as log, written_server(tmp_path, TINY) as server:
         response = httpx.post(server.url + path, json=asked, headers=SENT, timeout=60)
     assert (response.status_code, response.headers["x-request-id"]) == (500, MINE)
     assert f"(request {MINE})" in response.text

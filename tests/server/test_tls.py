@@ -222,3 +222,13 @@ def test_the_command_line_trusts_whom_it_is_told_to(authority: Authority, monkey
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
         assert is_corral(address)
         assert "version" in NativeClient(address).call("GET", "/api/version")
+
+
+def test_other_authorities_stay_beside_those_of_the_environment(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "others").mkdir()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(Authority(tmp_path / "others", "another").path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    with live_server(**flags(authority.issue())) as server:
+        assert is_corral(parse_address(server.url.replace("127.0.0.1", "localhost")))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from corral.config import DEFAULT_HOST, DEFAULT_PORT, ca_bundle, client_host, client_port
 from corral.errors import CorralError, InvalidConfig
+
+if TYPE_CHECKING:
+    import ssl
 
 _PROBE_TIMEOUT_S = 1.0  # a server on this machine answers in a millisecond; a busy one gets its time
 _MAX_HEAD_BYTES = 1 << 14
@@ -149,10 +153,17 @@ def _connect(address: ServerAddress) -> socket.socket:
     connection = socket.create_connection((address.host, address.port), timeout=_PROBE_TIMEOUT_S)
     if address.scheme == "http":
         return connection
+    return tls_context().wrap_socket(connection, server_hostname=address.host)
+
+
+def tls_context() -> ssl.SSLContext:
+    """Trusts the system's authorities, or SSL_CERT_FILE's, and those of `ca_bundle` besides."""
     import ssl
 
-    context = ssl.create_default_context(cafile=ca_bundle())
-    return context.wrap_socket(connection, server_hostname=address.host)
+    context = ssl.create_default_context()
+    if bundle := ca_bundle():
+        context.load_verify_locations(bundle)
+    return context
 
 
 def _read_head(connection: socket.socket) -> bytes:

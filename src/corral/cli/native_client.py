@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from corral.cli.address import ServerAddress, connect_error, connect_unix
-from corral.config import ca_bundle, client_api_key
+from corral.cli.address import ServerAddress, connect_error, connect_unix, tls_context
+from corral.config import client_api_key
 from corral.errors import CorralError, DownloadError, InvalidRequest, ModelNotFound
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -124,10 +124,7 @@ class NativeClient:
         host, port = self.address.host, self.address.port
         if self.address.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=_CONNECT_TIMEOUT_S)
-        import ssl
-
-        context = ssl.create_default_context(cafile=ca_bundle())
-        return http.client.HTTPSConnection(host, port, timeout=_CONNECT_TIMEOUT_S, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=_CONNECT_TIMEOUT_S, context=tls_context())
 
     def _line(self, response: http.client.HTTPResponse) -> bytes:
         try:

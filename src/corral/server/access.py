@@ -20,7 +20,8 @@ ROLES: Mapping[str, Role] = {
     **dict.fromkeys(
         (
             *("GET /version", "GET /openapi.json", "GET /v1/models", "GET /v1/models/{name:path}"),
-            *("GET /limits", "GET /usage", "GET /api/version", "GET /api/tags", "GET /api/ps", "POST /api/show"),
+            *("GET /limits", "GET /load", "GET /metrics", "GET /usage"),
+            *("GET /api/version", "GET /api/tags", "GET /api/ps", "POST /api/show"),
         ),
         _VIEWER,
     ),

@@ -32,6 +32,7 @@ from corral.server.lifecycle import DrainGate, Farewell, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.live_settings import LiveSettings
 from corral.server.logs.access import AccessLog
+from corral.server.metrics.recorder import MetricsRecorder
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
 from corral.server.quota_headers import NAMES as QUOTA_HEADERS
@@ -41,6 +42,7 @@ from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
 from corral.server.routes.embeddings import embedding_routes
 from corral.server.routes.limits import limits_routes
+from corral.server.routes.metrics import metrics_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
@@ -91,7 +93,9 @@ def build_app(
     usage_store = UsageStore(database)
     usage = UsageRecorder(usage_store, manager.quotas, config.usage_retention_days)
     tracer = tracer_of(config)
-    observers: list[Observer] = [usage, *([tracer] if tracer is not None else []), AccessLog()]
+    observers: list[Observer] = [usage, MetricsRecorder(manager.books), AccessLog()]
+    if tracer is not None:
+        observers.insert(0, tracer)
     files = FileStore(database)
 
     async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,6 +133,7 @@ def build_app(
             *responses_routes(manager, database),
             *admin_routes(key_store, keys, audit),
             *usage_routes(usage_store, usage),
+            *metrics_routes(manager, lifecycle, manager.books, lambda: app.state.num_connections()),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess(), lifecycle),
         ],
@@ -136,6 +141,7 @@ def build_app(
     )
     app.router.redirect_slashes = False
     app.state.settings = settings  # a reload puts others there
+    app.state.num_connections = lambda: 0  # the server that runs it knows
     app.state.keys = keys  # whose reload() reads them anew
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, settings=settings)

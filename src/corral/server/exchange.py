@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from corral.logs import about, shows_prompts
 from corral.protocol.ids import new_id
-from corral.request import EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage
+from corral.request import EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Timings, Usage
 from corral.server.caller import Caller, caller_of
 from corral.server.replies import error_response, is_anthropic
 
@@ -45,6 +45,7 @@ class Generation:
     Args:
         submitted, first_token, last_token: monotonic seconds; None before it happened.
         usage: as of the last output.
+        timings: as the first worker that came to a token measured them.
         finish_reasons: of the answers that have ended, by their index.
         num_replays: how often its worker was lost and it went on in the next one.
         replayed: when, each time; monotonic seconds.
@@ -55,6 +56,7 @@ class Generation:
     first_token: float | None = None
     last_token: float | None = None
     usage: Usage = field(default_factory=Usage)
+    timings: Timings | None = None
     finish_reasons: dict[int, FinishReason] = field(default_factory=dict)
     num_replays: int = 0
     replayed: list[float] = field(default_factory=list)
@@ -151,6 +153,7 @@ class Exchange:
             generation.last_token = time.monotonic()
             if generation.first_token is None:
                 generation.first_token = generation.last_token
+                generation.timings = output.timings
         for delta in output.deltas:
             if delta.finish_reason is not None:
                 generation.finish_reasons[delta.index] = delta.finish_reason

@@ -221,6 +221,7 @@ def _import_http(database_url: str | None) -> Callable[..., tuple[QuietServer, R
         allow_open_files(config)
         app = build_app(manager, config, lifecycle)
         server = make_server(app, config, certificates.context if certificates is not None else None)
+        app.state.num_connections = server.num_connections
         return server, Reload(app, server, manager, sockets, source, certificates, _say)
 
     return make

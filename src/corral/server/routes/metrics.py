@@ -18,6 +18,7 @@ from corral.server.model_manager import ModelManager
 from corral.server.routes.json_answer import json_response
 
 LOOK_TIMEOUT_S = 1.0  # for the workers to tell their figures; the last known ones are told then
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
 FRESH_S = 0.5  # within which several who scrape share one look
 
 
@@ -32,7 +33,7 @@ class _Looks:
 def metrics_routes(
     manager: ModelManager, lifecycle: Lifecycle, books: Books, num_connections: Callable[[], int]
 ) -> list[Route]:
-    """/metrics as Prometheus or OpenMetrics has it, as the scraper asks; /load as vLLM has it."""
+    """/metrics as Prometheus has it, /load as vLLM has it."""
     looks = _Looks()
 
     def state() -> ServerState:
@@ -56,12 +57,10 @@ def metrics_routes(
         if done:
             looks.running, looks.at = None, time.monotonic()
 
-    async def metrics(http: HTTPRequest) -> Response:
+    async def metrics(_: HTTPRequest) -> Response:
         await look()
-        accept = http.headers.get("accept", "")
         # The library takes a while to import, and the text to be made, so others are answered meanwhile.
-        body, media_type = await asyncio.to_thread(_encode, books, state(), accept)
-        return Response(body, headers={"Content-Type": media_type})
+        return Response(await asyncio.to_thread(_encode, books, state()), headers={"Content-Type": TEXT})
 
     async def load(_: HTTPRequest) -> Response:
         num_served = sum(model.num_leases for model in manager.running())
@@ -70,10 +69,9 @@ def metrics_routes(
     return [Route("/metrics", metrics), Route("/load", load)]
 
 
-def _encode(books: Books, state: ServerState, accept: str) -> tuple[bytes, str]:
-    """The text in the form that the scraper accepts, and what that is called."""
-    from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-    from prometheus_client.exposition import choose_encoder
+def _encode(books: Books, state: ServerState) -> bytes:
+    """Prometheus' text. Not OpenMetrics': there the library writes the colons of vLLM's names as underscores."""
+    from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 
     from corral.server.metrics.collector import ServerCollector
 
@@ -81,5 +79,4 @@ def _encode(books: Books, state: ServerState, accept: str) -> tuple[bytes, str]:
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     registry.register(ServerCollector(books, state))
-    encoder, media_type = choose_encoder(accept)
-    return encoder(registry), media_type
+    return generate_latest(registry)

@@ -86,7 +86,7 @@ def test_what_led_to_an_error_is_told_first() -> None:
 
 
 def test_groups_and_circles_come_to_an_end() -> None:
-    told = stack_of(raised(ExceptionGroup("two", [raised(ValueError(SECRET)), OSError(1, "b")])), with_text=False)
+    told = stack_of(raised(BaseExceptionGroup("two", [raised(ValueError(SECRET)), OSError(1, "b")])), with_text=False)
     assert "ExceptionGroup" in told
     assert "ValueError" in told
     assert SECRET not in told

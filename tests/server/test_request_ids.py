@@ -80,8 +80,8 @@ def test_a_fault_of_the_server_names_it(
     with pytest.raises(anthropic.InternalServerError, match=rf"\(request {MINE}\)") as caught:
         claude.messages.create(**message("crash", stream=stream), extra_headers=SENT)
     assert caught.value.request_id == MINE
+    asked: Any = {"model": "echo", "messages": [{"role": "user", "content": "crash"}], "stream": stream}
     with ollama_client(server.url) as own, pytest.raises(ollama.ResponseError, match=rf"\(request {MINE}\)"):
-        asked: Any = {"model": "echo", "messages": [{"role": "user", "content": "crash"}], "stream": stream}
         list(own.chat(**asked))
 
 

@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import httpx
 import openai
@@ -14,7 +13,6 @@ import pytest
 
 from corral.config import ServerConfig
 from corral.errors import InvalidConfig
-from corral.server.tracing import setup
 from corral.server.tracing.setup import check_tracing, endpoint_of, tracer_of
 from tests.support.live_server import LiveServer, chat_body, live_server
 
@@ -28,13 +26,12 @@ SERVER = 2  # kind of a span
 
 
 @pytest.fixture(autouse=True)
-def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     for name in list(os.environ):
         if name.startswith("OTEL_"):
             monkeypatch.delenv(name)
-    yield
 
 
 def ask(server: LiveServer, text: str, path: str = CHAT, **headers: str) -> httpx.Response:
@@ -139,7 +136,7 @@ def test_a_collector_that_takes_nothing_disturbs_nobody(monkeypatch: pytest.Monk
 def test_what_is_missing_is_said_at_the_start(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(setup, "_NEEDED", ("opentelemetry.nothing.of.that.name",))
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)  # as if it were not there
     with pytest.raises(InvalidConfig, match=r"pip install 'corral\[otel\]'"):
         check_tracing(ServerConfig(otlp_traces_endpoint="http://localhost:4318"))
     check_tracing(ServerConfig())

@@ -136,8 +136,8 @@ class Worker:
         try:
             while (payload := await read_payload(self._reader)) is not None:
                 self._handle(protocol.decode_to_worker(payload))
-        except Exception:  # without its reader the worker would hang for ever
-            logger.exception("a frame of the front process could not be handled")
+        except Exception as error:  # without its reader the worker would hang for ever
+            logger.exception("a frame of the front process could not be handled: %s", error)
             self._exit(EXIT_PROTOCOL)
         self._exit(EXIT_ORPHANED)
 

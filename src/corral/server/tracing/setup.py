@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
 TRACES_PATH = "/v1/traces"
 INSTALL = "pip install 'corral[otel]'"
-_NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
 
 logger = logging.getLogger("corral.server")
 
@@ -69,6 +67,8 @@ def endpoint_of(text: str) -> str:
 
 def _is_installed() -> bool:
     try:
-        return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
-    except ModuleNotFoundError:
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter
+        import opentelemetry.sdk.trace  # noqa: F401
+    except ImportError:
         return False
+    return True

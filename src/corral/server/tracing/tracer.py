@@ -87,7 +87,8 @@ class RequestTracer:
         # A daemon, as no thread of a pool: at its end the process waits for those.
         threading.Thread(target=shut_down, name="corral-traces", daemon=True).start()
         with suppress(TimeoutError):
-            await asyncio.wait_for(done.wait(), CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await done.wait()
 
 
 def phases_of(exchange: Exchange) -> Iterator[tuple[str, float, float]]:
@@ -98,7 +99,11 @@ def phases_of(exchange: Exchange) -> Iterator[tuple[str, float, float]]:
     for generation in exchange.generations:
         if generation.first_token is None or generation.last_token is None:
             continue
-        yield "prefill", generation.submitted, generation.first_token
+        begun = generation.submitted
+        if generation.timings is not None:
+            begun = max(begun, generation.first_token - generation.timings.prefill_s)
+            yield "queue", generation.submitted, begun
+        yield "prefill", begun, generation.first_token
         yield "decode", generation.first_token, generation.last_token
 
 

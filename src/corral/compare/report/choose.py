@@ -1,0 +1,155 @@
+"""What to choose when, by rules over the verdicts: no sentence without the figures that it stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from corral.compare.report import criteria, units
+from corral.compare.report.criteria import Criterion
+from corral.compare.report.figures import Figures
+from corral.compare.report.same_work import doubts
+from corral.compare.report.verdicts import MOST_FAILED, greatest_rates, interval_text
+from corral.compare.results import LoadRun, Start, Verdict
+
+LEAST_RATIO = 1.1  # a lead below is no reason to choose
+MOST_REASONS = 6  # of each kind for each engine, the greatest leads first; the rest is counted
+
+_WISHES = {
+    "output_rate": "the most text in all matters",
+    "first_token_p50": "the first word has to come soon",
+    "token_time_p50": "each answer has to flow fast",
+    "latency_p50": "whole answers have to be done soon",
+    "cpu_per_1000": "the processor is wanted for other things too",
+    "peak_memory": "memory is scarce under load",
+    "fairness": "no client may wait far longer than others",
+    "ready_warm": "it has to be ready soon after a start",
+    "first_warm": "it is started for single questions",
+    "first_cold": "it is started on a machine that has just booted",
+    "idle_memory": "it is mostly idle",
+    "greatest_rate": "requests come at random and have to keep the limits",
+}
+
+
+@dataclass(slots=True)
+class Choice:
+    """What the measurements say of one engine.
+
+    Args:
+        reasons: to choose it: it beats every other engine.
+        losses: where another engine beats it.
+        warnings: why its figures may not be comparable.
+    """
+
+    engine: str
+    reasons: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def choices(figures: Figures, verdicts: list[Verdict]) -> list[Choice]:
+    """For every engine that was run, in the order of the report."""
+    found = []
+    doubtful = doubts(figures)
+    for engine in figures.engines:
+        wins, losses = _wins(figures, verdicts, engine), _losses(verdicts, engine)
+        choice = Choice(engine, _cut(_sentences(figures, wins, engine)), _cut(_sentences(figures, losses, engine)))
+        choice.losses += _failures(figures, engine) + _lost_checks(figures, engine)
+        choice.warnings = doubtful.get(engine, [])
+        found.append(choice)
+    return found
+
+
+def lead(verdict: Verdict) -> float:
+    """How many times better the winner is."""
+    return verdict.ratio if verdict.winner == verdict.first else 1 / verdict.ratio
+
+
+def _sentences(figures: Figures, verdicts: Iterable[Verdict], engine: str) -> list[str]:
+    """One sentence a verdict, the greatest lead first."""
+    return [_sentence(figures, verdict, engine) for verdict in sorted(verdicts, key=lead, reverse=True)]
+
+
+def _wins(figures: Figures, verdicts: list[Verdict], engine: str) -> list[Verdict]:
+    """Where the engine beats every other that was measured, the verdict over the next best."""
+    found = []
+    for (criterion, _), group in _groups(verdicts).items():
+        own = [verdict for verdict in group if engine in (verdict.first, verdict.second)]
+        if criterion in _WISHES and own and all(v.winner == engine and lead(v) >= LEAST_RATIO for v in own):
+            found.append(min(own, key=lead))
+    return found
+
+
+def _losses(verdicts: list[Verdict], engine: str) -> list[Verdict]:
+    """Where another engine beats it, the verdict of the best one."""
+    found = []
+    for (criterion, _), group in _groups(verdicts).items():
+        lost = [v for v in group if engine in (v.first, v.second) and v.winner not in ("", engine)]
+        lost = [verdict for verdict in lost if lead(verdict) >= LEAST_RATIO]
+        if criterion in _WISHES and lost:
+            found.append(max(lost, key=lead))
+    return found
+
+
+def _groups(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], list[Verdict]]:
+    groups: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault((verdict.criterion, verdict.workload), []).append(verdict)
+    return groups
+
+
+def _sentence(figures: Figures, verdict: Verdict, engine: str) -> str:
+    other = verdict.second if engine == verdict.first else verdict.first
+    own_value, other_value = (median_text(figures, verdict, name) for name in (engine, other))
+    where = f" ({figures.loads[verdict.workload].title})" if verdict.workload else ""
+    low, high = verdict.low or 1.0, verdict.high or 1.0
+    interval = interval_text(low, high) if verdict.winner == verdict.first else interval_text(1 / high, 1 / low)
+    return (
+        f"{_WISHES[verdict.criterion]}{where}. {verdict.title}: {own_value} against {other_value} of {other}, "
+        f"{lead(verdict):.3g} times ({interval})."
+    )
+
+
+def median_text(figures: Figures, verdict: Verdict, engine: str) -> str:
+    """An engine's median in the criterion of a verdict."""
+    criterion: Criterion[LoadRun] | Criterion[Start]
+    if verdict.criterion == criteria.GREATEST_RATE.key:
+        criterion, values = criteria.GREATEST_RATE, greatest_rates(figures)[engine]
+    elif verdict.workload:
+        criterion = next(known for known in criteria.MEASURED if known.key == verdict.criterion)
+        values = figures.values(engine, verdict.workload, criterion)
+    else:
+        criterion = next(known for known in criteria.OF_STARTS if known.key == verdict.criterion)
+        values = figures.start_values(engine, criterion.of)
+    return criterion.form(units.median(values.values()))
+
+
+def _failures(figures: Figures, engine: str) -> list[str]:
+    found = []
+    for workload, load in figures.loads.items():
+        failed, total = figures.failed(engine, workload)
+        if total and failed / total > MOST_FAILED:
+            found.append(f"requests must not fail ({load.title}). {failed} of {total} did.")
+    return found
+
+
+def _lost_checks(figures: Figures, engine: str) -> list[str]:
+    """One sentence an area, with the checks that another engine passes and this one does not."""
+    found = []
+    checks = figures.rows[engine].checks
+    for area in dict.fromkeys(check.area for check in checks):
+        passed_elsewhere = {
+            check.name
+            for name in figures.engines
+            for check in figures.rows[name].checks
+            if name != engine and check.area == area and check.verdict == "pass"
+        }
+        lost = [c.name for c in checks if c.area == area and c.verdict == "fail" and c.name in passed_elsewhere]
+        if lost:
+            found.append(f"{area} counts. It fails what another engine passes: {', '.join(lost)}.")
+    return found
+
+
+def _cut(texts: list[str]) -> list[str]:
+    more = len(texts) - MOST_REASONS
+    return texts if more <= 0 else [*texts[:MOST_REASONS], f"and {more} more, in the tables of verdicts."]

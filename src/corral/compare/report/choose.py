@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from corral.compare.report import criteria, units
 from corral.compare.report.criteria import Criterion
@@ -13,7 +14,7 @@ from corral.compare.report.verdicts import MOST_FAILED, greatest_rates, interval
 from corral.compare.results import LoadRun, Start, Verdict
 
 LEAST_RATIO = 1.1  # a lead below is no reason to choose
-MOST_REASONS = 6  # of each kind for each engine, the greatest leads first; the rest is counted
+MOST_ELSEWHERE = 4  # workloads that a sentence names beside its own, the greatest leads first
 
 _WISHES = {
     "output_rate": "the most text in all matters",
@@ -31,6 +32,13 @@ _WISHES = {
 }
 
 
+class Reason(NamedTuple):
+    """A wish, and the figures that speak for or against an engine where somebody has it."""
+
+    wish: str
+    evidence: str
+
+
 @dataclass(slots=True)
 class Choice:
     """What the measurements say of one engine.
@@ -42,18 +50,19 @@ class Choice:
     """
 
     engine: str
-    reasons: list[str] = field(default_factory=list)
-    losses: list[str] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+    losses: list[Reason] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def choices(figures: Figures, verdicts: list[Verdict]) -> list[Choice]:
+def choices(figures: Figures, verdicts: Sequence[Verdict]) -> list[Choice]:
     """For every engine that was run, in the order of the report."""
     found = []
     doubtful = doubts(figures)
     for engine in figures.engines:
-        wins, losses = _wins(figures, verdicts, engine), _losses(verdicts, engine)
-        choice = Choice(engine, _cut(_sentences(figures, wins, engine)), _cut(_sentences(figures, losses, engine)))
+        choice = Choice(engine)
+        choice.reasons = _reasons(figures, _wins(verdicts, engine), engine)
+        choice.losses = _reasons(figures, _losses(verdicts, engine), engine)
         choice.losses += _failures(figures, engine) + _lost_checks(figures, engine)
         choice.warnings = doubtful.get(engine, [])
         found.append(choice)
@@ -65,12 +74,18 @@ def lead(verdict: Verdict) -> float:
     return verdict.ratio if verdict.winner == verdict.first else 1 / verdict.ratio
 
 
-def _sentences(figures: Figures, verdicts: Iterable[Verdict], engine: str) -> list[str]:
-    """One sentence a verdict, the greatest lead first."""
-    return [_sentence(figures, verdict, engine) for verdict in sorted(verdicts, key=lead, reverse=True)]
+def _reasons(figures: Figures, verdicts: Iterable[Verdict], engine: str) -> list[Reason]:
+    """One reason a wish, of its greatest lead; the greatest of all first."""
+    by_wish: dict[str, list[Verdict]] = {}
+    for verdict in sorted(verdicts, key=lead, reverse=True):
+        by_wish.setdefault(verdict.criterion, []).append(verdict)
+    return [
+        Reason(_WISHES[wish], _evidence(figures, found[0], engine) + _elsewhere(figures, found[1:]))
+        for wish, found in by_wish.items()
+    ]
 
 
-def _wins(figures: Figures, verdicts: list[Verdict], engine: str) -> list[Verdict]:
+def _wins(verdicts: Sequence[Verdict], engine: str) -> list[Verdict]:
     """Where the engine beats every other that was measured, the verdict over the next best."""
     found = []
     for (criterion, _), group in _groups(verdicts).items():
@@ -80,7 +95,7 @@ def _wins(figures: Figures, verdicts: list[Verdict], engine: str) -> list[Verdic
     return found
 
 
-def _losses(verdicts: list[Verdict], engine: str) -> list[Verdict]:
+def _losses(verdicts: Sequence[Verdict], engine: str) -> list[Verdict]:
     """Where another engine beats it, the verdict of the best one."""
     found = []
     for (criterion, _), group in _groups(verdicts).items():
@@ -98,16 +113,24 @@ def _groups(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], list[Verdict]]
     return groups
 
 
-def _sentence(figures: Figures, verdict: Verdict, engine: str) -> str:
+def _evidence(figures: Figures, verdict: Verdict, engine: str) -> str:
     other = verdict.second if engine == verdict.first else verdict.first
     own_value, other_value = (median_text(figures, verdict, name) for name in (engine, other))
-    where = f" ({figures.loads[verdict.workload].title})" if verdict.workload else ""
+    where = f", with {figures.loads[verdict.workload].title}" if verdict.workload else ""
     low, high = verdict.low or 1.0, verdict.high or 1.0
     interval = interval_text(low, high) if verdict.winner == verdict.first else interval_text(1 / high, 1 / low)
     return (
-        f"{_WISHES[verdict.criterion]}{where}. {verdict.title}: {own_value} against {other_value} of {other}, "
-        f"{lead(verdict):.3g} times ({interval})."
+        f"{verdict.title}{where}: {own_value} against {other_value} of {other}, {lead(verdict):.3g} times ({interval})."
     )
+
+
+def _elsewhere(figures: Figures, verdicts: Sequence[Verdict]) -> str:
+    """The same with other workloads, or ""."""
+    named = [
+        f"{figures.loads[v.workload].title} ({lead(v):.3g} times)" for v in verdicts[:MOST_ELSEWHERE] if v.workload
+    ]
+    more = len(verdicts) - len(named)
+    return f" Also with {', '.join(named)}{f', and {more} more' if more else ''}." if named else ""
 
 
 def median_text(figures: Figures, verdict: Verdict, engine: str) -> str:
@@ -124,17 +147,17 @@ def median_text(figures: Figures, verdict: Verdict, engine: str) -> str:
     return criterion.form(units.median(values.values()))
 
 
-def _failures(figures: Figures, engine: str) -> list[str]:
+def _failures(figures: Figures, engine: str) -> list[Reason]:
     found = []
     for workload, load in figures.loads.items():
         failed, total = figures.failed(engine, workload)
         if total and failed / total > MOST_FAILED:
-            found.append(f"requests must not fail ({load.title}). {failed} of {total} did.")
+            found.append(Reason("no request may fail", f"{load.title}: {failed} of {total} failed."))
     return found
 
 
-def _lost_checks(figures: Figures, engine: str) -> list[str]:
-    """One sentence an area, with the checks that another engine passes and this one does not."""
+def _lost_checks(figures: Figures, engine: str) -> list[Reason]:
+    """One reason an area, with the checks that another engine passes and this one does not."""
     found = []
     checks = figures.rows[engine].checks
     for area in dict.fromkeys(check.area for check in checks):
@@ -146,10 +169,5 @@ def _lost_checks(figures: Figures, engine: str) -> list[str]:
         }
         lost = [c.name for c in checks if c.area == area and c.verdict == "fail" and c.name in passed_elsewhere]
         if lost:
-            found.append(f"{area} counts. It fails what another engine passes: {', '.join(lost)}.")
+            found.append(Reason(f"{area} counts", f"It fails what another engine passes: {', '.join(lost)}."))
     return found
-
-
-def _cut(texts: list[str]) -> list[str]:
-    more = len(texts) - MOST_REASONS
-    return texts if more <= 0 else [*texts[:MOST_REASONS], f"and {more} more, in the tables of verdicts."]

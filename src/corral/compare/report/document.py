@@ -84,7 +84,22 @@ class Details:
     blocks: Sequence[Block]
 
 
-Block = Table | Plots | Heading | Paragraph | Bullets | Code | Details
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What belongs to one engine."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """Beside each other where there is room."""
+
+    cards: Sequence[Card]
+
+
+Block = Cards | Table | Plots | Heading | Paragraph | Bullets | Code | Details
 
 
 @dataclass(frozen=True, slots=True)

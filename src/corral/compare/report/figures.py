@@ -10,7 +10,7 @@ from corral.compare.report.criteria import Criterion
 from corral.compare.results import Comparison, EngineRow, LoadCard, LoadRun, Start, Usage
 
 OWN = "corral"  # by this name its losses are told
-PHASES = ("start", "idle", "load", "after")
+PHASES = {"start": "while it starts", "idle": "idle", "load": "under load", "after": "idle again"}
 
 
 class Figures:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from corral.compare.report.chapters.whole import document
-from corral.compare.report.document import SIGNS, Block, Bullets, Cell, Code, Details, Heading, Paragraph, Table
+from corral.compare.report.document import SIGNS, Block, Bullets, Cards, Cell, Code, Details, Heading, Paragraph, Table
 from corral.compare.results import Comparison
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!])")
@@ -36,6 +36,10 @@ def _drawn(blocks: Sequence[Block]) -> Iterator[str]:
         match block:
             case Table():
                 yield from _table(block)
+            case Cards():
+                for card in block.cards:
+                    yield from (f"#### {escaped(card.title)}", "")
+                    yield from _drawn(card.blocks)
             case Heading():
                 yield from (f"### {escaped(block.text)}", "")
             case Paragraph():

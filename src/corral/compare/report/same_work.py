@@ -72,7 +72,7 @@ def _of_engine(figures: Figures, engine: str) -> Iterator[str]:
             yield f"only {units.share(part)} of its greedy tokens agree with {agreement.reference}'s"
     shorter = [name for name in figures.loads if _is_shorter(figures, engine, name)]
     if shorter:
-        yield f"its answers are more than {MOST_SHORTER:.0%} shorter than another's in {', '.join(shorter)}"
+        yield f"its answers are more than {MOST_SHORTER * 100:g} % shorter than another's in {', '.join(shorter)}"
 
 
 def _is_shorter(figures: Figures, engine: str, workload: str) -> bool:

@@ -40,7 +40,7 @@ class Frame:
         title, description: read out in place of the picture.
         x_label, y_label: with units.
         is_step: the line keeps its height until the next point, as a distribution does.
-        has_markers: each point is drawn.
+        has_markers: each point is drawn, not the last alone.
     """
 
     title: str
@@ -76,8 +76,7 @@ def lines(frame: Frame, series: Sequence[Series]) -> str:
     for line, points in known:
         places = [(x_axis.place(x), y_axis.place(y)) for x, y in points]
         parts.append(_path(places, line.style, is_step=frame.is_step))
-        if frame.has_markers:
-            parts += [_marker(x, y, line.style) for x, y in places]
+        parts += [_marker(x, y, line.style) for x, y in (places if frame.has_markers else places[-1:])]
     return _picture(frame, parts, [(line.name, line.style) for line, _ in known])
 
 
@@ -112,7 +111,7 @@ def _rows_plot(frame: Frame, rows: Sequence[Row], *, has_bars: bool) -> str:
         return _nothing(frame)
     row_height = 46
     bottom = _TOP + row_height * len(known)
-    axis = axis_of(flat, 14, _RIGHT, from_zero=has_bars or not frame.x_log, may_be_log=frame.x_log and not has_bars)
+    axis = axis_of(flat, 14, _RIGHT, from_zero=has_bars, may_be_log=not has_bars)
     parts = [_scale(axis, bottom, frame.x_label)]
     for index, (row, values) in enumerate(known):
         y = _TOP + index * row_height

@@ -57,6 +57,17 @@ def share(value: float | None) -> str:
     return NOTHING if value is None or not abs(value) < MOST else f"{number(value * 100)} %"
 
 
+def between(low: float, high: float, form: Form) -> str:
+    """46.2 to 46.5 tok/s: the unit once, where both have the same."""
+    first, last = form(low), form(high)
+    number_of, _, unit = first.rpartition(" ")
+    return (
+        f"{number_of} to {last}"
+        if number_of and last.endswith(f" {unit}") and " " not in number_of
+        else f"{first} to {last}"
+    )
+
+
 def count(value: float | None) -> str:
     return NOTHING if value is None or not abs(value) < MOST else f"{value:,.0f}"
 
@@ -79,4 +90,4 @@ def spread(values: Iterable[float | None], form: Form) -> str:
         return NOTHING
     if len(known) == 1:
         return f"{form(known[0])} (n=1)"
-    return f"{form(statistics.median(known))} ({form(min(known))} to {form(max(known))}, n={len(known)})"
+    return f"{form(statistics.median(known))} ({between(min(known), max(known), form)}, n={len(known)})"

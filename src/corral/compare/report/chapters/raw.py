@@ -78,8 +78,8 @@ def method(figures: Figures) -> Chapter:
         "Nothing is estimated and nothing is filled in. An engine that could not be run is a row that says why.",
         f"Ratios are of the medians of the repeats. Their 95 % intervals are from {RESAMPLES:,} resamples of whole "
         f"repeats, those of the same round together (seed {comparison.seed}). An interval that has 1 in it, or a "
-        f"difference below {LEAST_DIFFERENCE:.0%}, is no detectable difference; fewer than {FEW_REPEATS} repeats give "
-        f"no verdict. Latencies are not compared where more than {MOST_FAILED:.0%} of the requests failed.",
+        f"difference below {LEAST_DIFFERENCE * 100:g} %, is no detectable difference; fewer than {FEW_REPEATS} repeats "
+        f"give no verdict. Latencies are not compared where more than {MOST_FAILED * 100:g} % of the requests failed.",
         "Percentiles are the smallest value that at least so many do not exceed; plots of shares pool the repeats.",
     ]
     return Chapter("method", "Method", [Heading("How it was measured"), Bullets([Cell(text) for text in items])])

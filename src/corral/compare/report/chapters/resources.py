@@ -8,7 +8,7 @@ from corral.compare.report import criteria, svg, units
 from corral.compare.report.axis import size_unit
 from corral.compare.report.chapters.tables import figure_cell, side_by_side, unbeaten, verdict_table
 from corral.compare.report.criteria import Criterion
-from corral.compare.report.document import Block, Cell, Chapter, Details, Heading, Paragraph, Plot, Plots
+from corral.compare.report.document import Block, Cell, Chapter, Details, Heading, Paragraph, Plot, Plots, Table
 from corral.compare.report.figures import PHASES, Figures
 from corral.compare.report.same_work import settings_of
 from corral.compare.report.svg import Frame, Row, Series
@@ -19,14 +19,13 @@ def resources(figures: Figures, verdicts: Sequence[Verdict]) -> Chapter:
     blocks: list[Block] = []
     timelines = {engine: figures.timeline(engine) for engine in figures.engines}
     if any(timelines.values()):
-        blocks += [Heading("Over time"), Plots(_timelines(figures)), Paragraph(_phases_text(figures))]
+        blocks += [Heading("Over time"), Plots(_timelines(figures)), _phases(figures)]
     else:
         blocks.append(Paragraph("Processor and memory were not sampled.", "missing"))
     rows = []
-    for phase in PHASES:
+    for phase, name in PHASES.items():
         samples = {engine: figures.usage(engine, phase) for engine in figures.engines}
         if any(samples.values()):
-            name = {"start": "while it starts", "idle": "idle", "load": "under load", "after": "idle again"}[phase]
             rows.append((f"CPUs busy, {name}", {e: figure_cell(_mean(s), units.number) for e, s in samples.items()}))
             rows.append(
                 (f"Memory, {name}", {e: Cell(units.size(_most(s, criteria.memory))) for e, s in samples.items()})
@@ -100,16 +99,18 @@ def _timelines(figures: Figures) -> list[Plot]:
     return plots
 
 
-def _phases_text(figures: Figures) -> str:
+def _phases(figures: Figures) -> Table:
     """When each phase of the plots began."""
-    parts = []
-    for engine in figures.engines:
-        began: dict[str, float] = {}
+    began: dict[str, dict[str, float]] = {engine: {} for engine in figures.engines}
+    for engine, moments in began.items():
         for usage in figures.timeline(engine):
-            began.setdefault(usage.phase, usage.at)
-        if began:
-            parts.append(f"{engine}: " + ", ".join(f"{phase} from {units.seconds(at)}" for phase, at in began.items()))
-    return "One repeat of each engine, all its workloads one after the other. " + "; ".join(parts) + "."
+            moments.setdefault(usage.phase, usage.at)
+    rows = [
+        (name, {e: Cell(units.seconds(moments.get(phase))) for e, moments in began.items()})
+        for phase, name in PHASES.items()
+    ]
+    note = "Seconds since its start, in the round that is drawn: all workloads one after the other."
+    return side_by_side("When each phase began", figures, rows, note)
 
 
 def _by_load(figures: Figures, verdicts: Sequence[Verdict]) -> list[Block]:

@@ -49,7 +49,7 @@ def _value(value: Any) -> str:
         return ", ".join(f"{name}={_value(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_value(entry) for entry in value)
-    return units.number(value) if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _settings(figures: Figures) -> Table:
@@ -124,7 +124,11 @@ def _agreements(figures: Figures) -> list[Block]:
     if examples:
         blocks += [
             Heading("Where they part"),
-            Table("Answers that differ, from where they part", ["engine", "prompt", "token", "answer"], examples),
+            Table(
+                "How answers that differ begin, and the token at which they part",
+                ["engine", "prompt", "token", "answer"],
+                examples,
+            ),
         ]
     return blocks
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from corral.compare.report import criteria, units
 from corral.compare.report.chapters.tables import figure_cell, missing_rows, side_by_side, unbeaten
 from corral.compare.report.choose import LEAST_RATIO, Choice, choices, lead
-from corral.compare.report.document import Block, Bullets, Cell, Chapter, Heading, Paragraph, Table
+from corral.compare.report.document import Block, Bullets, Card, Cards, Cell, Chapter, Heading, Paragraph, Table
 from corral.compare.report.figures import OWN, Figures
 from corral.compare.report.ratio import FEW_REPEATS
 from corral.compare.report.verdicts import LEAST_DIFFERENCE, greatest_rates
 from corral.compare.results import Verdict
 
 _HEADLINES = (criteria.OUTPUT_RATE, criteria.FIRST_TOKEN)
+_LEAST = f"{LEAST_DIFFERENCE * 100:g} %"
 _START_HEADLINES = (criteria.FIRST_WARM, criteria.IDLE_MEMORY)
 
 
@@ -22,8 +23,7 @@ def summary(figures: Figures, verdicts: Sequence[Verdict]) -> Chapter:
     if not figures.engines:
         return Chapter("summary", "Summary", [*blocks, Paragraph("No engine was run, so there is nothing to compare.")])
     blocks += [_glance(figures, verdicts), Heading("Choose this when")]
-    for choice in choices(figures, list(verdicts)):
-        blocks += _choice(choice)
+    blocks.append(Cards([Card(choice.engine, _choice(choice)) for choice in choices(figures, verdicts)]))
     blocks += [Paragraph(_rule()), *_own(figures, verdicts)]
     return Chapter("summary", "Summary", blocks)
 
@@ -104,15 +104,15 @@ def _passed(figures: Figures, engine: str, area: str) -> Cell:
 def _choice(choice: Choice) -> list[Block]:
     blocks: list[Block] = []
     if choice.reasons:
-        blocks.append(Paragraph(f"Choose {choice.engine} when", "good"))
-        blocks.append(Bullets([Cell(text) for text in choice.reasons]))
+        blocks.append(Paragraph("Choose it when", "good"))
+        blocks.append(Bullets([Cell(reason.wish, detail=reason.evidence) for reason in choice.reasons]))
     else:
-        blocks.append(Paragraph(f"{choice.engine}: it leads in nothing that was measured here.", "missing"))
+        blocks.append(Paragraph("It leads in nothing that was measured here.", "missing"))
     if choice.losses:
-        blocks.append(Paragraph(f"Not {choice.engine} when", "bad"))
-        blocks.append(Bullets([Cell(text) for text in choice.losses]))
+        blocks.append(Paragraph("Choose another when", "bad"))
+        blocks.append(Bullets([Cell(reason.wish, detail=reason.evidence) for reason in choice.losses]))
     if choice.warnings:
-        blocks.append(Paragraph(f"{choice.engine} did not do quite the same work", "warn"))
+        blocks.append(Paragraph("It did not do quite the same work", "warn"))
         blocks.append(Bullets([Cell(text) for text in choice.warnings]))
     return blocks
 
@@ -121,8 +121,7 @@ def _rule() -> str:
     return (
         f"The rule: an engine is named for what it does better than every other here by a factor of {LEAST_RATIO:g} or "
         f"more, and warned of for what any other does better by as much, where the 95 % interval of the ratio leaves "
-        f"out 1. Fewer than {FEW_REPEATS} repeats decide nothing, and differences below {LEAST_DIFFERENCE:.0%} are "
-        f"called none."
+        f"out 1. Fewer than {FEW_REPEATS} repeats decide nothing, and differences below {_LEAST} are called none."
     )
 
 

@@ -33,7 +33,7 @@ def figure_cell(values: Iterable[float | None], form: Form, *, is_best: bool = F
     if len(known) == 1:
         detail = "one repeat"
     else:
-        detail = f"{form(min(known))} to {form(max(known))}, n={len(known)}"
+        detail = f"{units.between(min(known), max(known), form)}, n={len(known)}"
         if max(known) - min(known) > SCATTER * abs(middle):
             detail += ", scatters"
     return Cell(form(middle), "good" if is_best else "", detail)

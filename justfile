@@ -31,11 +31,11 @@ fmt:
 
 # The tests that need no model
 test:
-    pytest -m "not e2e"
+    pytest -n 2 --dist loadfile -m "not e2e"
 
 # All tests; the models are fetched once
 test-all:
-    pytest
+    pytest -n 2 --dist loadfile
     pytest -m slow
 
 # The C++ tests; `just native build/asan address,undefined` adds sanitizers, a third argument names the tests to run

@@ -99,3 +99,9 @@ def test_the_environment_is_read_in_config_only() -> None:
     for path in source_files():
         if path.name != "config.py" or path.parent != SOURCE:
             assert not re.search(r"os\.(environ\.get|getenv)", path.read_text()), f"{path}: read it in config.py"
+
+
+def test_no_wait_loses_a_cancellation() -> None:
+    """As asyncio.wait_for does in Python 3.11, when what it waits for ends in the same turn of the loop."""
+    for path in source_files():
+        assert "asyncio.wait_for(" not in path.read_text(), f"{path}: write `async with asyncio.timeout(...)`"

@@ -73,7 +73,8 @@ class Lifecycle:
         """Waits while requests are still taken, and refuses them from then on; a second signal ends the wait."""
         if delay_s:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.forced.wait(), delay_s)
+                async with asyncio.timeout(delay_s):
+                    await self.forced.wait()
         self.is_refusing = True
         for refuse in self.on_refuse:
             refuse()

@@ -256,7 +256,8 @@ class WorkerLife:
             most_s = self._most_busy_s(client)
             timeout_s = min(most_s, LONGEST_S)
             try:
-                await asyncio.wait_for(client.ping(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await client.ping()
             except TimeoutError:
                 await client.kill_hung(f"it has answered nothing for {most_s:g} s")
             except EngineDead:
@@ -264,7 +265,8 @@ class WorkerLife:
             if (busy_s := client.doing().busy_s) > most_s:
                 await client.kill_hung(f"it has been at one step for {busy_s:.1f} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(client.died.wait(), min(LOOK_S, timeout_s / 4))
+                async with asyncio.timeout(min(LOOK_S, timeout_s / 4)):
+                    await client.died.wait()
 
     def _ask_again(self, slot: Slot) -> None:
         delay_s = RESTART_DELAYS_S[min(slot.num_deaths, len(RESTART_DELAYS_S) - 1)]

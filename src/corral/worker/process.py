@@ -105,7 +105,8 @@ class WorkerProcess:
         """Closes the connection, which ends the process; by force if it does not end within seconds."""
         self.writer.close()
         try:
-            await asyncio.wait_for(self.process.wait(), CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.process.wait()
         except TimeoutError:
             await self.kill()
         except BaseException:
@@ -125,7 +126,8 @@ class WorkerProcess:
             was_hung: we have killed it because it made no progress.
         """
         try:
-            await asyncio.wait_for(self.process.wait(), DEATH_TIMEOUT_S)
+            async with asyncio.timeout(DEATH_TIMEOUT_S):
+                await self.process.wait()
         except TimeoutError:
             await self.kill()
         await self.log.finish()

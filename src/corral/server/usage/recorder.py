@@ -106,7 +106,8 @@ class UsageRecorder:
     async def _run(self) -> None:
         while not self._stopping.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), FLUSH_S)
+                async with asyncio.timeout(FLUSH_S):
+                    await self._stopping.wait()
             with suppress(StorageError):
                 await self.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from corral.compare.report import criteria, units
 from corral.compare.report.criteria import Criterion
 from corral.compare.report.figures import Figures
+from corral.compare.report.ratio import inverse
 from corral.compare.report.same_work import doubts
 from corral.compare.report.verdicts import MOST_FAILED, greatest_rates, interval_text
 from corral.compare.results import LoadRun, Start, Verdict
@@ -71,7 +73,7 @@ def choices(figures: Figures, verdicts: Sequence[Verdict]) -> list[Choice]:
 
 def lead(verdict: Verdict) -> float:
     """How many times better the winner is."""
-    return verdict.ratio if verdict.winner == verdict.first else 1 / verdict.ratio
+    return verdict.ratio if verdict.winner == verdict.first else inverse(verdict.ratio)
 
 
 def _reasons(figures: Figures, verdicts: Iterable[Verdict], engine: str) -> list[Reason]:
@@ -117,11 +119,13 @@ def _evidence(figures: Figures, verdict: Verdict, engine: str) -> str:
     other = verdict.second if engine == verdict.first else verdict.first
     own_value, other_value = (median_text(figures, verdict, name) for name in (engine, other))
     where = f", with {figures.loads[verdict.workload].title}" if verdict.workload else ""
-    low, high = verdict.low or 1.0, verdict.high or 1.0
-    interval = interval_text(low, high) if verdict.winner == verdict.first else interval_text(1 / high, 1 / low)
-    return (
-        f"{verdict.title}{where}: {own_value} against {other_value} of {other}, {lead(verdict):.3g} times ({interval})."
-    )
+    figures_text = f"{verdict.title}{where}: {own_value} against {other_value} of {other}"
+    if math.isinf(lead(verdict)):
+        return f"{figures_text}."
+    low, high = (1.0 if verdict.low is None else verdict.low), (1.0 if verdict.high is None else verdict.high)
+    is_first = verdict.winner == verdict.first
+    interval = interval_text(low, high) if is_first else interval_text(inverse(high), inverse(low))
+    return f"{figures_text}, {lead(verdict):.3g} times ({interval})."
 
 
 def _elsewhere(figures: Figures, verdicts: Sequence[Verdict]) -> str:

@@ -27,14 +27,19 @@ class Ratio:
         return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
 
 
+def inverse(value: float) -> float:
+    """1 / value, of zero and infinity too."""
+    return math.inf if value == 0 else 1 / value
+
+
 def paired_ratio(first: Mapping[int, float], second: Mapping[int, float], seed: int) -> Ratio | None:
     """Of repeats that were interleaved: a repeat of both was measured in the same minutes, and is drawn together.
 
     Args:
-        first, second: repeat -> a figure above zero.
+        first, second: repeat -> a figure; zero is a figure only where all repeats have it.
 
     Returns:
-        None where either has no figure above zero.
+        None where either has none, or where zeros leave no ratio.
     """
     repeats = sorted(first.keys() & second.keys())
     if len(repeats) < FEW_REPEATS:
@@ -63,6 +68,10 @@ def _point(first: list[float], second: list[float]) -> Ratio | None:
 
 
 def _interval(ones: np.ndarray, others: np.ndarray, drawn: np.ndarray, other_drawn: np.ndarray) -> Ratio | None:
+    if not ones.any() and others.min() > 0:
+        return Ratio(0.0, 0.0, 0.0)
+    if not others.any() and ones.min() > 0:
+        return Ratio(math.inf, math.inf, math.inf)
     if ones.min() <= 0 or others.min() <= 0:
         return None
     ratios = np.median(drawn, axis=1) / np.median(other_drawn, axis=1)

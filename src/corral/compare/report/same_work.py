@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from corral.compare.agreement import SAME_START, is_other_work
 from corral.compare.engines.engine import Settings
 from corral.compare.report import units
 from corral.compare.report.criteria import good_answers
 from corral.compare.report.figures import Figures
 from corral.compare.results import Agreement
 
-LEAST_AGREEMENT = 0.1  # share of tokens before the first difference; below, weights or template are not the same
 MOST_MISCOUNT = 0.02  # share by which an engine's own count of tokens may differ from the tokenizer's
 MOST_SHORTER = 0.05  # share by which answers may be shorter than those of the engine that wrote most
 
@@ -67,9 +67,11 @@ def _of_engine(figures: Figures, engine: str) -> Iterator[str]:
     if settings and settings.context is not None and isinstance(asked, int) and settings.context < asked:
         yield f"a request may have {settings.context:,} tokens of context, not the {asked:,} that were asked for"
     for agreement in comparison.agreements:
-        part = agreed_share(agreement) if agreement.engine == engine else None
-        if part is not None and part < LEAST_AGREEMENT:
-            yield f"only {units.share(part)} of its greedy tokens agree with {agreement.reference}'s"
+        if agreement.engine == engine and is_other_work(agreement):
+            yield (
+                f"most of its greedy answers part from {agreement.reference}'s within the first {SAME_START} tokens, "
+                f"which other weights or another template do"
+            )
     shorter = [name for name in figures.loads if _is_shorter(figures, engine, name)]
     if shorter:
         yield f"its answers are more than {MOST_SHORTER * 100:g} % shorter than another's in {', '.join(shorter)}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 
 from corral.compare.report import criteria
 from corral.compare.report.criteria import Criterion
 from corral.compare.report.figures import Figures
-from corral.compare.report.ratio import FEW_REPEATS, Ratio, paired_ratio
+from corral.compare.report.ratio import FEW_REPEATS, Ratio, inverse, paired_ratio
 from corral.compare.results import LoadRun, Start, Verdict
 
 LEAST_DIFFERENCE = 0.02  # smaller ones are called none, however sure: no user feels them
@@ -100,10 +101,12 @@ def _refusal(
 def _text(ratio: Ratio, first: str, second: str, winner: str) -> str:
     if ratio.low is None:
         return f"too few repeats for a verdict ({ratio.value:.3g} times, {interval_text(None, None)})"
+    if ratio.value == 0 or math.isinf(ratio.value):
+        return f"{winner} alone has more than zero"
     interval = interval_text(ratio.low, ratio.high)
     if not winner:
         return f"{NO_DIFFERENCE} (ratio {ratio.value:.3g}, {interval})"
     if winner == first:
         return f"{first} is {ratio.value:.3g} times better than {second} ({interval})"
-    inverse = interval_text(1 / (ratio.high or 1), 1 / ratio.low)
-    return f"{second} is {1 / ratio.value:.3g} times better than {first} ({inverse})"
+    interval = interval_text(inverse(ratio.high or 1), inverse(ratio.low))
+    return f"{second} is {inverse(ratio.value):.3g} times better than {first} ({interval})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,3 +147,32 @@ def run(load: LoadCard, engine: str, speeds: Speeds, repeat: int, errors: Sequen
     ]
     good = [TOKENS for answer in answers if answer.is_good]
     return LoadRun(load.name, engine, repeat, ended, answers, good, 0.06, 0.01, samples)
+
+
+HOSTILE = "<script>alert(1)</script> | `x` [a](http://evil.example/) \n# title **b** \" onload='x' {{ 7*7 }} &amp;"
+
+
+def hostile() -> Comparison:
+    """Texts that would be markup anywhere they are not escaped, and numbers that no plot can show."""
+    made = comparison(repeats=1)
+    name = HOSTILE
+    made.is_simulated = True
+    made.model = made.profile = made.command = made.created = made.digest = HOSTILE
+    made.machine = {HOSTILE: HOSTILE}
+    made.asked = {HOSTILE: [HOSTILE, {HOSTILE: math.nan}], "context": None, "slots": math.inf}
+    made.faults = [HOSTILE]
+    made.engines[0] = EngineRow(
+        name, name, "", name, name, name, 1, [name], [name], [Check(name, name, "fail", name, name)]
+    )
+    made.engines.append(EngineRow(f"{name} missing", missing=name))
+    made.agreements.append(Agreement(name, name, [name], [name], [0], [0]))
+    made.loads.append(LoadCard(name, name, name, notes=[name]))
+    settings = Settings(name, None, None, None, name, None, {name: math.nan}, {name: name})
+    made.starts.append(Start(name, 0, math.nan, math.inf, None, settings))
+    broken = Answer(0.0, 0.0, None, [math.nan, math.inf, -1.0, 1e300], math.inf, name, None, None, None, name, 200)
+    failed = Answer(0.0, error=name, finish_reason=name)
+    samples = [Usage(math.nan, name, math.inf, math.nan, 0, None, 0, 0), Usage(0.0, "load", 1e308, 0.0, 1, None, 1, 1)]
+    made.runs.append(LoadRun(name, name, 0, math.nan, [broken, failed], [3], math.nan, math.inf, samples))
+    made.runs.append(LoadRun(name, name, 1, 0.0, [], [], 0.0, 0.0))
+    made.rates.append(GreatestRate(name, 0, math.nan))
+    return made

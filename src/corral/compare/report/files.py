@@ -28,7 +28,10 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
         "vllm-bench.json": vllm_keys(comparison),
     }
     for engine in Figures(comparison).engines:
-        texts[f"{_file_name(engine)}.bench"] = benchstat(comparison, engine)
+        name = _file_name(engine)
+        while f"{name}.bench" in texts:
+            name += "_"
+        texts[f"{name}.bench"] = benchstat(comparison, engine)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / JSON_NAME, *(folder / name for name in texts)]

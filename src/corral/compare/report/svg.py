@@ -143,7 +143,7 @@ def _rows_plot(frame: Frame, rows: Sequence[Row], *, has_bars: bool) -> str:
 
 
 def _known_points(points: Sequence[tuple[float | None, float | None]]) -> list[tuple[float, float]]:
-    known = [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)]
+    known = [(x, y) for x, y in points if x is not None and y is not None and len(units.finite([x, y])) == 2]
     return known if len(known) <= MAX_POINTS + 1 else [known[i] for i in _picks(len(known))]
 
 

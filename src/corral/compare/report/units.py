@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 NOTHING = "\N{EN DASH}"  # where there is no number
-MOST = 1e100
+MOST = 1e100  # no clock and no scale goes beyond
+LEAST = 1e-100
 Form = Callable[[float | None], str]
 _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 

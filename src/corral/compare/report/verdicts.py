@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 
-from corral.compare.report import criteria
+from corral.compare.report import criteria, units
 from corral.compare.report.criteria import Criterion
 from corral.compare.report.figures import Figures
 from corral.compare.report.ratio import FEW_REPEATS, Ratio, inverse, paired_ratio
@@ -34,7 +34,8 @@ def greatest_rates(figures: Figures) -> dict[str, dict[int, float]]:
     """Engine -> repeat -> requests a second within the limits."""
     found: dict[str, dict[int, float]] = {engine: {} for engine in figures.engines}
     for rate in figures.comparison.rates:
-        found.setdefault(rate.engine, {})[rate.repeat] = rate.rate
+        if units.finite([rate.rate]):
+            found.setdefault(rate.engine, {})[rate.repeat] = rate.rate
     return found
 
 

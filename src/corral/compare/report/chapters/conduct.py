@@ -14,6 +14,7 @@ from corral.compare.report.same_work import settings_of
 _REFUSALS = {429, 503}  # statuses by which a server says that it has enough to do
 _TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "partly": "warn", "unknown": "missing"}
 _MOST_ERRORS = 3  # kinds of errors that a cell names
+_LONGEST_ERROR = 120
 
 
 def overcommit(figures: Figures) -> Chapter:
@@ -111,10 +112,9 @@ def _answers_row(figures: Figures, engine: str, workload: str, title: str) -> li
     runs = figures.runs(engine, workload)
     answers = [answer for run in runs for answer in run.answers]
     good = [answer for answer in answers if answer.is_good]
-    refused = sum(answer.status in _REFUSALS and not answer.is_good for answer in answers)
-    failed = len(answers) - len(good) - refused
-    errors = Counter(answer.error for answer in answers if not answer.is_good)
-    named = "; ".join(f"{count}: {text[:120]}" for text, count in errors.most_common(_MOST_ERRORS))
+    bad = [answer for answer in answers if not answer.is_good]
+    refused = Counter(answer.error for answer in bad if answer.status in _REFUSALS)
+    failed = Counter(answer.error for answer in bad if answer.status not in _REFUSALS)
     settings = settings_of(figures, engine)
     beyond = units.NOTHING
     if settings and settings.slots is not None:
@@ -127,10 +127,15 @@ def _answers_row(figures: Figures, engine: str, workload: str, title: str) -> li
         Cell(title),
         Cell(engine),
         Cell(f"{len(good)} of {len(answers)}"),
-        Cell(str(refused), "warn" if refused else ""),
-        Cell(str(failed), "bad" if failed else "", named),
+        Cell(str(refused.total()), "warn" if refused else "", _named(refused)),
+        Cell(str(failed.total()), "bad" if failed else "", _named(failed)),
         Cell(beyond),
         Cell(", ".join(f"{name} {count}" for name, count in ends.most_common())),
         Cell(told),
         Cell(criteria.times_form(units.median(fairness))),
     ]
+
+
+def _named(errors: Counter[str]) -> str:
+    """The commonest, and how often each came."""
+    return "; ".join(f"{count}: {text[:_LONGEST_ERROR]}" for text, count in errors.most_common(_MOST_ERRORS))

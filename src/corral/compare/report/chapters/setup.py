@@ -49,7 +49,11 @@ def _value(value: Any) -> str:
         return ", ".join(f"{name}={_value(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_value(entry) for entry in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return units.NOTHING
+    if isinstance(value, float):
+        return f"{value:g}" if units.finite([value]) else units.NOTHING
+    return str(value)
 
 
 def _settings(figures: Figures) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -194,6 +195,16 @@ def test_the_figures_of_a_run_by_hand() -> None:
     ):
         assert figure in text
     assert "Whole answer, median 2.00 s one repeat" in text
+
+
+def test_answers_that_come_whole_have_no_first_token() -> None:
+    made = comparison()
+    made.loads = [replace(load, is_streamed=False) for load in made.loads]
+    page = html_page(made)
+    speed = re.search(r'<section id="speed".*?</section>', page, flags=re.S)
+    assert speed is not None
+    assert "First token, median" not in speed[0]
+    assert "not streamed" in speed[0]
 
 
 def test_conduct_under_too_much_work_is_counted() -> None:

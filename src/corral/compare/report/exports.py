@@ -30,7 +30,7 @@ def benchstat(comparison: Comparison, engine: str) -> str:
         lines.append("simulated: true")
     for workload in figures.loads:
         for run in figures.runs(engine, workload):
-            found = [(criterion.unit, criterion.of(run)) for criterion in criteria.ALL]
+            found = [(criterion.unit, figures.of_run(criterion, run)) for criterion in criteria.ALL]
             lines.append(_bench_line(workload, len(run.answers), found))
     for start in figures.starts(engine):
         lines.append(_bench_line("start", 1, [(c.unit, c.of(start)) for c in criteria.OF_STARTS]))
@@ -46,7 +46,7 @@ def csv_table(comparison: Comparison) -> str:
     mark = str(comparison.is_simulated).lower()
     for run in comparison.runs:
         for criterion in criteria.ALL:
-            if found := units.finite([criterion.of(run)]):
+            if found := units.finite([figures.of_run(criterion, run)]):
                 name = _cell(run.engine), _cell(run.workload), run.repeat, criterion.key
                 writer.writerow([*name, f"{found[0]:.9g}", criterion.unit, mark])
     for engine in figures.engines:
@@ -60,10 +60,12 @@ def csv_table(comparison: Comparison) -> str:
 
 def vllm_keys(comparison: Comparison) -> str:
     """A JSON array with an object a run, in the keys of `vllm bench serve --save-result`; times in milliseconds."""
-    return json.dumps([_vllm_run(comparison, run) for run in comparison.runs], indent=1, allow_nan=False) + "\n"
+    figures = Figures(comparison)
+    return json.dumps([_vllm_run(figures, run) for run in comparison.runs], indent=1, allow_nan=False) + "\n"
 
 
-def _vllm_run(comparison: Comparison, run: LoadRun) -> dict[str, Any]:
+def _vllm_run(figures: Figures, run: LoadRun) -> dict[str, Any]:
+    comparison, is_streamed = figures.comparison, figures.loads[run.workload].is_streamed
     good = criteria.good_answers(run)
     prompts = [answer.prompt_tokens for answer in good if answer.prompt_tokens is not None]
     found: dict[str, Any] = {
@@ -82,9 +84,9 @@ def _vllm_run(comparison: Comparison, run: LoadRun) -> dict[str, Any]:
         "is_simulated": comparison.is_simulated,
     }
     samples = (
-        ("ttft", criteria.first_tokens(run)),
-        ("tpot", criteria.token_times(run)),
-        ("itl", criteria.gaps(run)),
+        ("ttft", criteria.first_tokens(run) if is_streamed else []),
+        ("tpot", criteria.token_times(run) if is_streamed else []),
+        ("itl", criteria.gaps(run) if is_streamed else []),
         ("e2el", criteria.latencies(run)),
     )
     for name, values in samples:

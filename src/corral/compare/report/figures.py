@@ -42,13 +42,18 @@ class Figures:
         """By repeat."""
         return self._runs.get((engine, workload), [])
 
+    def of_run(self, criterion: Criterion[LoadRun], run: LoadRun) -> float | None:
+        """The figure; None too where answers come whole and it is one of streams."""
+        is_meant = self.loads[run.workload].is_streamed or not criterion.is_of_stream
+        return criterion.of(run) if is_meant else None
+
     def starts(self, engine: str) -> list[Start]:
         """By repeat."""
         return sorted((start for start in self.comparison.starts if start.engine == engine), key=lambda s: s.repeat)
 
     def values(self, engine: str, workload: str, criterion: Criterion[LoadRun]) -> dict[int, float]:
         """Repeat -> the figure; repeats without one are left out."""
-        return _known({run.repeat: criterion.of(run) for run in self.runs(engine, workload)})
+        return _known({run.repeat: self.of_run(criterion, run) for run in self.runs(engine, workload)})
 
     def start_values(self, engine: str, of: Callable[[Start], float | None]) -> dict[int, float]:
         """Repeat -> the figure of a start."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from corral.compare.report import criteria, units
 from corral.compare.report.document import Block, Bullets, Cell, Chapter, Details, Heading, Paragraph, Table, cells
 from corral.compare.report.figures import Figures
@@ -15,18 +13,10 @@ MOST_DELAY_S = 0.01  # a client that is later than this measures itself
 MOST_CLIENT_CPU = 0.2  # of a CPU
 MOST_FOREIGN_CPU = 0.2
 
-_COLUMNS: tuple[tuple[str, Callable[[LoadRun], str]], ...] = (
-    ("workload", lambda run: run.workload),
-    ("engine", lambda run: run.engine),
-    ("repeat", lambda run: str(run.repeat)),
-    ("seconds", lambda run: units.seconds(run.duration_s)),
-    ("requests", lambda run: str(len(run.answers))),
-    ("answered", lambda run: str(len(criteria.good_answers(run)))),
-    ("output tokens", lambda run: f"{sum(run.answer_tokens):,}"),
-    *((criterion.title, lambda run, c=criterion: c.form(c.of(run))) for criterion in criteria.ALL),
-    ("client CPUs", lambda run: units.number(run.client_cpu)),
-    ("foreign CPUs", lambda run: units.number(run.foreign_cpu)),
-    ("client late, 95 %", lambda run: units.seconds(_client_delay(run))),
+_HEAD = (
+    *("workload", "engine", "repeat", "took", "requests", "answered", "output tokens"),
+    *(criterion.title for criterion in criteria.ALL),
+    *("client CPUs", "foreign CPUs", "client late, p95"),
 )
 
 
@@ -38,7 +28,7 @@ def faults(figures: Figures) -> Chapter:
 
 
 def raw(figures: Figures) -> Chapter:
-    runs = [[Cell(of(run)) for _, of in _COLUMNS] for run in figures.comparison.runs]
+    runs = [_run(figures, run) for run in figures.comparison.runs]
     starts = [
         cells(
             start.engine,
@@ -53,7 +43,7 @@ def raw(figures: Figures) -> Chapter:
     ]
     head = ["engine", "repeat", "file cached", "ready", "first token after that", "memory idle", "stop"]
     blocks: list[Block] = [
-        Details("Every run", [Table("Every run of every workload", [name for name, _ in _COLUMNS], runs)]),
+        Details("Every run", [Table("Every run of every workload", _HEAD, runs)]),
         Details("Every start", [Table("Every start of every engine", head, starts)]),
         Paragraph("The JSON file beside this page has every request, every chunk's time and every sample."),
     ]
@@ -83,6 +73,22 @@ def method(figures: Figures) -> Chapter:
         "Percentiles are the smallest value that at least so many do not exceed; plots of shares pool the repeats.",
     ]
     return Chapter("method", "Method", [Heading("How it was measured"), Bullets([Cell(text) for text in items])])
+
+
+def _run(figures: Figures, run: LoadRun) -> list[Cell]:
+    return cells(
+        run.workload,
+        run.engine,
+        str(run.repeat),
+        units.seconds(run.duration_s),
+        str(len(run.answers)),
+        str(len(criteria.good_answers(run))),
+        f"{sum(run.answer_tokens):,}",
+        *(criterion.form(figures.of_run(criterion, run)) for criterion in criteria.ALL),
+        units.number(run.client_cpu),
+        units.number(run.foreign_cpu),
+        units.seconds(_client_delay(run)),
+    )
 
 
 def _client_delay(run: LoadRun) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from corral.compare.report import criteria, svg, units
 from corral.compare.report.axis import time_unit
-from corral.compare.report.chapters.tables import figure_cell, side_by_side, unbeaten, verdict_table
+from corral.compare.report.chapters.tables import figure_cell, plural, side_by_side, unbeaten, verdict_table
 from corral.compare.report.criteria import Criterion
 from corral.compare.report.document import Block, Cell, Chapter, Details, Heading, Paragraph, Plot, Plots
 from corral.compare.report.figures import Figures
@@ -15,6 +15,7 @@ from corral.compare.report.verdicts import greatest_rates
 from corral.compare.results import LoadRun, Verdict
 
 _RESOURCES = {criteria.CPU.key, criteria.PEAK_MEMORY.key}  # have their own chapter
+_SWEPT = (criteria.OUTPUT_RATE, criteria.FIRST_TOKEN, criteria.TOKEN_TIME, criteria.LATENCY)
 
 
 def speed(figures: Figures, verdicts: Sequence[Verdict]) -> Chapter:
@@ -23,14 +24,7 @@ def speed(figures: Figures, verdicts: Sequence[Verdict]) -> Chapter:
         return Chapter("speed", "Speed", [Paragraph("No workload was run.", "missing")])
     for stem, names in figures.sweeps().items():
         blocks.append(Heading(f"By the number of clients: {stem}"))
-        blocks.append(
-            Plots(
-                [
-                    _sweep(figures, names, criterion)
-                    for criterion in (criteria.OUTPUT_RATE, criteria.FIRST_TOKEN, criteria.TOKEN_TIME, criteria.LATENCY)
-                ]
-            )
-        )
+        blocks.append(Plots(sweep_plots(figures, names, _SWEPT)))
     for workload in figures.loads:
         blocks += _workload(figures, verdicts, workload)
     blocks += _rates(figures)
@@ -40,8 +34,8 @@ def speed(figures: Figures, verdicts: Sequence[Verdict]) -> Chapter:
 def _workload(figures: Figures, verdicts: Sequence[Verdict], workload: str) -> list[Block]:
     load = figures.loads[workload]
     plan = {
-        "closed": f"closed loop, {_plural(load.concurrency, 'client')}, each asks again when it is answered",
-        "burst": f"{_plural(figures.clients(workload), 'request')} at once",
+        "closed": f"closed loop, {plural(load.concurrency, 'client')}, each asks again when it is answered",
+        "burst": f"{plural(figures.clients(workload), 'request')} at once",
         "open": f"open loop, {units.number(load.rate)} requests a second at random times",
     }.get(load.kind, load.kind)
     way = "streamed" if load.is_streamed else "not streamed, so it has no first token of its own"
@@ -89,11 +83,12 @@ def _failed_cell(figures: Figures, engine: str, workload: str) -> Cell:
     return Cell(f"{failed} of {total}", "bad" if failed else "")
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def sweep_plots(figures: Figures, names: Sequence[str], swept: Sequence[Criterion[LoadRun]]) -> list[Plot]:
+    """Criteria against the clients of workloads, but for those that nothing is known of."""
+    return [plot for criterion in swept if (plot := _sweep(figures, names, criterion)) is not None]
 
 
-def _sweep(figures: Figures, names: Sequence[str], criterion: Criterion[LoadRun]) -> Plot:
+def _sweep(figures: Figures, names: Sequence[str], criterion: Criterion[LoadRun]) -> Plot | None:
     medians = {
         engine: [
             (float(figures.clients(n)), units.median(figures.values(engine, n, criterion).values())) for n in names
@@ -101,6 +96,8 @@ def _sweep(figures: Figures, names: Sequence[str], criterion: Criterion[LoadRun]
         for engine in figures.engines
     }
     known = units.finite(value for points in medians.values() for _, value in points)
+    if not known:
+        return None
     factor, unit = (1.0, "tokens per second") if criterion.is_more_better else time_unit(known)
     title = f"{criterion.title}, against clients at once"
     frame = Frame(
@@ -126,11 +123,9 @@ def _points_text(points: Sequence[tuple[float, float | None]], criterion: Criter
 def _distributions(figures: Figures, workload: str) -> list[Plot]:
     title = figures.loads[workload].title
     plots = []
-    ways: tuple[tuple[str, Callable[[LoadRun], list[float]]], ...] = (
-        ("First token", criteria.first_tokens),
-        ("Gaps between chunks", criteria.gaps),
-        ("Whole answers", criteria.latencies),
-    )
+    ways: list[tuple[str, Callable[[LoadRun], list[float]]]] = [("Whole answers", criteria.latencies)]
+    if figures.loads[workload].is_streamed:
+        ways = [("First token", criteria.first_tokens), ("Gaps between chunks", criteria.gaps), *ways]
     for name, of in ways:
         pooled = {e: [value for run in figures.runs(e, workload) for value in of(run)] for e in figures.engines}
         flat = [value for values in pooled.values() for value in values]

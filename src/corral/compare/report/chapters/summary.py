@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from corral.compare.report import criteria, units
-from corral.compare.report.chapters.tables import figure_cell, missing_rows, side_by_side, unbeaten
+from corral.compare.report.chapters.speed import sweep_plots
+from corral.compare.report.chapters.tables import figure_cell, missing_rows, plural, side_by_side, unbeaten
 from corral.compare.report.choose import LEAST_RATIO, Choice, choices, lead
-from corral.compare.report.document import Block, Bullets, Card, Cards, Cell, Chapter, Heading, Paragraph, Table
+from corral.compare.report.document import Block, Bullets, Card, Cards, Cell, Chapter, Heading, Paragraph, Plots, Table
 from corral.compare.report.figures import OWN, Figures
 from corral.compare.report.ratio import FEW_REPEATS
 from corral.compare.report.verdicts import LEAST_DIFFERENCE, greatest_rates
@@ -22,7 +23,10 @@ def summary(figures: Figures, verdicts: Sequence[Verdict]) -> Chapter:
     blocks: list[Block] = [_engines(figures)]
     if not figures.engines:
         return Chapter("summary", "Summary", [*blocks, Paragraph("No engine was run, so there is nothing to compare.")])
-    blocks += [_glance(figures, verdicts), Heading("Choose this when")]
+    blocks.append(_glance(figures, verdicts))
+    for names in [*figures.sweeps().values()][:1]:
+        blocks.append(Plots(sweep_plots(figures, names, (criteria.OUTPUT_RATE, criteria.LATENCY))))
+    blocks.append(Heading("Choose this when"))
     blocks.append(Cards([Card(choice.engine, _choice(choice)) for choice in choices(figures, verdicts)]))
     blocks += [Paragraph(_rule()), *_own(figures, verdicts)]
     return Chapter("summary", "Summary", blocks)
@@ -33,7 +37,9 @@ def _engines(figures: Figures) -> Table:
     for row in figures.rows.values():
         if not row.missing:
             repeats = {run.repeat for run in figures.comparison.runs if run.engine == row.name}
-            state = Cell("measured", detail=f"{len(repeats)} repeats") if repeats else Cell("no load was run", "warn")
+            state = (
+                Cell("measured", detail=plural(len(repeats), "repeat")) if repeats else Cell("no load was run", "warn")
+            )
             rows.append([Cell(row.name), state, Cell(row.version or "not told"), Cell("; ".join(row.notes))])
     rows += missing_rows(figures.missing, 4)
     return Table("Engines of this comparison", ["engine", "state", "version", "what to know"], rows)
@@ -98,7 +104,8 @@ def _passed(figures: Figures, engine: str, area: str) -> Cell:
     tried = [check for check in checks if check.verdict != "unknown"]
     passed = sum(check.verdict == "pass" for check in tried)
     untried = len(checks) - len(tried)
-    return Cell(f"{passed} of {len(tried)}", detail=f"{untried} could not be tried" if untried else "")
+    text = f"{passed} of {len(tried)}" if tried else units.NOTHING
+    return Cell(text, detail=f"{untried} could not be tried" if untried else "")
 
 
 def _choice(choice: Choice) -> list[Block]:

@@ -56,6 +56,11 @@ def differing(values: Mapping[str, str], wanted: str | None = None) -> dict[str,
     }
 
 
+def plural(count: int, noun: str) -> str:
+    """1 client, 2 clients."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def by_engine(figures: Figures, text: Callable[[str], str]) -> dict[str, str]:
     """Engine -> what is said of it."""
     return {engine: text(engine) for engine in figures.engines}
@@ -78,9 +83,8 @@ def verdict_table(caption: str, verdicts: Sequence[Verdict]) -> Table:
                 Cell(verdict.title),
                 Cell(f"{verdict.first} / {verdict.second}"),
                 Cell(ratio, detail=interval_text(verdict.low, verdict.high) if has_interval else ""),
-                Cell(verdict.winner or "none", "" if verdict.winner else "missing"),
-                Cell(verdict.text),
+                Cell(f"{verdict.winner} is better") if verdict.winner else Cell(verdict.text, "missing"),
             ]
         )
     note = "The ratio says how many times better the first of the pair is than the second; below 1, it is worse."
-    return Table(caption, ["criterion", "pair", "ratio", "winner", "verdict"], body, note)
+    return Table(caption, ["criterion", "pair", "ratio", "verdict"], body, note)

@@ -23,7 +23,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The first column names the rows; rows are as long as `head`."""
+    """The first column names the rows. The last cell of a row that is shorter than `head` takes the rest of it."""
 
     caption: str
     head: Sequence[str]

@@ -59,7 +59,8 @@ def _table(table: Table) -> Iterator[str]:
     yield "| " + " | ".join(escaped(text) or " " for text in table.head) + " |"
     yield "|" + "---|" * len(table.head)
     for row in table.rows:
-        yield "| " + " | ".join(_signed(cell) or " " for cell in row) + " |"
+        padded = [*(_signed(cell) for cell in row), *[""] * (len(table.head) - len(row))]
+        yield "| " + " | ".join(text or " " for text in padded) + " |"
     yield ""
 
 

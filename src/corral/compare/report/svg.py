@@ -16,9 +16,9 @@ from corral.compare.report.axis import Axis, axis_of, tick_text
 WIDTH = 480
 MAX_POINTS = 240  # of one line; more cannot be told apart
 NUM_STYLES = 8  # the ninth engine looks like the first
-_LEFT, _RIGHT, _TOP, _HEIGHT = 62, 468, 12, 210
-_LEGEND_ROW = 20
-_CHARACTER = 7.4  # width of one of the legend, about
+_LEFT, _RIGHT, _TOP, _HEIGHT = 70, 462, 12, 210
+_LEGEND_ROW = 22
+_CHARACTER = 9  # width of one, about, in the largest type of the page
 _LONGEST_NAME = 28
 _DASHES = ("", "7 3", "2 3", "9 3 2 3", "12 4", "4 2", "1 4", "8 2 2 2 2 2")
 
@@ -175,7 +175,7 @@ def _scale(axis: Axis, bottom: float, label: str, ticks: Sequence[float] = ()) -
     last = -math.inf
     for tick in ticks or axis.ticks():
         x, text = axis.place(tick), tick_text(tick)
-        if x - last < 9 + 7 * len(text):  # it would run into the one before
+        if x - last < _CHARACTER * (1 + len(text)):  # it would run into the one before
             continue
         last = x
         parts.append(f'<path class="axis" d="M{_n(x)} {_n(bottom)}v4"/>')

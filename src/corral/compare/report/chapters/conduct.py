@@ -70,7 +70,7 @@ def ease(figures: Figures) -> Chapter:
                 Cell(units.seconds(first)),
             ]
         )
-    rows += missing_rows(figures.missing, 4)
+    rows += missing_rows(figures.missing)
     note = "As the adapter really did it. Times of downloads and installations are not in it."
     blocks: list[Block] = [
         Table(

@@ -69,7 +69,9 @@ def cold(figures: Figures, verdicts: Sequence[Verdict]) -> Chapter:
     rows.append(
         ("Memory that loads added to idle", {e: Cell(units.size(_growth(figures, e))) for e in figures.engines})
     )
-    table = side_by_side("From cold, and for nothing", figures, rows, "Median of the starts, lowest and highest below.")
+    table = side_by_side(
+        "Starts, and what idling takes", figures, rows, "Median of the starts, lowest and highest below."
+    )
     blocks: list[Block] = [table]
     if figures.comparison.starts:
         blocks.append(

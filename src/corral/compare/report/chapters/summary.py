@@ -41,7 +41,7 @@ def _engines(figures: Figures) -> Table:
                 Cell("measured", detail=plural(len(repeats), "repeat")) if repeats else Cell("no load was run", "warn")
             )
             rows.append([Cell(row.name), state, Cell(row.version or "not told"), Cell("; ".join(row.notes))])
-    rows += missing_rows(figures.missing, 4)
+    rows += missing_rows(figures.missing)
     return Table("Engines of this comparison", ["engine", "state", "version", "what to know"], rows)
 
 

@@ -66,10 +66,9 @@ def by_engine(figures: Figures, text: Callable[[str], str]) -> dict[str, str]:
     return {engine: text(engine) for engine in figures.engines}
 
 
-def missing_rows(rows: Iterable[EngineRow], width: int) -> list[list[Cell]]:
+def missing_rows(rows: Iterable[EngineRow]) -> list[list[Cell]]:
     """Engines that were not run, with the reason in place of figures."""
-    empty = [Cell("")] * (width - 2)
-    return [[Cell(row.name), Cell(f"{MISSING}: {row.missing}", "missing"), *empty] for row in rows]
+    return [[Cell(row.name), Cell(f"{MISSING}: {row.missing}", "missing")] for row in rows]
 
 
 def verdict_table(caption: str, verdicts: Sequence[Verdict]) -> Table:

@@ -42,6 +42,14 @@ def test_numbers_that_json_lacks_survive(tmp_path: Path) -> None:
     assert html_page(again)
 
 
+def test_half_characters_of_an_answer_survive(tmp_path: Path) -> None:
+    """As a server may send them, escaped in its JSON."""
+    made = comparison(1)
+    made.agreements[0].answers[1] = made.runs[0].answers[0].text = "half \ud800"
+    write_report(made, tmp_path)
+    assert read_comparison(tmp_path / "comparison.json").runs[0].answers[0].text == "half ?"
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from corral.compare.report import criteria, units
-from corral.compare.report.criteria import Criterion
 from corral.compare.report.figures import Figures
 from corral.compare.report.ratio import inverse
 from corral.compare.report.same_work import doubts
 from corral.compare.report.verdicts import MOST_FAILED, greatest_rates, interval_text
-from corral.compare.results import LoadRun, Start, Verdict
+from corral.compare.results import Verdict
 
 LEAST_RATIO = 1.1  # a lead below is no reason to choose
 MOST_ELSEWHERE = 4  # workloads that a sentence names beside its own, the greatest leads first
@@ -139,16 +138,13 @@ def _elsewhere(figures: Figures, verdicts: Sequence[Verdict]) -> str:
 
 def median_text(figures: Figures, verdict: Verdict, engine: str) -> str:
     """An engine's median in the criterion of a verdict."""
-    criterion: Criterion[LoadRun] | Criterion[Start]
-    if verdict.criterion == criteria.GREATEST_RATE.key:
-        criterion, values = criteria.GREATEST_RATE, greatest_rates(figures)[engine]
-    elif verdict.workload:
-        criterion = next(known for known in criteria.MEASURED if known.key == verdict.criterion)
-        values = figures.values(engine, verdict.workload, criterion)
-    else:
-        criterion = next(known for known in criteria.OF_STARTS if known.key == verdict.criterion)
-        values = figures.start_values(engine, criterion.of)
-    return criterion.form(units.median(values.values()))
+    for criterion in criteria.MEASURED:
+        if criterion.key == verdict.criterion:
+            return criterion.form(units.median(figures.values(engine, verdict.workload, criterion).values()))
+    for start_criterion in criteria.OF_STARTS:
+        if start_criterion.key == verdict.criterion:
+            return start_criterion.form(units.median(figures.start_values(engine, start_criterion.of).values()))
+    return criteria.GREATEST_RATE.form(units.median(greatest_rates(figures)[engine].values()))
 
 
 def _failures(figures: Figures, engine: str) -> list[Reason]:

@@ -33,7 +33,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
             name += "_"
         texts[f"{name}.bench"] = benchstat(comparison, engine)
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="replace")  # half characters of an answer
     return [folder / JSON_NAME, *(folder / name for name in texts)]
 
 

@@ -12,6 +12,7 @@ from corral.compare.results import FORMAT, Comparison
 from corral.errors import CorralError
 
 MAX_BYTES = 1 << 30  # of a file that is read; a full run of four engines takes some tens of megabytes
+MAX_ENGINES = 32  # each is compared with each other
 _DIGITS = 6  # after the point: times to the microsecond
 
 
@@ -51,17 +52,22 @@ def decode_comparison(data: bytes, origin: str) -> Comparison:
         raise InvalidComparison(f"{origin}: format {found!r:.40}; this version of Corral reads format {FORMAT}")
     try:
         # Not strict, as a number that JSON cannot write stands there as text.
-        return msgspec.convert(fields, Comparison, strict=False)
+        comparison = msgspec.convert(fields, Comparison, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidComparison(f"{origin}: {error}") from None
+    if len(comparison.engines) > MAX_ENGINES:
+        raise InvalidComparison(f"{origin}: {len(comparison.engines)} engines; at most {MAX_ENGINES} are read")
+    return comparison
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say: NaN and infinities as text, times without digits that no clock has."""
+    """What JSON can say: NaN and infinities as text, times without digits that no clock has, no half characters."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, float):
         return round(value, _DIGITS) if math.isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return value

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from corral.compare.report.units import LEAST
+
 FEW_REPEATS = 3  # with fewer, no interval means anything
 RESAMPLES = 4000
 _TAIL = 2.5  # percent that each end of the interval leaves out
@@ -46,7 +48,7 @@ def paired_ratio(first: Mapping[int, float], second: Mapping[int, float], seed: 
         return _point([*first.values()], [*second.values()])
     ones = np.array([first[repeat] for repeat in repeats])
     others = np.array([second[repeat] for repeat in repeats])
-    draws = np.random.default_rng(seed).integers(0, len(repeats), (RESAMPLES, len(repeats)))
+    draws = np.random.default_rng(abs(seed)).integers(0, len(repeats), (RESAMPLES, len(repeats)))
     return _interval(ones, others, ones[draws], others[draws])
 
 
@@ -54,7 +56,7 @@ def unpaired_ratio(first: Mapping[int, float], second: Mapping[int, float], seed
     """Of repeats that have nothing in common, as those of two files. Arguments and result are paired_ratio's."""
     if min(len(first), len(second)) < FEW_REPEATS:
         return _point([*first.values()], [*second.values()])
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(abs(seed))
     ones, others = np.array([*first.values()]), np.array([*second.values()])
     one_draws = generator.integers(0, len(ones), (RESAMPLES, len(ones)))
     other_draws = generator.integers(0, len(others), (RESAMPLES, len(others)))
@@ -62,7 +64,7 @@ def unpaired_ratio(first: Mapping[int, float], second: Mapping[int, float], seed
 
 
 def _point(first: list[float], second: list[float]) -> Ratio | None:
-    if not first or not second or min(*first, *second) <= 0:
+    if not first or not second or min(*first, *second) < LEAST:
         return None
     return Ratio(float(np.median(first) / np.median(second)), None, None)
 
@@ -72,7 +74,7 @@ def _interval(ones: np.ndarray, others: np.ndarray, drawn: np.ndarray, other_dra
         return Ratio(0.0, 0.0, 0.0)
     if not others.any() and ones.min() > 0:
         return Ratio(math.inf, math.inf, math.inf)
-    if ones.min() <= 0 or others.min() <= 0:
+    if min(ones.min(), others.min()) < LEAST:
         return None
     ratios = np.median(drawn, axis=1) / np.median(other_drawn, axis=1)
     low, high = np.percentile(ratios, [_TAIL, 100 - _TAIL])

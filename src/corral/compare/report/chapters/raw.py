@@ -70,6 +70,8 @@ def method(figures: Figures) -> Chapter:
         f"repeats, those of the same round together (seed {comparison.seed}). An interval that has 1 in it, or a "
         f"difference below {LEAST_DIFFERENCE * 100:g} %, is no detectable difference; fewer than {FEW_REPEATS} repeats "
         f"give no verdict. Latencies are not compared where more than {MOST_FAILED * 100:g} % of the requests failed.",
+        "Of a hundred verdicts on engines that are alike, about five would name a winner by chance: trust what several "
+        "workloads and figures say together.",
         "Percentiles are the smallest value that at least so many do not exceed; plots of shares pool the repeats.",
     ]
     return Chapter("method", "Method", [Heading("How it was measured"), Bullets([Cell(text) for text in items])])

@@ -13,6 +13,7 @@ from corral.compare.report.same_work import agreed_share, doubts, is_miscounted,
 from corral.compare.results import Agreement
 
 _DIGEST = 16  # hex digits that are shown; what differs is told from all of them
+_DEEPEST = 3
 _EXCERPT = 160  # characters of an answer
 
 
@@ -44,16 +45,17 @@ def same_work(figures: Figures) -> Chapter:
     return Chapter("same-work", "Same work", blocks)
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, depth: int = 0) -> str:
+    """As a setting is written; what is nested deeper than settings are is left out."""
+    if depth > _DEEPEST:
+        return "\u2026"
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_value(entry)}" for name, entry in value.items())
+        return ", ".join(f"{name}={_value(entry, depth + 1)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_value(entry) for entry in value)
-    if value is None:
+        return ", ".join(_value(entry, depth + 1) for entry in value)
+    if value is None or (isinstance(value, float) and not units.finite([value])):
         return units.NOTHING
-    if isinstance(value, float):
-        return f"{value:g}" if units.finite([value]) else units.NOTHING
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _settings(figures: Figures) -> Table:

@@ -138,6 +138,27 @@ def test_what_differs_is_marked() -> None:
     assert 'aria-label="bad"' in cells[2][1]  # not by colour alone
 
 
+def test_where_two_differ_both_are_marked() -> None:
+    made = comparison()
+    del made.engines[2]
+    made.starts = [start for start in made.starts if start.engine != "vllm"]
+    made.runs = [run for run in made.runs if run.engine != "vllm"]
+    made.starts[-1].settings = replace(made.starts[-1].settings, kv_type="q8_0")
+    row = re.search(r"<tr><th scope=\"row\">\s*Type of keys and values\s*</th>(.*?)</tr>", html_page(made), flags=re.S)
+    assert row is not None
+    assert row[1].count('class="bad"') == 2
+
+
+def test_one_engine_alone_and_too_few_repeats_are_no_choice() -> None:
+    made = comparison(2)
+    assert "Fewer than 3 repeats" in Page(html_page(made)).text
+    assert "leads in nothing" not in Page(html_page(made)).text
+    made.engines = made.engines[:1]
+    made.runs = [run for run in made.runs if run.engine == "corral"]
+    made.starts = [start for start in made.starts if start.engine == "corral"]
+    assert "One engine alone was run" in Page(html_page(made)).text
+
+
 def test_other_weights_are_told() -> None:
     made = comparison()
     made.engines[1].digest = "cd" * 32

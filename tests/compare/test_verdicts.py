@@ -173,7 +173,9 @@ def test_what_another_engine_passes_is_told_where_one_fails() -> None:
 def test_doubts_go_beside_the_choice() -> None:
     figures = Figures(comparison())
     assert [*doubts(figures)] == ["vllm"]
-    assert "greedy answers part" in choices(figures, [])[2].warnings[0]
+    threads, agreement = choices(figures, [])[2].warnings
+    assert threads == "it has 4 threads, not the 2 that were asked for"
+    assert "greedy answers part" in agreement
 
 
 def test_shorter_answers_are_doubtful() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from corral.compare.agreement import SAME_START, is_other_work
 from corral.compare.engines.engine import Settings
@@ -63,9 +64,8 @@ def _of_engine(figures: Figures, engine: str) -> Iterator[str]:
     if row.digest and comparison.digest and row.digest != comparison.digest:
         yield "it read other weights: the digest differs"
     settings = settings_of(figures, engine)
-    asked = comparison.asked.get("context")
-    if settings and settings.context is not None and isinstance(asked, int) and settings.context < asked:
-        yield f"a request may have {settings.context:,} tokens of context, not the {asked:,} that were asked for"
+    if settings:
+        yield from _settings_apart(settings, comparison.asked)
     for agreement in comparison.agreements:
         if agreement.engine == engine and is_other_work(agreement):
             yield (
@@ -75,6 +75,17 @@ def _of_engine(figures: Figures, engine: str) -> Iterator[str]:
     shorter = [name for name in figures.loads if _is_shorter(figures, engine, name)]
     if shorter:
         yield f"its answers are more than {MOST_SHORTER * 100:g} % shorter than another's in {', '.join(shorter)}"
+
+
+def _settings_apart(settings: Settings, asked: Mapping[str, Any]) -> Iterator[str]:
+    """Less of something than was asked for, or another number of threads."""
+    context, slots, threads = (asked.get(name) for name in ("context", "slots", "threads"))
+    if isinstance(context, int) and settings.context is not None and settings.context < context:
+        yield f"a request may have {settings.context:,} tokens of context, not the {context:,} that were asked for"
+    if isinstance(slots, int) and settings.slots is not None and settings.slots < slots:
+        yield f"it takes {settings.slots} requests at once, not the {slots} that were asked for"
+    if isinstance(threads, int) and settings.threads is not None and settings.threads != threads:
+        yield f"it has {settings.threads} threads, not the {threads} that were asked for"
 
 
 def _is_shorter(figures: Figures, engine: str, workload: str) -> bool:

@@ -15,6 +15,7 @@ from corral.compare.report.verdicts import LEAST_DIFFERENCE, greatest_rates
 from corral.compare.results import Verdict
 
 _HEADLINES = (criteria.OUTPUT_RATE, criteria.FIRST_TOKEN)
+_UNDECIDED = f"Fewer than {FEW_REPEATS} repeats: they say nothing for or against it."
 _LEAST = f"{LEAST_DIFFERENCE * 100:g} %"
 _START_HEADLINES = (criteria.FIRST_WARM, criteria.IDLE_MEMORY)
 
@@ -27,8 +28,14 @@ def summary(figures: Figures, verdicts: Sequence[Verdict]) -> Chapter:
     for names in [*figures.sweeps().values()][:1]:
         blocks.append(Plots(sweep_plots(figures, names, (criteria.OUTPUT_RATE, criteria.LATENCY))))
     blocks.append(Heading("Choose this when"))
-    blocks.append(Cards([Card(choice.engine, _choice(choice)) for choice in choices(figures, verdicts)]))
-    blocks += [Paragraph(_rule()), *_own(figures, verdicts)]
+    if len(figures.engines) < 2:
+        blocks.append(Paragraph("One engine alone was run, so there is nothing to choose from.", "missing"))
+    else:
+        is_decided = any(verdict.low is not None for verdict in verdicts)
+        nothing = "It leads in nothing that was measured here." if is_decided else _UNDECIDED
+        cards = [Card(choice.engine, _choice(choice, nothing)) for choice in choices(figures, verdicts)]
+        blocks += [Cards(cards), Paragraph(_rule())]
+    blocks += _own(figures, verdicts)
     return Chapter("summary", "Summary", blocks)
 
 
@@ -108,13 +115,13 @@ def _passed(figures: Figures, engine: str, area: str) -> Cell:
     return Cell(text, detail=f"{untried} could not be tried" if untried else "")
 
 
-def _choice(choice: Choice) -> list[Block]:
+def _choice(choice: Choice, nothing: str) -> list[Block]:
     blocks: list[Block] = []
     if choice.reasons:
         blocks.append(Paragraph("Choose it when", "good"))
         blocks.append(Bullets([Cell(reason.wish, detail=reason.evidence) for reason in choice.reasons]))
     else:
-        blocks.append(Paragraph("It leads in nothing that was measured here.", "missing"))
+        blocks.append(Paragraph(nothing, "missing"))
     if choice.losses:
         blocks.append(Paragraph("Choose another when", "bad"))
         blocks.append(Bullets([Cell(reason.wish, detail=reason.evidence) for reason in choice.losses]))

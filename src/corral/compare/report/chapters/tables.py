@@ -47,9 +47,11 @@ def unbeaten(verdicts: Iterable[Verdict], criterion: str, workload: str) -> set[
 
 
 def differing(values: Mapping[str, str], wanted: str | None = None) -> dict[str, Cell]:
-    """Marks those that differ from what is wanted or, where nothing is, from what most have."""
+    """Marks those that differ from what is wanted, else from what most have; all, where no value has most."""
     known = [value for value in values.values() if value != units.NOTHING]
     common = wanted if wanted is not None else max(known, key=known.count, default="")
+    if wanted is None and known.count(common) * 2 <= len(known) and len(known) > 1:
+        common = ""
     return {
         engine: Cell(value, "bad" if value != units.NOTHING and value != common else "")
         for engine, value in values.items()

@@ -127,6 +127,7 @@ def test_another_machine_is_a_warning() -> None:
     now.machine["CPU"] = "another one"
     now.asked["slots"] = 8
     now.asked["repeats"] = 9
+    now.machine |= {"memory": "24 GB, 3 GB available", "load average at start": "1.5"}
     found = diff(comparison(), now)
     assert found.exit_code == 0
     assert found.warnings == [

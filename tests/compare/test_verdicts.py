@@ -98,6 +98,11 @@ def test_one_repeat_decides_nothing_and_says_so() -> None:
     assert all(not choice.reasons for choice in choices(Figures(comparison(1)), found))
 
 
+def test_workloads_that_differ_in_clients_alone_make_a_sweep() -> None:
+    figures = Figures(comparison(1))
+    assert figures.sweeps() == {"story-N": ["story-1", "story-8", "story-50"]}
+
+
 def test_the_same_engine_twice_has_no_winner() -> None:
     made = empty()
     made.engines = [row("corral"), row("llama.cpp")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from corral.compare.report.ratio import Ratio, unpaired_ratio
 from corral.compare.report.verdicts import greatest_rates, interval_text, judge
 from corral.compare.results import Comparison, LoadRun, Start
 
+_PASSING = {"load average at start", "swap used"}  # of the machine card
 MORE_FAILED = 0.01  # share of requests by which more may fail
 WORSE, NOTHING_WORSE, NOT_COMPARABLE = 1, 0, 2  # exit codes
 Outcome = Literal["better", "worse", "no detectable difference", "too few repeats"]
@@ -119,10 +120,10 @@ def _model(comparison: Comparison) -> str:
 
 def _warnings(then: Figures, now: Figures) -> Iterator[str]:
     before, after = then.comparison, now.comparison
-    names = [*before.machine, *(name for name in after.machine if name not in before.machine)]
-    for name in names:
-        if before.machine.get(name) != after.machine.get(name):
-            yield f"the machine differs: {name}: {before.machine.get(name)}, then {after.machine.get(name)}"
+    old, new = _lasting(before.machine), _lasting(after.machine)
+    for name in [*old, *(name for name in new if name not in old)]:
+        if old.get(name) != new.get(name):
+            yield f"the machine differs: {name}: {old.get(name)}, then {new.get(name)}"
     for name in [*before.asked, *(name for name in after.asked if name not in before.asked)]:
         if name != "repeats" and before.asked.get(name) != after.asked.get(name):
             yield f"other settings were asked for: {name}: {before.asked.get(name)}, then {after.asked.get(name)}"
@@ -132,6 +133,15 @@ def _warnings(then: Figures, now: Figures) -> Iterator[str]:
     for engine in now.engines:
         if engine not in then.engines:
             yield f"{engine} has figures in the second file alone"
+
+
+def _lasting(machine: Mapping[str, str]) -> dict[str, str]:
+    """What stays the same from one hour to the next: not the load, nor how much memory is free."""
+    return {
+        name: text.partition(",")[0] if name == "memory" else text
+        for name, text in machine.items()
+        if name not in _PASSING
+    }
 
 
 def _figures(then: Figures, now: Figures, engine: str) -> Iterator[DiffRow]:

@@ -74,11 +74,11 @@ class Figures:
         return max([load.concurrency, *counts])
 
     def sweeps(self) -> dict[str, list[str]]:
-        """Workloads that differ by how many ask at once, under what their names share; two or more each."""
+        """Workloads whose names differ in a number alone and that have other numbers of clients; two or more each."""
         found: dict[str, list[str]] = {}
         for name, load in self.loads.items():
             if load.kind != "open":
-                found.setdefault(re.sub(r"[-_ x]?\d+$", "", name) or name, []).append(name)
+                found.setdefault(re.sub(r"\d+", "N", name), []).append(name)
         sweeps = {stem: sorted(names, key=self.clients) for stem, names in found.items()}
         return {stem: names for stem, names in sweeps.items() if len({self.clients(name) for name in names}) > 1}
 

@@ -1,0 +1,244 @@
+"""An engine as a process: started, awaited, measured, stopped. Only what was started here is ever ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from corral.compare.engines.engine import HOST, Engine, EngineFailed, Launch
+from corral.compare.log import Log
+from corral.config import environment_without
+
+# A setting of the user's would reach one engine and not the others.
+ENGINE_SETTINGS = ("CORRAL_", "LLAMA_ARG_", "OLLAMA_", "VLLM_")
+POLL_S = 0.02
+PROBE_S = 5.0  # for one question whether it is ready
+STOP_S = 30.0  # from SIGTERM until SIGKILL
+
+Progress = Callable[[float], None]  # seconds since the start
+
+
+class Server:
+    """async with Server(launch, port, log) as server: await server.wait_ready(engine, client)
+
+    It has a session of its own. However the block is left, every process of that session is ended, and every child
+    that has left the session.
+
+    Args:
+        log: file for what it prints.
+    """
+
+    def __init__(self, launch: Launch, port: int, log: Path) -> None:
+        self.launch = launch
+        self.argv = launch.argv
+        self.url = f"http://{HOST}:{port}"
+        self.notes: list[str] = list(launch.notes)
+        self.began = time.perf_counter()  # when the process was started
+        self.stop_s: float | None = None
+        self._log = Log(log)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._code: int | None = None
+        self._strays: set[int] = set()  # children that were seen outside the session
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Raises EngineFailed where the program cannot be run. Nothing to do for what runs already."""
+        if not self.argv:
+            return
+        self.began = time.perf_counter()
+        self._code = None
+        try:
+            self._process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=child_environment(self.launch.environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EngineFailed(f"{Path(self.argv[0]).name} cannot be started: {error.strerror}") from error
+        assert self._process.stdout is not None
+        self._log.follow(self._process.stdout)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that was started; None for what runs already."""
+        return self._process.pid if self._process else None
+
+    def code(self) -> int | None:
+        """How it ended, below 0 by a signal; None while it runs. It is not reaped, so its number stays taken."""
+        if self._process is None or self._code is not None:
+            return self._code
+        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            self._code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        return self._code
+
+    async def wait_ready(self, engine: Engine, client: httpx.AsyncClient, progress: Progress | None = None) -> float:
+        """Seconds from the start of the process until `engine` says that it is ready.
+
+        Raises:
+            EngineFailed: it ended, or was not ready in `launch.ready_s`; with its last words.
+        """
+        while (elapsed := time.perf_counter() - self.began) < self.launch.ready_s:
+            if (code := self.code()) is not None:
+                if code < 0 and self.launch.spare_argv and self.argv != self.launch.spare_argv:
+                    self._start_other_way(code)
+                    continue
+                raise EngineFailed(f"{engine.name} {how_it_ended(code)} before it was ready: {self.last_words()}")
+            with contextlib.suppress(httpx.HTTPError, TimeoutError):
+                async with asyncio.timeout(PROBE_S):
+                    if await engine.is_ready(client) and self.code() is None:
+                        return time.perf_counter() - self.began
+            if progress is not None:
+                progress(elapsed)
+            await asyncio.sleep(POLL_S)
+        raise EngineFailed(f"{engine.name} was not ready after {self.launch.ready_s:.0f} s: {self.last_words()}")
+
+    def _start_other_way(self, code: int) -> None:
+        more = [part for part in self.launch.spare_argv if part not in self.argv]
+        less = [part for part in self.argv if part not in self.launch.spare_argv]
+        change = " ".join([*(f"with {part}" for part in more), *(f"without {part}" for part in less)])
+        self.notes.append(f"it {how_it_ended(code)} at its start, so it was started {change}")
+        self._end_tree()
+        self.argv = self.launch.spare_argv
+        self.start()
+
+    def tree(self) -> list[int]:
+        """Process numbers of the engine, its children and what they started; empty for what runs already."""
+        if self._process is None:
+            return []
+        members, parents = _session_and_parents(self._process.pid)
+        inside = set(members)
+        self._strays &= parents.keys()
+        grown = True
+        while grown:
+            found = {pid for pid, parent in parents.items() if parent in inside | self._strays} - inside
+            grown = not found <= self._strays
+            self._strays |= found
+        return sorted(inside | self._strays)
+
+    def last_words(self) -> str:
+        """The end of what it printed, in a line."""
+        return self._log.last_words()
+
+    def kill(self) -> None:
+        """SIGKILL to the process that was started and to no other: the crash of a probe."""
+        if self._process is not None and self.code() is None:
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM to the process that was started, as a service manager does it."""
+        if self._process is not None and self.code() is None:
+            os.kill(self._process.pid, signal.SIGTERM)
+
+    async def wait_end(self, timeout_s: float = STOP_S) -> int | None:
+        """How it ended; None if it still runs after `timeout_s`."""
+        deadline = time.perf_counter() + timeout_s
+        while (code := self.code()) is None and time.perf_counter() < deadline:
+            await asyncio.sleep(POLL_S)
+        return code
+
+    async def stop(self) -> float | None:
+        """SIGTERM, and seconds from there until all of it is gone; None if it had to be killed, or was not ours."""
+        if self._process is None:
+            return None
+        began = time.perf_counter()
+        self.tree()  # remembers children that would be orphans afterwards
+        self.terminate()
+        if await self.wait_end() is not None:
+            while self._alive() and time.perf_counter() - began < STOP_S:
+                await asyncio.sleep(POLL_S)
+            if not self._alive():
+                self.stop_s = time.perf_counter() - began
+        self.close()
+        return self.stop_s
+
+    def close(self) -> None:
+        """Ends all of it at once."""
+        self._end_tree()
+        self._log.close()
+
+    def _alive(self) -> list[int]:
+        return [pid for pid in self.tree() if pid != self.pid and _state(pid) not in ("Z", "X", "")]
+
+    def _end_tree(self) -> None:
+        """The first process is reaped last: while its number is taken, no other session can have it."""
+        if (process := self._process) is None:
+            return
+        for _ in range(100):  # a child may start another one while we kill
+            remaining = self._alive() + ([process.pid] if self.code() is None else [])
+            if not remaining:
+                break
+            for pid in remaining:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(POLL_S)
+        self.code()
+        process.wait()
+        self._log.finish()
+        self._process = None
+
+
+def free_port() -> int:
+    """One on which nobody listens; somebody may take it before the engine does, which then says so and ends."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def child_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The user's variables less all settings of engines, and `more`."""
+    return {**environment_without(ENGINE_SETTINGS), **more}
+
+
+def how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
+
+
+def _session_and_parents(session: int) -> tuple[list[int], dict[int, int]]:
+    """Members of a session, and each process' parent."""
+    members, parents = [], {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - ten times a second, of names alone
+        if name.isdecimal() and (fields := _stat(int(name))):
+            parents[int(name)] = int(fields[1])
+            if int(fields[3]) == session:
+                members.append(int(name))
+    return members, parents
+
+
+def _stat(pid: int) -> list[str]:
+    """/proc/PID/stat from the state on; the name before it may have blanks and brackets. Empty if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            return file.read().rpartition(b")")[2].decode("ascii").split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _state(pid: int) -> str:
+    return next(iter(_stat(pid)), "")

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,10 +50,14 @@ class Server:
         self._log = Log(log)
         self._process: subprocess.Popen[bytes] | None = None
         self._code: int | None = None
-        self._strays: set[int] = set()  # children that were seen outside the session
+        self._strays: dict[int, str] = {}  # children that were seen outside the session, with when they began
 
     async def __aenter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except EngineFailed:
+            self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -77,8 +82,8 @@ class Server:
             )
         except OSError as error:
             raise EngineFailed(f"{Path(self.argv[0]).name} cannot be started: {error.strerror}") from error
-        assert self._process.stdout is not None
-        self._log.follow(self._process.stdout)
+        if self._process.stdout is not None:
+            self._log.follow(self._process.stdout)
 
     @property
     def pid(self) -> int | None:
@@ -128,15 +133,17 @@ class Server:
         """Process numbers of the engine, its children and what they started; empty for what runs already."""
         if self._process is None:
             return []
-        members, parents = _session_and_parents(self._process.pid)
-        inside = set(members)
-        self._strays &= parents.keys()
-        grown = True
-        while grown:
-            found = {pid for pid, parent in parents.items() if parent in inside | self._strays} - inside
-            grown = not found <= self._strays
-            self._strays |= found
-        return sorted(inside | self._strays)
+        processes = _processes()
+        inside = {pid for pid, stat in processes.items() if stat.session == self._process.pid}
+        strays = {pid: began for pid, began in self._strays.items() if pid in processes}
+        self._strays = {pid: began for pid, began in strays.items() if processes[pid].began == began}
+        while more := {
+            pid: stat.began
+            for pid, stat in processes.items()
+            if pid not in inside and pid not in self._strays and (stat.parent in inside or stat.parent in self._strays)
+        }:
+            self._strays |= more
+        return sorted(inside | self._strays.keys())
 
     def last_words(self) -> str:
         """The end of what it printed, in a line."""
@@ -180,7 +187,7 @@ class Server:
         self._log.close()
 
     def _alive(self) -> list[int]:
-        return [pid for pid in self.tree() if pid != self.pid and _state(pid) not in ("Z", "X", "")]
+        return [pid for pid in self.tree() if pid != self.pid and _is_alive(pid)]
 
     def _end_tree(self) -> None:
         """The first process is reaped last: while its number is taken, no other session can have it."""
@@ -220,25 +227,31 @@ def how_it_ended(code: int) -> str:
     return f"was ended by signal {-code}"
 
 
-def _session_and_parents(session: int) -> tuple[list[int], dict[int, int]]:
-    """Members of a session, and each process' parent."""
-    members, parents = [], {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - ten times a second, of names alone
-        if name.isdecimal() and (fields := _stat(int(name))):
-            parents[int(name)] = int(fields[1])
-            if int(fields[3]) == session:
-                members.append(int(name))
-    return members, parents
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    """Of /proc/PID/stat; `began` tells two processes of one number apart."""
+
+    state: str
+    parent: int
+    session: int
+    began: str
 
 
-def _stat(pid: int) -> list[str]:
-    """/proc/PID/stat from the state on; the name before it may have blanks and brackets. Empty if it is gone."""
+def _processes() -> dict[int, _Stat]:
+    found = ((int(name), _stat(int(name))) for name in os.listdir("/proc") if name.isdecimal())  # noqa: PTH208
+    return {pid: stat for pid, stat in found if stat is not None}
+
+
+def _stat(pid: int) -> _Stat | None:
+    """None if it is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
-            return file.read().rpartition(b")")[2].decode("ascii").split()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return []
+        return None
+    fields = text.rpartition(")")[2].split()  # its name, in brackets, may have blanks and brackets
+    return _Stat(fields[0], int(fields[1]), int(fields[3]), fields[19])
 
 
-def _state(pid: int) -> str:
-    return next(iter(_stat(pid)), "")
+def _is_alive(pid: int) -> bool:
+    stat = _stat(pid)
+    return stat is not None and stat.state not in ("Z", "X")

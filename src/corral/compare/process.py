@@ -162,7 +162,7 @@ class Server:
     async def wait_end(self, timeout_s: float = STOP_S) -> int | None:
         """How it ended; None if it still runs after `timeout_s`."""
         deadline = time.perf_counter() + timeout_s
-        while (code := self.code()) is None and time.perf_counter() < deadline:
+        while (code := self.code()) is None and time.perf_counter() < deadline:  # noqa: ASYNC110 - a process' end
             await asyncio.sleep(POLL_S)
         return code
 
@@ -174,7 +174,7 @@ class Server:
         self.tree()  # remembers children that would be orphans afterwards
         self.terminate()
         if await self.wait_end() is not None:
-            while self._alive() and time.perf_counter() - began < STOP_S:
+            while self._alive() and time.perf_counter() - began < STOP_S:  # noqa: ASYNC110 - processes' ends
                 await asyncio.sleep(POLL_S)
             if not self._alive():
                 self.stop_s = time.perf_counter() - began

@@ -1,8 +1,8 @@
 """What an engine takes over time: a thread that reads /proc a few times a second.
 
-Five samples a second take about 0.5 % of one CPU on a machine of 100 processes; what it was stands in `cost_cpu`. Most of
+Five samples a second take about 1 % of one CPU on a machine of 100 processes; what it was stands in `cost_cpu`. Half of
 it is for finding the processes of the tree, so that is done once a second. PSS makes the kernel walk page tables, with a
-lock that the engine may want, so it is read for at most a fiftieth of the time; samples between carry the last value.
+lock that the engine may want: it is read for at most a fiftieth of the time, and samples between carry the last value.
 """
 
 from __future__ import annotations
@@ -152,8 +152,10 @@ class Sampler:
     def _read(self) -> list[_Process]:
         if (now := time.perf_counter()) >= self._members_due:
             self._members, self._members_due = self._tree(), now + TREE_S
-        found = (_process(pid) for pid in self._members)
-        return [process for process in found if process is not None]
+        processes = [process for pid in self._members if (process := _process(pid)) is not None]
+        if len(processes) < max(1, len(self._members)):
+            self._members_due = 0.0  # some have ended, or none is there yet: the next sample looks again
+        return processes
 
     def _cpu(self, processes: Sequence[_Process]) -> tuple[float, float, float]:
         seconds = self._totals.seconds({(process.pid, process.began): process.cpu_s for process in processes})

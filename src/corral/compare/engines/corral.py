@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from corral.compare.engines.engine import HOST, EngineMissing, Found, Launch, Settings, Setup
-from corral.compare.engines.installed import folder_bytes, installed
+from corral.compare.engines.installed import installed
 from corral.compare.engines.programs import ask, ask_installed, find_program, python_of
 from corral.compare.engines.replies import answers_ok, at, get_json, number, objects, text, whole
 from corral.compare.engines.typed import question, typed
@@ -30,8 +30,7 @@ class Corral:
         if program is None:
             from corral import __version__
 
-            told = installed(["corral"])
-            return Found(Path(sys.executable), __version__, _bytes(told) or folder_bytes(Path(__file__).parents[2]))
+            return Found(Path(sys.executable), __version__, _bytes(installed(["corral"])))  # None in a checkout
         version = ask([str(program), "--version"]).split()[-1]
         python = python_of(program)
         return Found(program, version, _bytes(ask_installed(python, ["corral"])) if python else None)

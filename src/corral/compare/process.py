@@ -44,6 +44,7 @@ class Server:
         self.launch = launch
         self.argv = launch.argv
         self.url = f"http://{HOST}:{port}"
+        self._port = port
         self.notes: list[str] = list(launch.notes)
         self.began = time.perf_counter()  # when the process was started
         self.stop_s: float | None = None
@@ -66,9 +67,11 @@ class Server:
         self.close()
 
     def start(self) -> None:
-        """Raises EngineFailed where the program cannot be run. Nothing to do for what runs already."""
+        """Raises EngineFailed where the port is taken or the program cannot be run; what runs already is left alone."""
         if not self.argv:
             return
+        if not _is_free(self._port):  # else somebody else's answers would pass for the engine's
+            raise EngineFailed(f"port {self._port} is taken by another program")
         self.began = time.perf_counter()
         self._code = None
         try:
@@ -173,7 +176,7 @@ class Server:
         began = time.perf_counter()
         self.tree()  # remembers children that would be orphans afterwards
         self.terminate()
-        if await self.wait_end() is not None:
+        if await self.wait_end(STOP_S) is not None:
             while self._alive() and time.perf_counter() - began < STOP_S:  # noqa: ASYNC110 - processes' ends
                 await asyncio.sleep(POLL_S)
             if not self._alive():
@@ -212,6 +215,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, after a restart
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
 
 
 def child_environment(more: Mapping[str, str]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What an engine takes over time: a thread that reads /proc a few times a second.
 
-Five samples a second take about 1 % of one CPU on a machine of 100 processes; what it was stands in `cost_cpu`. Half of
-it is for finding the processes of the tree, so that is done once a second. PSS makes the kernel walk page tables, with a
-lock that the engine may want: it is read for at most a fiftieth of the time, and samples between carry the last value.
+Five samples a second take about 1 % of one CPU on a machine of 100 processes; what it was stands in `cost_cpu`. Half is
+for finding the processes of the tree, so that is done once a second. PSS makes the kernel walk page tables, with a lock
+that the engine may want: it is read for at most a fiftieth of the time, and samples between carry the last value.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from typing import Any
 
 from corral.cli import human
 from corral.cli.bench_run import BenchRun
+from corral.compare.load import INTERRUPTED
 from corral.compare.report import units
 from corral.compare.slo import limits_text
 from corral.compare.statistics import TIMES, percentile, vllm_result
@@ -25,12 +26,13 @@ def table(run: BenchRun, *, is_interrupted: bool) -> str:
         "open": f"{plan.rate:g} per second (Poisson)" if asked.burstiness == 1 else f"{plan.rate:g} per second",
         "burst": "all at once",
     }[plan.kind]
+    cut = f", {run.num_interrupted} cut off by the interruption" if is_interrupted else ""
     by = "the server's usage" if run.is_by_usage else "the model's tokenizer"
     rows = [
         ("Server", str(asked.origin)),
         ("Model", run.model),
         ("Load", f"{found.num_requests} requests, {how}{'; interrupted' if is_interrupted else ''}"),
-        ("Answered", f"{found.completed}, {found.failed} failed"),
+        ("Answered", f"{found.completed}, {found.failed} failed{cut}"),
         ("Duration", units.seconds(found.duration_s)),
         ("Prompt tokens", _tokens(found.input_tokens, found.completed)),
         ("Answer tokens", f"{_tokens(found.output_tokens, found.completed)}, by {by}"),
@@ -67,8 +69,11 @@ def remarks(run: BenchRun) -> list[str]:
             f"Note: {short} of {len(good)} answers ended before {asked.output_len} tokens, so that runs differ in "
             "work; --ignore-eos asks the server to write on"
         )
-    faults = collections.Counter(answer.error for answer in run.answers if not answer.is_good)
-    lines += [human.printable(f"Failed {count} times: {text}") for text, count in faults.most_common(_MAX_FAULTS)]
+    faults = collections.Counter(answer.error for answer in run.answers if answer.error not in ("", INTERRUPTED))
+    lines += [
+        human.printable(f"Failed {count}\N{MULTIPLICATION SIGN}: {text}")
+        for text, count in faults.most_common(_MAX_FAULTS)
+    ]
     if (rest := len(faults) - _MAX_FAULTS) > 0:
         lines.append(f"and {rest} more kinds of failure")
     return lines

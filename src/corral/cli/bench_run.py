@@ -17,7 +17,7 @@ from corral.cli.terminal import is_dumb, is_terminal, warn
 from corral.compare.answer import Answer
 from corral.compare.client import Client, Endpoint, Target, plain_body
 from corral.compare.exchange import Origin
-from corral.compare.load import Load
+from corral.compare.load import INTERRUPTED, Load
 from corral.compare.prompts import text_of, user
 from corral.compare.statistics import Summary, summarize
 from corral.compare.workload import Call, CountTokens, Plan, Workload
@@ -79,11 +79,16 @@ class BenchRun:
         return self.load.answers if self.load else []
 
     @property
+    def num_interrupted(self) -> int:
+        return sum(answer.error == INTERRUPTED for answer in self.answers)
+
+    @property
     def summary(self) -> Summary:
-        """Only after `load` is there."""
+        """Only after `load` is there. Requests that Ctrl-C cut off are no failures of the server's."""
         if self.load is None:
             raise CorralError("nothing was measured")
         run = self.load.result("bench", self._count)
+        run.answers = [answer for answer in run.answers if answer.error != INTERRUPTED]
         return summarize(run, self.asked.limits, is_streamed=self.asked.is_streamed)
 
     async def run(self) -> None:
@@ -150,7 +155,7 @@ async def _first_model(asked: Asked) -> str:
     url = f"{asked.origin}/v1/models"
     verify = ca_bundle() or True
     try:
-        async with httpx.AsyncClient(timeout=_MODELS_S, trust_env=False, verify=verify) as client:  # type: ignore[arg-type]
+        async with httpx.AsyncClient(timeout=_MODELS_S, trust_env=False, verify=verify) as client:
             response = await client.get(url, headers=dict(asked.headers))
         if response.status_code != httpx.codes.OK:
             raise InvalidConfig(f"{url} answers {response.status_code}: {' '.join(response.text.split())[:300]}")

@@ -12,12 +12,13 @@ import pytest
 from corral.compare.answer import Answer
 from corral.compare.arrivals import arrivals
 from corral.compare.client import MOST_CLIENT_CPU, Now
+from corral.compare.engines.simulated_server import Behaviour
 from corral.compare.load import Load
 from corral.compare.results import LoadRun
 from corral.compare.statistics import summarize
 from corral.compare.workload import Call, Message, Plan, Workload
 from corral.errors import InvalidConfig
-from tests.support.simulated_engine import Behaviour, client_of, count_words, simulated
+from tests.support.simulated_engine import client_of, count_words, simulated
 
 
 class Clock:

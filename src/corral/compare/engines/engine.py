@@ -65,12 +65,16 @@ class Launch:
     """How it is started.
 
     Args:
-        argv: with the port in it.
+        argv: with the port in it; empty for what runs already.
         environment: what is set beside one's own variables.
         weights: what it reads, in words; differs from the file's name where it cannot read that.
         digest: SHA-256 of the file that it reads, or of the file that its weights were made of.
         steps: what a user has to do until here, for the ledger of ease: commands, in order.
         ready_s: how long a start may take.
+        spare_argv: tried once where a signal ends the process before it is ready (a crash); the report says so. Empty
+            where there is no other way.
+        files: files and folders that a start reads, for dropping them from the page cache.
+        notes: what a reader has to know of it (weights dequantised, a setting that it has not).
     """
 
     argv: tuple[str, ...]
@@ -79,6 +83,9 @@ class Launch:
     digest: str = ""
     steps: tuple[str, ...] = ()
     ready_s: float = 60.0
+    spare_argv: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,9 @@ class Engine(Protocol):
         """Raises EngineMissing."""
 
     def launch(self, found: Found, setup: Setup, port: int, folder: Path) -> Launch:
-        """How to start it; may prepare files in `folder`, and then says so in `steps`. Raises EngineMissing."""
+        """How to start it; may prepare files in `folder`, and then says so in `steps`. May take minutes, so call it in
+        a thread. Give all starts of one comparison the same folder: what is made there is made once. Raises
+        EngineMissing."""
 
     async def is_ready(self, client: httpx.AsyncClient) -> bool:
         """Whether it would answer a request now; False too while nobody listens."""

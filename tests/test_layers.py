@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "corral"
-NOUNS = {"errors", "limits", "config", "sampling_params", "request", "model_parameters", "grammar", "tool_call"}
+NOUNS = {
+    "errors",
+    "limits",
+    "config",
+    "sampling_params",
+    "request",
+    "histogram",
+    "model_parameters",
+    "grammar",
+    "tool_call",
+    "logs",
+}
 
 # Room -> rooms of Corral that it may import, besides itself and the nouns.
 ALLOWED: dict[str, set[str]] = {

@@ -15,6 +15,8 @@ BLOCK_SIZE = 16  # tokens in a KV block
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 11434
 KvCacheDtype = Literal["auto", "f16", "int8"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
 CertReqs = Literal["none", "optional", "required"]
 
 
@@ -118,6 +120,12 @@ class ServerConfig:
         step_timeout_s: a worker that is at one step for so long is ended as hung, and its requests go on in the next; a
             model so large that a step may take longer has more.
         request_timeout_s: how long a request may take, where its client does not ask for less; inf is without end.
+        log_level: what is less than this is not logged.
+        log_format: a line of the log is "text", or an object of "json".
+        access_log: a line for every request that has ended; for probes only if they fail.
+        log_requests: log prompts and parameters too.
+        max_log_len: most characters of a prompt, or token ids, that are logged; None is all.
+        otlp_traces_endpoint: where spans go, by OTLP over HTTP; None is where OTEL_* variables say, if they do.
         lenient: unknown fields of a body are left out and named in a header; otherwise they are refused.
         usage_retention_days: how many UTC days of usage are kept; 0 keeps all.
         uds: path of a Unix socket to listen on, in place of host and port.
@@ -152,6 +160,12 @@ class ServerConfig:
     fair_wait_s: float = 5.0
     step_timeout_s: float = 120.0
     request_timeout_s: float = math.inf
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+    access_log: bool = True
+    log_requests: bool = False
+    max_log_len: int | None = None
+    otlp_traces_endpoint: str | None = None
     lenient: bool = False
     usage_retention_days: int = 400
     uds: str | None = None
@@ -291,6 +305,14 @@ def watchdog_s() -> float | None:
 def forced_isa() -> str | None:
     """CORRAL_ISA: scalar, neon, avx2, avx2_vnni, avx512 or amx, for tests and comparisons."""
     return os.environ.get("CORRAL_ISA") or None
+
+
+def traces_in_environment() -> bool:
+    """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT: where spans go, unless the command line says
+    it, or OTEL_SDK_DISABLED is true, or OTEL_TRACES_EXPORTER is none."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    return any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("TRACES_ENDPOINT", "ENDPOINT"))
 
 
 def client_host() -> str | None:

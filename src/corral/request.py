@@ -150,12 +150,20 @@ class QueuePlace:
 
 
 @dataclass(frozen=True, slots=True)
+class Timings:
+    """What only the worker knows of a request: seconds that it waited for its turn, and then for its first token."""
+
+    queue_s: float
+    prefill_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RequestOutput:
     """One step's gain of a request. The last one has `is_finished`; its usage is final.
 
     `prompt_ids` come once, with the first tokens, where the request wants them. So do `prompt_logprobs`, one for each
     token of the prompt; nothing stands before the first token, so its logprob is NaN. `place` comes while
-    the request waits.
+    the request waits, `timings` with the first tokens.
     """
 
     request_id: str
@@ -165,6 +173,7 @@ class RequestOutput:
     prompt_ids: tuple[int, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     place: QueuePlace | None = None
+    timings: Timings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,8 +107,13 @@ FLAGS = {
     "--database-url": "sqlite:////tmp/keys.db",
     "--step-timeout": "40",
     "--usage-retention": "90",
+    "--log-level": "debug",
+    "--log-format": "json",
+    "--max-log-len": "80",
+    "--otlp-traces-endpoint": "http://localhost:4318",
 }
-SWITCHES = ("--no-auth", "--no-prefix-caching", "--no-cache", "--lenient")
+SWITCHES = ("--no-auth", "--no-prefix-caching", "--no-cache", "--lenient", "--no-access-log", "--log-requests")
+ALIASES = ("--ctx-size", "--disable-uvicorn-access-log", "--enable-log-requests")
 EXPECTED = (
     EngineConfig(
         max_model_len=1000,
@@ -155,6 +160,12 @@ EXPECTED = (
         fair_wait_s=2.5,
         request_timeout_s=600.0,
         step_timeout_s=40.0,
+        log_level="debug",
+        log_format="json",
+        access_log=False,
+        log_requests=True,
+        max_log_len=80,
+        otlp_traces_endpoint="http://localhost:4318",
         lenient=True,
         usage_retention_days=90,
         database_url="sqlite:////tmp/keys.db",
@@ -186,7 +197,7 @@ def test_every_flag_has_a_twin_in_the_environment(served: list[Started], model: 
 def test_the_list_of_flags_is_whole(served: list[Started], model: Path) -> None:
     shown = CliRunner().invoke(app, ["serve", "--help"]).output
     flags = {word.strip(",") for word in shown.split() if word.startswith("--")}
-    assert flags == {*FLAGS, *SWITCHES, "--preload", "--pin", "--config", "--ctx-size", "--help"}
+    assert flags == {*FLAGS, *SWITCHES, "--preload", "--pin", "--config", *ALIASES, "--help"}
 
 
 @pytest.mark.parametrize(

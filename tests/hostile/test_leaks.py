@@ -35,7 +35,7 @@ FAULTS: list[Exception] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 def test_no_error_tells_a_path_of_the_server(fault: Exception) -> None:
-    told = (reply_to(fault).message, ollama_error(fault).message, anthropic_error(fault).message)
+    told = (reply_to(fault).message, ollama_error(fault).message, anthropic_error(fault, "req_1").message)
     assert all("alice" not in message and "/" not in message for message in told)
 
 

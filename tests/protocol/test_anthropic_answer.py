@@ -32,7 +32,7 @@ def outputs_of(deltas: list[Delta]) -> list[RequestOutput]:
 
 
 def events_of(deltas: list[Delta], call: MessagesCall) -> list[dict[str, Any]]:
-    stream = MessageStream(call, "m", "req_1")
+    stream = MessageStream(call, "m")
     data = stream.open() + b"".join(stream.encode(0, output) for output in outputs_of(deltas)) + stream.close()
     events = []
     for text in data.decode().strip().split("\n\n"):
@@ -191,7 +191,7 @@ def test_usage_tells_cached_tokens_apart() -> None:
 
 
 def test_a_stream_that_fails() -> None:
-    event = MessageStream(call_of(), "m", "req_1").fail(QueueFull("the queue is full"))
+    event = MessageStream(call_of(), "m").fail(QueueFull("the queue is full"), "req_1")
     error = {"type": "overloaded_error", "message": "the queue is full"}
     assert event.startswith(b"event: error\ndata: ")
     assert json.loads(event.split(b"data: ")[1]) == {"type": "error", "error": error, "request_id": "req_1"}

@@ -273,8 +273,8 @@ async def test_a_drained_server_leaves_its_batch_to_the_next_one(stage: Stage) -
 async def test_a_torn_line_is_run_again(stage: Stage) -> None:
     folder = stage.store.work_folder / "x"
     folder.mkdir(parents=True)
-    batch_files.append_answer(folder, "a", 200, {"said": "a"})
-    batch_files.append_answer(folder, "b", 400, {})
+    batch_files.append_answer(folder, "a", 200, {"said": "a"}, "req_a")
+    batch_files.append_answer(folder, "b", 400, {}, "req_b")
     for torn in (b'{"custom_id": "c", "resp', b"\0\0\0\0\n", b'["c"]\n'):
         with (folder / batch_files.OUTPUT).open("ab") as file:
             file.write(torn)
@@ -285,10 +285,10 @@ async def test_a_torn_line_is_run_again(stage: Stage) -> None:
 async def test_a_full_disk_fails_its_batch_and_no_other(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     append = batch_files.append_answer
 
-    def full_for_one(folder: Path, custom_id: str, status: int, body: Any) -> bool:
+    def full_for_one(folder: Path, custom_id: str, status: int, body: Any, request_id: str) -> bool:
         if custom_id == "doomed":
             raise OSError(errno.ENOSPC, "No space left on device")
-        return append(folder, custom_id, status, body)
+        return append(folder, custom_id, status, body, request_id)
 
     monkeypatch.setattr(batch_files, "append_answer", full_for_one)
     failed, fine = await stage.submit("doomed"), await stage.submit("a", "b")

@@ -172,8 +172,8 @@ def test_refusals_have_their_status_in_every_protocol() -> None:
     assert [reply_to(error).status for error in errors] == [503, 429, 503]
     assert [reply_to(error).code for error in errors] == ["queue_full", "key_queue_full", "wait_too_long"]
     assert [ollama_error(error).status for error in errors] == [503, 429, 503]
-    assert [anthropic_error(error).status for error in errors] == [529, 429, 529]
+    assert [anthropic_error(error, "req_1").status for error in errors] == [529, 429, 529]
     for error in errors:
-        for reply in (reply_to(error), ollama_error(error), anthropic_error(error)):
+        for reply in (reply_to(error), ollama_error(error), anthropic_error(error, "req_1")):
             assert reply.headers["Retry-After"] == "3"
     assert [reply.status for reply in map(reply_to, [DeadlineExceeded("d")])] == [504]

@@ -236,7 +236,9 @@ def test_refusals(server: NativeServer, path: str, fields: Any, status: int, tex
         more = {name: value for name, value in fields.items() if name != "script"}
         body = {**body_of(path, fields.get("script", "a"), stream=stream), **more}
     response = server.post(path, body)
-    assert (response.status_code, response.json()) == (status, {"error": text})
+    [told] = response.json().values()
+    assert (response.status_code, response.json().keys()) == (status, {"error"})
+    assert told.removesuffix(f" (request {response.headers['x-request-id']})") == text
     assert response.headers["content-type"].startswith("application/json")
     if status == 503:
         assert response.headers["retry-after"] == "7"

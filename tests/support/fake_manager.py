@@ -18,6 +18,7 @@ from typing import Any
 from corral.errors import ContextLengthExceeded, EngineDead, InvalidRequest, ModelNotFound, QueueFull
 from corral.request import Delta, EmbedRequest, EmbedResult, FinishReason, Request, RequestOutput, Usage
 from corral.server.exchange import Exchange
+from corral.server.metrics.books import Books
 from corral.server.quotas import QuotaBook
 from corral.store.local_model import LocalModel
 from corral.store.names import parse_name
@@ -106,6 +107,7 @@ class FakeManager:
     unloaded: list[str] = field(default_factory=list)
     running_models: list[Any] = field(default_factory=list)
     quotas: QuotaBook = field(default_factory=QuotaBook)
+    books: Books = field(default_factory=Books)
     lease_error: Exception | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 

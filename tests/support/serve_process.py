@@ -55,7 +55,8 @@ class ServeProcess:
             self.process.stderr.close()
 
     def count(self, word: str) -> int:
-        return sum(line.startswith(word) for line in self.log)
+        """Lines that begin with it, after their time."""
+        return sum(re.match(rf"(\S+ \S+ )?{re.escape(word)}", line) is not None for line in self.log)
 
 
 @contextmanager

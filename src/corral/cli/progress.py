@@ -22,10 +22,14 @@ Clock = Callable[[], float]
 
 
 @contextlib.contextmanager
-def show_status() -> Iterator[OnStatus]:
-    """What is to be called with every Status; what it has shown stays."""
-    if not is_terminal(sys.stderr) or is_dumb():
-        yield _Lines()
+def show_status(say: Callable[[str], None] | None = None) -> Iterator[OnStatus]:
+    """What is to be called with every Status; what it has shown stays.
+
+    Args:
+        say: gets a line a step in place of the terminal.
+    """
+    if say is not None or not is_terminal(sys.stderr) or is_dumb():
+        yield _Lines(say or warn)
         return
     screen = StatusScreen(sys.stderr)
     try:
@@ -37,7 +41,8 @@ def show_status() -> Iterator[OnStatus]:
 class _Lines:
     """Each step once; a layer again when it is whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self._told: set[tuple[str, bool]] = set()
 
     def __call__(self, status: Status) -> None:
@@ -46,7 +51,7 @@ class _Lines:
             return
         self._told |= {(status.status, is_whole), (status.status, False)}
         amount = f": {human.size(status.total)}" if status.total else ""
-        warn(f"{human.printable(status.status)}{amount}{', done' if is_whole else ''}")
+        self._say(f"{human.printable(status.status)}{amount}{', done' if is_whole else ''}")
 
 
 class StatusScreen:

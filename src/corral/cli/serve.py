@@ -12,9 +12,18 @@ from click.core import ParameterSource
 from corral.cli.config_file import file_of
 from corral.cli.options import engine_config
 from corral.cli.progress import show_status
+from corral.cli.serve_log import logged, teller, warn
 from corral.cli.serve_options import Address, serve_options
-from corral.cli.terminal import warn
-from corral.config import DEFAULT_PORT, CertReqs, EngineConfig, KvCacheDtype, ServerConfig, unused_ollama_settings
+from corral.config import (
+    DEFAULT_PORT,
+    CertReqs,
+    EngineConfig,
+    KvCacheDtype,
+    LogFormat,
+    LogLevel,
+    ServerConfig,
+    unused_ollama_settings,
+)
 from corral.errors import InvalidConfig
 
 _ARGUMENTS = "corral.arguments"  # of click's Context.meta
@@ -62,6 +71,12 @@ def _configs(
     max_loaded_models: int | None,
     load_timeout: float,
     fair_wait: float,
+    log_level: LogLevel,
+    log_format: LogFormat,
+    no_access_log: bool,
+    log_requests: bool,
+    max_log_len: int | None,
+    otlp_traces_endpoint: str | None,
     step_timeout: float,
     max_queue: int,
     max_queue_per_key: int | None,
@@ -125,6 +140,12 @@ def _configs(
         request_timeout_s=request_timeout,
         load_timeout_s=load_timeout,
         fair_wait_s=fair_wait,
+        log_level=log_level,
+        log_format=log_format,
+        access_log=not no_access_log,
+        log_requests=log_requests,
+        max_log_len=max_log_len,
+        otlp_traces_endpoint=otlp_traces_endpoint or None,
         step_timeout_s=step_timeout,
         lenient=lenient,
     )
@@ -139,6 +160,7 @@ def configs_of(context: click.Context) -> tuple[EngineConfig, ServerConfig]:
 @click.command("serve", cls=_Serve)
 @serve_options
 @click.pass_context
+@logged
 def serve(
     context: click.Context,
     /,
@@ -164,9 +186,11 @@ def serve(
         raise click.UsageError("--preload and --pin are for a server without MODEL; with MODEL, those are kept loaded")
     engine, server = configs_of(context)
     from corral.server.listen import check_exposure, resolve_host
+    from corral.server.tracing.setup import check_tracing
 
     if server.uds is None:
         check_exposure(server, resolve_host(server.host))  # before a download, not after it
+    check_tracing(server)
     for line in unused_ollama_settings():
         warn(line)
     if (file := file_of(context)).has_open_secrets:
@@ -221,7 +245,7 @@ def _resolve(names: Sequence[str]) -> list[LocalModel]:
     """The models, downloaded if need be."""
     from corral.store import resolve
 
-    with show_status() as on_status:
+    with show_status(teller()) as on_status:
         return [resolve(name, on_status) for name in names]
 
 

@@ -13,7 +13,7 @@ from corral.cli import options
 from corral.cli.config_file import use_file
 from corral.cli.keys import database_url
 from corral.cli.options import ENGINE_DEFAULTS, POSITIVE, Decorator, option, parse_size
-from corral.config import DEFAULT_PORT, CertReqs, KvCacheDtype, ServerConfig
+from corral.config import DEFAULT_PORT, CertReqs, KvCacheDtype, LogFormat, LogLevel, ServerConfig
 
 SERVER_DEFAULTS = ServerConfig()
 NOT_NEGATIVE = click.FloatRange(min=0)
@@ -310,6 +310,33 @@ _FLAGS: list[Decorator] = [
         "--write-timeout", type=SECONDS, default=SERVER_DEFAULTS.write_timeout_s, envvar="CORRAL_WRITE_TIMEOUT",
         metavar="SECONDS",
         help="How long a client may take nothing of its answer before it is cut off.",
+    ),
+    option(
+        "--log-level", type=click.Choice(get_args(LogLevel), case_sensitive=False), default=SERVER_DEFAULTS.log_level,
+        envvar="CORRAL_LOG_LEVEL",
+        help="What is less than this is not logged.",
+    ),
+    option(
+        "--log-format", type=click.Choice(get_args(LogFormat), case_sensitive=False),
+        default=SERVER_DEFAULTS.log_format, envvar="CORRAL_LOG_FORMAT",
+        help="Lines of text on stderr, or one JSON object a line.",
+    ),
+    option(
+        "--no-access-log", "--disable-uvicorn-access-log", is_flag=True, envvar="CORRAL_NO_ACCESS_LOG",
+        help="No line for every request. Probes and /metrics have none in any case, unless they fail.",
+    ),
+    option(
+        "--log-requests", "--enable-log-requests", is_flag=True, envvar="CORRAL_LOG_REQUESTS",
+        help="Log prompts and parameters of requests; without it, no prompt is ever in the log.",
+    ),
+    option(
+        "--max-log-len", type=COUNT, envvar="CORRAL_MAX_LOG_LEN", metavar="N",
+        help="Most characters of a prompt, or token ids, that --log-requests logs; by default all.",
+    ),
+    option(
+        "--otlp-traces-endpoint", envvar="CORRAL_OTLP_TRACES_ENDPOINT", metavar="URL",
+        help="OpenTelemetry collector that gets a trace of every request, by OTLP over HTTP: http://host:4318. Needs "
+        "pip install 'corral[otel]'. The variables OTEL_* count too.",
     ),
     option(
         "--lenient", is_flag=True, envvar="CORRAL_LENIENT",

@@ -176,17 +176,22 @@ class Verdict:
     """One criterion for one pair of engines.
 
     Args:
-        criterion: such as "output tokens per second, 50 clients".
-        ratio: of the better one to the other, by the medians; low and high are the 95 % interval of the bootstrap.
+        criterion: its key; `title` is for people.
+        workload: "" for what is measured at the start of an engine.
+        ratio: how many times better the first one is than the second, by the medians: below 1, it is worse.
+        low, high: the 95 % interval of the bootstrap; None where the repeats are too few for one.
         winner: "" where no difference is detectable.
+        text: the verdict in words.
     """
 
     criterion: str
+    title: str
+    workload: str
     first: str
     second: str
     ratio: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     winner: str
     text: str
 

@@ -44,7 +44,7 @@ class EngineCore:
         config: limits of a step.
         max_model_len: longest context in tokens; fits into the runner's blocks.
         vocab_size: token ids are in [0, vocab_size).
-        clock: seconds; it sizes steps and never changes a token.
+        clock: seconds, monotonic; it sizes steps and never changes a token.
 
     Raises:
         InvalidConfig: one sequence of max_model_len tokens would not fit into the blocks.
@@ -57,7 +57,7 @@ class EngineCore:
         *,
         max_model_len: int,
         vocab_size: int,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         capacity = runner.num_blocks * BLOCK_SIZE
         if not 2 <= max_model_len <= capacity:
@@ -87,6 +87,9 @@ class EngineCore:
         batch = self._scheduler.schedule()
         if not batch.rows:
             raise IntegrityError(f"{self._scheduler.num_waiting} sequences wait, none runs and none can start")
+        for row in batch.rows:
+            if row.sequence.group.begun_at is None:
+                row.sequence.group.begun_at = started
         self.watch.begin(row.sequence.group.request_id for row in batch.rows)
         sampled = self._runner.execute(batch)
         queries = queries_of(batch, sampled)
@@ -94,7 +97,7 @@ class EngineCore:
         self.watch.end()
         elapsed_ms = 1000.0 * (self._clock() - started)
         self._budget.observe(batch.num_prefill_tokens, batch.num_decode_rows, elapsed_ms)
-        self.times.add(elapsed_ms)
+        self.times.add(elapsed_ms, batch.num_prefill_tokens, batch.num_decode_rows)
         return result
 
     @property
@@ -237,4 +240,8 @@ class EngineCore:
             total_step_ms=self.times.total_ms,
             last_step_ms=self.times.last_ms,
             mean_step_ms=self.times.mean_ms,
+            num_decode_steps=self.times.num_decode_steps,
+            decode_ms=self.times.decode_ms,
+            step_seconds=self.times.seconds.copy(),
+            step_tokens=self.times.tokens.copy(),
         )

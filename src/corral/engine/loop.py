@@ -59,6 +59,7 @@ class EngineLoop:
         core: nobody else touches it from now on.
         config: `max_queue`, `max_queue_per_key` and `kv_idle_release_s`.
         embedder: steps in turns with the core; as the core, nobody else's.
+        on_idle: called on the engine's thread when it has had nothing to do for `kv_idle_release_s`.
         clock: monotonic seconds, for deadlines and estimates.
     """
 
@@ -68,10 +69,12 @@ class EngineLoop:
         config: EngineConfig,
         *,
         embedder: Embedder | None = None,
+        on_idle: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = core
         self._embedder = embedder
+        self._on_idle = on_idle
         self._idle_release_s = config.kv_idle_release_s
         self._clock = clock
         self._idle_s = 0.0  # so far
@@ -253,6 +256,7 @@ class EngineLoop:
             since = self._clock()
             if not self._wait_for_command(min(max(0.0, self._idle_release_s), threading.TIMEOUT_MAX)):
                 self._core.release_all_free()
+                self._on_idle()
                 self._wait_for_command(None)
             self._idle_s += self._clock() - since
         return not self._is_closing

@@ -54,7 +54,8 @@ class Masks:
             except CorralError as error:
                 sequence.failure = error
             except Exception:
-                logger.exception("the constraint of request %s failed", sequence.group.request_id)
+                request_id = sequence.group.request_id
+                logger.exception("the constraint of request %s failed", request_id, extra={"request_id": request_id})
                 sequence.failure = CorralError("the grammar failed while the answer was written; the log says why")
             if sequence.failure is not None:
                 mask[row] = 0

@@ -30,6 +30,7 @@ class SequenceOutput:
         stop_token: the token id that ended it, when one did.
         num_cached_tokens: tokens of the request's prompt that came from cached blocks.
         num_prompt_tokens: tokens of the prompt.
+        begun_at: when the first step began that computed anything of the request; seconds of the engine's clock.
         logprobs: one for each of new_token_ids where the request asks for them, else none.
         prompt_logprobs: once, with a first token: of all tokens of the prompt but the first, where they are asked for.
     """
@@ -41,6 +42,7 @@ class SequenceOutput:
     stop_token: int | None = None
     num_cached_tokens: int = 0
     num_prompt_tokens: int = 0
+    begun_at: float | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
 

@@ -150,6 +150,7 @@ class Sequence(Node):
             stop_token=stop_token,
             num_cached_tokens=self.group.num_cached_tokens or 0,
             num_prompt_tokens=self.group.num_prompt_tokens,
+            begun_at=self.group.begun_at,
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
         )
@@ -165,6 +166,7 @@ class SequenceGroup:
         "account",
         "adapter",
         "bad_ids",
+        "begun_at",
         "cache_salt",
         "constraint",
         "is_forked",
@@ -208,6 +210,7 @@ class SequenceGroup:
         self.max_length = self.num_prompt_tokens + min(room, room if params.max_tokens is None else params.max_tokens)
         self.root_hash = root_hash(spec.adapter.digest if spec.adapter else "", spec.cache_salt)
         self.num_cached_tokens: int | None = None  # set when the first member starts
+        self.begun_at: float | None = None  # of the first step that computed anything of it, by the engine's clock
         self.num_unfinished = params.n
         self.is_forked = params.n == 1
         # Of prompt tokens 1, 2, ...; None where they are not asked for or have been told.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from corral.histogram import STEP_S, STEP_TOKENS, Histogram
 
 _SMOOTHING = 0.05  # weight of the newest step in the running mean
 
@@ -15,13 +17,22 @@ class StepTimes:
     total_ms: float = 0.0
     last_ms: float = 0.0
     mean_ms: float = 0.0  # of about the last twenty
+    num_decode_steps: int = 0  # those without a prompt's tokens, which read all weights for a few rows
+    decode_ms: float = 0.0
+    seconds: Histogram = field(default_factory=lambda: Histogram(STEP_S))
+    tokens: Histogram = field(default_factory=lambda: Histogram(STEP_TOKENS))
 
-    def add(self, elapsed_ms: float) -> None:
+    def add(self, elapsed_ms: float, num_prefill_tokens: int = 0, num_decode_rows: int = 0) -> None:
         weight = max(_SMOOTHING, 1 / (self.num_steps + 1))
         self.mean_ms += weight * (elapsed_ms - self.mean_ms)
         self.num_steps += 1
         self.total_ms += elapsed_ms
         self.last_ms = elapsed_ms
+        if not num_prefill_tokens:
+            self.num_decode_steps += 1
+            self.decode_ms += elapsed_ms
+        self.seconds.add(elapsed_ms / 1000)
+        self.tokens.add(num_prefill_tokens + num_decode_rows)
 
 
 @dataclass(slots=True)
@@ -52,6 +63,10 @@ class EngineStats:
     total_step_ms: float
     last_step_ms: float
     mean_step_ms: float
+    num_decode_steps: int
+    decode_ms: float
+    step_seconds: Histogram
+    step_tokens: Histogram
 
     @property
     def num_used_blocks(self) -> int:

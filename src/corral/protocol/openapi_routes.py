@@ -186,6 +186,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/admin/audit", "What was managed, the newest first."),
     Operation("GET", "/admin/usage", "What the API keys have used, by key, model or day; as JSON or CSV."),
     Operation("GET", "/usage", "The same of the key that asks."),
+    Operation("GET", "/metrics", "Figures for Prometheus.", answers=("text/plain",)),
+    Operation("GET", "/load", "How many requests use a model, or wait for one.", answer=_object(server_load=_INTEGER)),
     # Ollama's
     Operation("GET", "/api/version", "The version of Ollama whose API this is.", answer=_object(version=TEXT)),
     Operation("GET", "/api/tags", "The models that are here."),

@@ -20,7 +20,8 @@ ROLES: Mapping[str, Role] = {
     **dict.fromkeys(
         (
             *("GET /version", "GET /openapi.json", "GET /v1/models", "GET /v1/models/{name:path}"),
-            *("GET /limits", "GET /usage", "GET /api/version", "GET /api/tags", "GET /api/ps", "POST /api/show"),
+            *("GET /limits", "GET /load", "GET /metrics", "GET /usage"),
+            *("GET /api/version", "GET /api/tags", "GET /api/ps", "POST /api/show"),
         ),
         _VIEWER,
     ),
@@ -68,7 +69,7 @@ def needed_role(method: str, path: str) -> Role | None:
     """
     method = "GET" if method == "HEAD" and not path.startswith("/api/blobs/") else method
     found: list[tuple[str, Role]] = []
-    for decided, pattern, role in _patterns():
+    for decided, pattern, role, _ in _patterns():
         if pattern.match(path):
             if decided == method:
                 return role
@@ -77,12 +78,20 @@ def needed_role(method: str, path: str) -> Role | None:
     return next((role for role in (_ADMIN, _USER, _VIEWER) if role in roles), None)
 
 
+def route_of(method: str, path: str) -> str:
+    """The route that a path belongs to, with its variable parts by name; "" for what is none."""
+    method = "GET" if method == "HEAD" and not path.startswith("/api/blobs/") else method
+    if f"{method} {path}" in ROLES or path == "/":
+        return path
+    return next((route for decided, pattern, _, route in _patterns() if decided == method and pattern.match(path)), "")
+
+
 @cache
-def _patterns() -> list[tuple[str, re.Pattern[str], Role]]:
+def _patterns() -> list[tuple[str, re.Pattern[str], Role, str]]:
     """The exact ones first, as the router has them."""
     exact_first = sorted(ROLES.items(), key=lambda item: "{" in item[0])
     found = []
     for route, role in exact_first:
         method, _, path = route.partition(" ")
-        found.append((method, compile_path(path)[0], role))
+        found.append((method, compile_path(path)[0], role, path))
     return found

@@ -35,7 +35,7 @@ class StreamEncoder(Protocol):
     def close(self) -> bytes:
         """When all requests have ended well."""
 
-    def fail(self, error: Exception) -> bytes:
+    def fail(self, error: Exception, request_id: str) -> bytes:
         """The last event of a call that broke off: its status line has long been sent."""
 
 
@@ -85,11 +85,11 @@ async def answer_stream(
         await held.aclose()
         raise
     told = {**(headers or {}), **place_headers(output for _, output in seen)}
-    return EventStream(_events(seen, outputs, encoder), held=held, headers=told)
+    return EventStream(_events(seen, outputs, encoder, exchange_of(http.scope).request_id), held=held, headers=told)
 
 
 async def _events(
-    seen: list[Indexed], outputs: AsyncGenerator[Indexed, None], encoder: StreamEncoder
+    seen: list[Indexed], outputs: AsyncGenerator[Indexed, None], encoder: StreamEncoder, request_id: str
 ) -> AsyncGenerator[bytes, None]:
     try:
         yield encoder.open()
@@ -98,11 +98,11 @@ async def _events(
         async for index, output in outputs:
             yield with_place(encoder.encode(index, output), output)
     except CorralError as error:
-        yield encoder.fail(error)
+        yield encoder.fail(error, request_id)
         return
     except Exception as error:
         logger.exception("a stream broke off")
-        yield encoder.fail(error)
+        yield encoder.fail(error, request_id)
         return
     yield encoder.close()
 

@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 
 from corral.config import ServerConfig
 from corral.errors import CorralError
-from corral.protocol.ollama.errors import ollama_error
 from corral.protocol.openai.errors import ErrorReply, method_not_allowed, not_found, reply_to
 from corral.server.audit_trail import AuditTrail
 from corral.server.auth import HostGuard, KeyAuth
@@ -32,15 +31,18 @@ from corral.server.keys.store import KeyStore
 from corral.server.lifecycle import DrainGate, Farewell, Lifecycle
 from corral.server.limits import BodyLimit, RefusedError
 from corral.server.live_settings import LiveSettings
+from corral.server.logs.access import AccessLog
+from corral.server.metrics.recorder import MetricsRecorder
 from corral.server.model_manager import ModelManager
 from corral.server.origins import EXPOSED_HEADERS, OriginGuard, origin_pattern
 from corral.server.quota_headers import NAMES as QUOTA_HEADERS
 from corral.server.quota_headers import QuotaHeaders
-from corral.server.replies import is_native, response_of
+from corral.server.replies import error_response, response_of
 from corral.server.routes.admin import admin_routes
 from corral.server.routes.anthropic import anthropic_routes
 from corral.server.routes.embeddings import embedding_routes
 from corral.server.routes.limits import limits_routes
+from corral.server.routes.metrics import metrics_routes
 from corral.server.routes.ollama import ollama_routes
 from corral.server.routes.ollama_store import ollama_store_routes
 from corral.server.routes.openai import openai_routes
@@ -52,6 +54,7 @@ from corral.server.routes.responses import responses_routes
 from corral.server.routes.tokenizing import tokenizing_routes
 from corral.server.routes.usage import usage_routes
 from corral.server.store_access import StoreAccess
+from corral.server.tracing.setup import tracer_of
 from corral.server.usage.recorder import UsageRecorder
 from corral.server.usage.store import UsageStore
 
@@ -82,14 +85,17 @@ def build_app(
     lifecycle = lifecycle or Lifecycle()
     settings = LiveSettings(config)
 
-    # What falls under Exception alone goes on to uvicorn too, which writes its stack to the log.
-    handled = (CorralError, RefusedError, ClientDisconnect, HTTPException, Exception)
+    handled = (CorralError, RefusedError, ClientDisconnect, HTTPException)  # what else is raised is for Exchanges
     database = database or Database(config.database_url)
     key_store, audit = KeyStore(database), AuditLog(database)
     is_open_by_wish = config.no_auth and not config.api_keys
     keys = KeyRing(config.api_keys, None if is_open_by_wish else key_store)
     usage_store = UsageStore(database)
     usage = UsageRecorder(usage_store, manager.quotas, config.usage_retention_days)
+    tracer = tracer_of(config)
+    observers: list[Observer] = [usage, MetricsRecorder(manager.books), AccessLog()]
+    if tracer is not None:
+        observers.insert(0, tracer)
     files = FileStore(database)
 
     async def routes_alone(scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +103,7 @@ def build_app(
         await DrainGate(within, lifecycle)({**scope, "app": app}, receive, send)
 
     stored_batches = BatchStore(files)
-    batches = BatchRunner(Exchanges(routes_alone, [usage]), stored_batches, lifecycle, keys.caller_of_owner)
+    batches = BatchRunner(Exchanges(routes_alone, observers), stored_batches, lifecycle, keys.caller_of_owner)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -109,6 +115,8 @@ def build_app(
         await usage.close()
         await keys.close()
         await database.close()
+        if tracer is not None:
+            await tracer.close()
 
     app = Starlette(
         lifespan=lifespan,
@@ -125,6 +133,7 @@ def build_app(
             *responses_routes(manager, database),
             *admin_routes(key_store, keys, audit),
             *usage_routes(usage_store, usage),
+            *metrics_routes(manager, lifecycle, manager.books, lambda: app.state.num_connections()),
             *ollama_routes(manager),
             *ollama_store_routes(manager, store or StoreAccess(), lifecycle),
         ],
@@ -132,6 +141,7 @@ def build_app(
     )
     app.router.redirect_slashes = False
     app.state.settings = settings  # a reload puts others there
+    app.state.num_connections = lambda: 0  # the server that runs it knows
     app.state.keys = keys  # whose reload() reads them anew
     # The last one added is the outermost: no key, no byte of the body is read.
     app.add_middleware(BodyLimit, settings=settings)
@@ -152,7 +162,6 @@ def build_app(
     if not config.no_auth and config.uds is None:  # it looks away while keys are asked for
         app.add_middleware(HostGuard, host=config.host, keys=keys)
     app.add_middleware(Farewell, lifecycle=lifecycle)
-    observers: list[Observer] = [usage]
     app.add_middleware(Exchanges, observers=observers)
     return app
 
@@ -174,7 +183,4 @@ def _reply_to_error(request: Request, error: Exception) -> Response:
             return response_of(request.scope, ErrorReply(error.status_code, "the request could not be served"))
     if isinstance(error, CorralError) and reply_to(error).status == INTERNAL_ERROR:
         logger.error("%s %s: %s", request.method, path, error)  # where the file lies is for the log, not for the client
-    if is_native(path):
-        native = ollama_error(error)
-        return Response(native.body(), native.status, native.headers, "application/json; charset=utf-8")
-    return response_of(request.scope, reply_to(error))
+    return error_response(request.scope, error)

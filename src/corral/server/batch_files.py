@@ -96,10 +96,10 @@ def remaining(folder: Path, endpoint: str, done: set[str]) -> Iterator[Line]:
             yield custom_id, body
 
 
-def append_answer(folder: Path, custom_id: str, status: int, body: Any) -> bool:
+def append_answer(folder: Path, custom_id: str, status: int, body: Any, request_id: str) -> bool:
     """Adds an answer where it belongs, on the disk when this returns; whether it is a good one."""
     is_good = status < 400
-    response = {"status_code": status, "request_id": f"req_{secrets.token_hex(12)}", "body": body}
+    response = {"status_code": status, "request_id": request_id, "body": body}
     _append(folder / (OUTPUT if is_good else ERRORS), _result(custom_id, response, None))
     return is_good
 

@@ -18,9 +18,11 @@ import msgspec
 from starlette.types import ASGIApp
 
 from corral.errors import CorralError, KeyRefused, StorageError
+from corral.logs import about_no_request
 from corral.server import batch_files
 from corral.server.batch_store import BatchStore
 from corral.server.caller import Caller
+from corral.server.exchange import REQUEST_ID_HEADER
 from corral.server.in_process import post
 from corral.server.lifecycle import Lifecycle
 
@@ -113,7 +115,7 @@ class BatchRunner:
         await asyncio.to_thread(self._held.close)
 
     def _spawn(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
+        task = asyncio.get_running_loop().create_task(work, context=about_no_request())
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._tasks.discard)
 
@@ -239,8 +241,8 @@ class BatchRunner:
                 run.saved_at = time.monotonic()
                 await asyncio.to_thread(self._store.save_counts, run.batch_id, run.counts)
 
-    async def _ask(self, run: _Run, body: dict[str, Any]) -> tuple[int, Any] | None:
-        """Status and body of the answer; waits while the server is busy; None when the batch is to stop."""
+    async def _ask(self, run: _Run, body: dict[str, Any]) -> tuple[int, Any, str] | None:
+        """Status, body and request id of the answer; waits while the server is busy; None when the batch is to stop."""
         encoded = msgspec.json.encode(body)
         back_off_s, num_deaths = 0.5, 0
         while True:
@@ -258,7 +260,7 @@ class BatchRunner:
             num_deaths += code == "engine_dead"
             may_pass = code in _BUSY or (code in _OVER_QUOTA and b"retry-after" in headers)
             if status not in (429, 503) or not may_pass or num_deaths > MAX_DEATHS:
-                return status, answer
+                return status, answer, headers.get(REQUEST_ID_HEADER, b"").decode("ascii")
             back_off_s = min(MAX_BACK_OFF_S, 2 * back_off_s)
             wait_s = max(back_off_s, _retry_after(headers))
             self._turns.release()  # other keys' lines go on while this one waits for its own quota

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from corral.logs import about_no_request
+
 LONGEST_S = 1e8  # an event loop takes no inf
 
 
@@ -28,4 +30,5 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_later(min(delay_s, LONGEST_S), callback)
+        loop = asyncio.get_running_loop()
+        return loop.call_later(min(delay_s, LONGEST_S), callback, context=about_no_request())

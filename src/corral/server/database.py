@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -85,7 +86,9 @@ class Database:
         Raises:
             StorageError: the database is locked, damaged or full, or cannot be opened.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.run_now, function)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, copy_context().run, self.run_now, function
+        )
 
     def run_now(self, function: Callable[[Connection], _T]) -> _T:
         """As `run`, on a thread of the caller's."""

@@ -36,6 +36,10 @@ class QuietServer(uvicorn.Server):
         self.servers = await self._listen()
         self.is_listening.set()
 
+    def num_connections(self) -> int:
+        """Open ones."""
+        return self._connections.num_open
+
     def reconfigure(self, config: ServerConfig) -> None:
         """Gives new connections the limits of these settings."""
         allow_open_files(config)

@@ -16,6 +16,7 @@ from corral.server.clock import Clock, LoopClock
 from corral.server.deadlines import before
 from corral.server.exchange import Exchange
 from corral.server.memory_budget import MemoryProbe, SystemProbe
+from corral.server.metrics.books import Books
 from corral.server.model_names import ModelNames, check_permission
 from corral.server.model_needs import ReadNeeds, read_needs
 from corral.server.quotas import QuotaBook
@@ -63,7 +64,8 @@ class ModelManager:
         self._clock = clock or LoopClock()
         config = config or ServerConfig()
         engine = self.engine = engine or EngineConfig()
-        self._life = WorkerLife(engine, config, command, self._clock, say)
+        self.books = Books()
+        self._life = WorkerLife(engine, config, command, self._clock, say, self.books)
         self._workers = Workers(self._life, config, read_needs, probe or SystemProbe(), self._clock)
         self._num_pending_of: Counter[str] = Counter()  # by whose they are
         self._max_pending_of_key = config.max_pending_per_key or max(1, config.max_pending // 2)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from corral.protocol.anthropic.errors import AnthropicError, from_reply
-from corral.protocol.ids import new_id
-from corral.protocol.ollama.errors import NO_SUCH_METHOD, NO_SUCH_ROUTE, encode_error
-from corral.protocol.openai.errors import ErrorReply
+from corral.protocol.ollama.errors import NO_SUCH_METHOD, NO_SUCH_ROUTE, encode_error, ollama_error
+from corral.protocol.openai.errors import ErrorReply, reply_to
 
 if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Scope, Send
 
 MESSAGES, MODELS = "/v1/messages", "/v1/models"
-REQUEST_ID_HEADER = "request-id"
 VERSION_HEADER = b"anthropic-version"
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
@@ -39,26 +37,44 @@ def response_of(scope: Scope, reply: ErrorReply) -> Response:
     """An error as the request's API has it: OpenAI's object, Ollama's below /api, Anthropic's below /v1/messages."""
     from starlette.responses import Response  # a drain's end is known before HTTP is
 
+    request_id = _refuse(scope, reply)
     if is_anthropic(scope):
-        return anthropic_response(from_reply(reply))
+        return _anthropic_response(from_reply(reply.naming(request_id)), request_id)
     if not is_native(scope["path"]):
-        return Response(reply.body(), reply.status, reply.headers, _JSON)
+        return Response(reply.naming(request_id).body(), reply.status, reply.headers, _JSON)
     match reply.code:
         case "not_found":
             body, media_type = NO_SUCH_ROUTE, _TEXT
         case "method_not_allowed":
             body, media_type = NO_SUCH_METHOD, _TEXT
         case _:
-            body, media_type = encode_error(reply.message), _JSON
+            body, media_type = encode_error(reply.naming(request_id).message), _JSON
     return Response(body, reply.status, reply.headers, media_type)
 
 
-def anthropic_response(error: AnthropicError) -> Response:
-    """With the id that its body tells as a header, where Anthropic's clients look for it."""
+def error_response(scope: Scope, error: Exception) -> Response:
+    """The same of an error that a route has raised, which Ollama's API has its own words for."""
     from starlette.responses import Response
 
-    request_id = new_id("req")
-    return Response(error.body(request_id), error.status, {**error.headers, REQUEST_ID_HEADER: request_id}, _JSON)
+    if not is_native(scope["path"]):
+        return response_of(scope, reply_to(error))
+    native = ollama_error(error).naming(_refuse(scope, reply_to(error)))
+    return Response(native.body(), native.status, native.headers, f"{_JSON}; charset=utf-8")
+
+
+def _refuse(scope: Scope, reply: ErrorReply) -> str:
+    """The id of the request, in whose exchange the refusal is booked."""
+    from corral.server.exchange import exchange_of
+
+    exchange = exchange_of(scope)
+    exchange.refusal = reply.code or reply.type
+    return exchange.request_id
+
+
+def _anthropic_response(error: AnthropicError, request_id: str) -> Response:
+    from starlette.responses import Response
+
+    return Response(error.body(request_id), error.status, error.headers, _JSON)
 
 
 async def send_reply(scope: Scope, send: Send, reply: ErrorReply) -> None:

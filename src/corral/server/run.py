@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -17,10 +18,12 @@ from corral.config import EngineConfig, ServerConfig
 from corral.server.first_load import load_first
 from corral.server.lifecycle import Lifecycle
 from corral.server.listen import bind, drain_delay_s, own_unix_path, url_of
+from corral.server.logs.output import log_to_stderr
 from corral.server.model_manager import ModelManager
 from corral.server.model_names import ModelNames
 from corral.server.origins import origin_pattern
 from corral.server.service_manager import feed_watchdog, notify, notify_reloading
+from corral.server.tracing.setup import check_tracing
 from corral.server.unix_socket import owned_path
 from corral.store.local_model import LocalModel
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from corral.server.live_settings import SettingsSource
     from corral.server.reload import Reload
     from corral.server.tls import Certificates
+
+logger = logging.getLogger("corral.server")
 
 EXIT_DRAIN_CUT = 1
 EXIT_INTERRUPTED = 130  # a signal came before the model was loaded
@@ -62,10 +67,15 @@ def serve(serving: Serving, engine: EngineConfig, server: ServerConfig, source: 
     """
     # What cannot be is told before a model is loaded.
     origin_pattern(server.origins)
+    check_tracing(server)
     certificates = _certificates(server)
     sockets = bind(server)
     try:
-        with owned_path(own_unix_path(server, sockets)), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with (
+            log_to_stderr(server),
+            owned_path(own_unix_path(server, sockets)),
+            asyncio.Runner(loop_factory=new_event_loop) as runner,
+        ):
             return runner.run(_serve(serving, engine, server, sockets, source, certificates))
     finally:
         for sock in sockets:
@@ -211,6 +221,7 @@ def _import_http(database_url: str | None) -> Callable[..., tuple[QuietServer, R
         allow_open_files(config)
         app = build_app(manager, config, lifecycle)
         server = make_server(app, config, certificates.context if certificates is not None else None)
+        app.state.num_connections = server.num_connections
         return server, Reload(app, server, manager, sockets, source, certificates, _say)
 
     return make
@@ -243,6 +254,4 @@ async def _run_until_drained(
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):  # a terminal that was closed
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+    logger.info("%s", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -13,6 +14,8 @@ from corral.protocol.openai.errors import reply_to
 from corral.request import EmbedRequest, EmbedResult, Request, RequestOutput, RequestSize
 from corral.server.exchange import Exchange, Generation
 from corral.server.quotas import Promise, QuotaBook
+
+logger = logging.getLogger("corral.server")
 
 
 class Tally:
@@ -43,6 +46,8 @@ class Tally:
 
     def on_replay(self) -> None:
         self.generation.num_replays += 1
+        self.generation.replayed.append(time.monotonic())
+        logger.warning("the worker of %s is lost; a request goes on in the next one", self._exchange.model)
 
     def on_left(self) -> Callable[[RequestOutput | None], None]:
         """The reader has gone, and the worker has been told."""

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from corral.config import EngineConfig, ServerConfig
 from corral.errors import CorralError, EngineDead, InsufficientMemory
+from corral.logs import about_no_request
 from corral.model.memory import size_text
 from corral.server.clock import LONGEST_S, Clock
+from corral.server.metrics.books import Books
 from corral.server.slot import Slot, SlotState
 from corral.worker.client import OnPlan, OnProgress, WorkerClient
 
@@ -38,12 +40,19 @@ class WorkerLife:
     """Starts and ends the processes of slots; `on_change` is called after every change of a slot."""
 
     def __init__(
-        self, engine: EngineConfig, config: ServerConfig, command: Sequence[str], clock: Clock, say: Say
+        self,
+        engine: EngineConfig,
+        config: ServerConfig,
+        command: Sequence[str],
+        clock: Clock,
+        say: Say,
+        books: Books,
     ) -> None:
         self.engine = engine
         self._command = command
         self._clock = clock
         self._say = say
+        self._books = books
         self.reconfigure(config)
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_change: Callable[[], None] = lambda: None
@@ -105,7 +114,7 @@ class WorkerLife:
             slot.forget_worker()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+        task = asyncio.get_running_loop().create_task(work, context=about_no_request())
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._tasks.discard)
         return task
@@ -201,6 +210,7 @@ class WorkerLife:
             f"loaded {slot.name} in {load_s:.1f} s: {size_text(client.info.weights_bytes)} of weights, "
             f"a context of {client.info.max_model_len:,} tokens"
         )
+        self._books.loaded(slot.name, load_s)
         slot.idle_since = now
         slot.grant_waiters(now)
         if not slot.num_leases:
@@ -232,6 +242,7 @@ class WorkerLife:
         if slot.client is not client or slot.state is SlotState.STOPPING or client.death is None:
             return
         logger.error("the worker of %s has ended: %s", slot.name, client.death.cause)
+        self._books.died(slot.name, client.death.kind.value)
         if client.has_answered or self._clock.time() - slot.ready_since > STABLE_S:
             slot.num_deaths = 0  # it was of use: the next one need not wait
         slot.forget_worker()

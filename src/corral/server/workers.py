@@ -12,6 +12,7 @@ from typing import Any
 
 from corral.config import ServerConfig
 from corral.errors import CorralError, EngineDead, InsufficientMemory, QueueFull, ServerDraining
+from corral.logs import about_no_request
 from corral.model.memory import MemoryStatus
 from corral.server.admission import Decision, Resident, Waiting, decide, relieve
 from corral.server.clock import Clock, Timer
@@ -190,7 +191,7 @@ class Workers:
         """Something has changed: a decision is due."""
         self._changed.set()
         if self._decider is None and not self._is_closed:
-            self._decider = asyncio.ensure_future(self._decide_for_ever())
+            self._decider = asyncio.get_running_loop().create_task(self._decide_for_ever(), context=about_no_request())
 
     async def _decide_for_ever(self) -> None:
         while True:
@@ -371,7 +372,7 @@ class Workers:
                 del self._slots[path]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+        task = asyncio.get_running_loop().create_task(work, context=about_no_request())
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._tasks.discard)
         return task

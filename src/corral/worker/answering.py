@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from corral.engine.output import SequenceOutput
 from corral.errors import CorralError
-from corral.request import Delta, FinishReason, QueuePlace, Request, RequestOutput, TokenLogprob, Usage
+from corral.request import Delta, FinishReason, QueuePlace, Request, RequestOutput, Timings, TokenLogprob, Usage
 from corral.text.detokenizer import Detokenizer
 from corral.text.harmony import HarmonySplitter
 from corral.text.reasoning import ReasoningSplitter, ids_of, make_splitter
@@ -68,6 +69,7 @@ class Answering:
             for _ in range(sampling.n)
         ]
         self._num_unfinished = sampling.n
+        self._asked_at: float | None = time.monotonic()  # until its times have been told
         if request.resumed:
             self._resume(request)
 
@@ -116,7 +118,20 @@ class Answering:
             )
             prompt_ids, self._prompt_ids = self._prompt_ids, ()
             scores = self._prompt_logprobs(result)
-            self._on_output(RequestOutput(self._request_id, tuple(deltas), usage, self.is_finished, prompt_ids, scores))
+            timings = self._timings(result)
+            self._on_output(
+                RequestOutput(
+                    self._request_id, tuple(deltas), usage, self.is_finished, prompt_ids, scores, timings=timings
+                )
+            )
+
+    def _timings(self, outputs: tuple[SequenceOutput, ...]) -> Timings | None:
+        """With the first tokens, once: now is when they came."""
+        asked_at, self._asked_at = self._asked_at, None
+        begun_at = outputs[0].begun_at
+        if asked_at is None or begun_at is None:
+            return None
+        return Timings(max(0.0, begun_at - asked_at), max(0.0, time.monotonic() - begun_at))
 
     def _prompt_logprobs(self, outputs: tuple[SequenceOutput, ...]) -> tuple[TokenLogprob, ...]:
         """One for each token of the prompt, with the first token of an answer; nothing stands before the first."""

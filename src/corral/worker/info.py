@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from corral.histogram import STEP_S, STEP_TOKENS, Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +43,8 @@ class WorkerStats:
     generated_tokens: int = 0
     num_adapters: int = 0
     adapter_bytes: int = 0
+    num_decode_steps: int = 0  # that computed no prompt; each reads all weights
+    decode_s: float = 0.0  # that they took
+    step_seconds: Histogram = field(default_factory=lambda: Histogram(STEP_S))
+    step_tokens: Histogram = field(default_factory=lambda: Histogram(STEP_TOKENS))
+    read_bandwidth: float = 0.0  # bytes a second at which the weights can be read; 0 until it has been measured

@@ -27,6 +27,7 @@ from corral.errors import (
     TenantQueueFull,
 )
 from corral.limits import MAX_LOOKUPS
+from corral.logs import REQUESTS_LOGGER, WireFormatter, about
 from corral.request import (
     Detokenized,
     DetokenizeRequest,
@@ -135,8 +136,8 @@ class Worker:
         try:
             while (payload := await read_payload(self._reader)) is not None:
                 self._handle(protocol.decode_to_worker(payload))
-        except Exception:  # without its reader the worker would hang for ever
-            logger.exception("a frame of the front process could not be handled")
+        except Exception as error:  # without its reader the worker would hang for ever
+            logger.exception("a frame of the front process could not be handled: %s", error)
             self._exit(EXIT_PROTOCOL)
         self._exit(EXIT_ORPHANED)
 
@@ -243,7 +244,7 @@ class Worker:
         except CorralError as error:
             self._fail(request_id, error)
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request %s failed", request_id, extra={"request_id": request_id})
             self._fail(request_id, CorralError("the request could not be prepared; the worker's log says why"))
         finally:
             if self._submitting.pop(request_id):
@@ -284,7 +285,7 @@ class Worker:
         except CorralError as error:
             self._fail(request_id, error)
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request %s failed", request_id, extra={"request_id": request_id})
             self._fail(request_id, CorralError("the texts could not be prepared; the worker's log says why"))
         else:
             match result:
@@ -299,7 +300,7 @@ class Worker:
         """`work` on a request's text, which the record names while it goes on."""
 
         def run(*args: _Args.args, **kwargs: _Args.kwargs) -> _Result:
-            with self._record.preparing(request_id):
+            with about(request_id), self._record.preparing(request_id):
                 return work(*args, **kwargs)
 
         return run
@@ -350,15 +351,27 @@ def run(load: Loader) -> NoReturn:
     )
     parser.add_argument("--socket", required=True, help="Unix socket that the front process listens on")
     parser.add_argument("--record-fd", required=True, type=int, help="memory that the front process reads steps from")
+    parser.add_argument("--log-level", default="WARNING", help="what is less than this is not said")
+    parser.add_argument("--log-requests", action="store_true", help="what is said may hold prompts")
     arguments = parser.parse_args()
     record = StepRecord(arguments.record_fd)
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     # A Ctrl-C in the terminal reaches the whole process group; the front decides when we stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.captureWarnings(capture=True)
+    _log_to_front(arguments.log_level, with_prompts=arguments.log_requests)
     asyncio.run(_serve(arguments.socket, record, load))
+
+
+def _log_to_front(level: str, *, with_prompts: bool) -> None:
+    """Lets the front process write what is logged here, in its own form."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(WireFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])  # others' debugging is of no use
+    logging.getLogger("corral").setLevel(level)
+    if with_prompts:
+        logging.getLogger(REQUESTS_LOGGER).setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
 
 
 def main() -> None:

@@ -40,4 +40,5 @@ def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
         prompt_ids,
         prompt_logprobs,
         None if deltas else second.place or first.place,
+        first.timings or second.timings,
     )

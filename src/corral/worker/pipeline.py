@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +18,7 @@ from corral.engine.sequence import SequenceGroupSpec
 from corral.engine.watch import StepWatch
 from corral.errors import CorralError, InvalidRequest
 from corral.model.architectures import read_config
+from corral.model.bandwidth import read_bandwidth
 from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.packed_cache import PackedCache
 from corral.model.plan import EmbeddingShape, Plan, make_plan
@@ -62,6 +64,7 @@ class Pipeline:
         embedder: Embedder,
         adapters: AdapterCache,
         config: EngineConfig,
+        weights: Sequence[memoryview] = (),
     ) -> None:
         self.info = info
         self.plan = plan
@@ -72,7 +75,9 @@ class Pipeline:
         self._core = core
         self._embedder = embedder
         self._adapters = adapters
-        self._engine = EngineLoop(core, config, embedder=embedder)
+        self._weights = weights
+        self._bandwidth = 0.0
+        self._engine = EngineLoop(core, config, embedder=embedder, on_idle=self._measure_bandwidth)
         self._open: dict[str, Answering] = {}  # requests without their last output
 
     @classmethod
@@ -137,7 +142,9 @@ class Pipeline:
             config=config,
         )
         adapters = AdapterCache(model_config, config.adapter_max_bytes)
-        return cls(info, plan, tokenizer, template, runner, core, embedder, adapters, config)
+        roles = [role for whole in model_config.tensor_roles.values() for role in whole.pieces if role.is_matrix]
+        weights = [model.packed_tensor(role.role, role.layer) for role in roles]
+        return cls(info, plan, tokenizer, template, runner, core, embedder, adapters, config, weights)
 
     @property
     def plan_text(self) -> str:
@@ -275,7 +282,17 @@ class Pipeline:
             generated_tokens=stats.generated_tokens,
             num_adapters=self._adapters.num_adapters,
             adapter_bytes=self._adapters.num_bytes,
+            num_decode_steps=stats.num_decode_steps,
+            decode_s=stats.decode_ms / 1000,
+            step_seconds=stats.step_seconds,
+            step_tokens=stats.step_tokens,
+            read_bandwidth=self._bandwidth,
         )
+
+    def _measure_bandwidth(self) -> None:
+        """Once, in an idle moment after work: then all weights are in memory, and nobody waits."""
+        if not self._bandwidth and self._engine.stats().num_decode_steps:
+            self._bandwidth = read_bandwidth(self._weights, self.info.num_threads)
 
     def watch(self, watch: StepWatch) -> None:
         """Tells it of every step from now on; nothing has been submitted yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import mmap
 import os
@@ -17,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corral.errors import EngineDead
+from corral.logs import about_no_request, record_of_wire, shows_prompts
 from corral.worker.death import Death, count_oom_kills, kind_of_end
 from corral.worker.step_record import NUM_BYTES, Doing, make_memory, read_record
 
 WORKER_COMMAND = (sys.executable, "-m", "corral.worker.main")
 CLOSE_TIMEOUT_S = 10.0
 DEATH_TIMEOUT_S = 2.0  # from a closed connection to the exit code
-LOG_TAIL_BYTES = 4096
+LOG_TAIL_LENGTH = 4096  # characters
 
 logger = logging.getLogger("corral.worker")
 
@@ -33,21 +35,31 @@ class LogTail:
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
         self._stream = stream
-        self._tail = b""
-        self._task = asyncio.ensure_future(self._run())
+        self._words = ""
+        self._task = asyncio.get_running_loop().create_task(self._run(), context=about_no_request())
 
     async def _run(self) -> None:
         rest = b""
         while chunk := await self._stream.read(1 << 16):
-            self._tail = (self._tail + chunk)[-LOG_TAIL_BYTES:]
             *lines, rest = (rest + chunk)[-(1 << 16) :].split(b"\n")
-            for line in lines:
-                logger.warning("%s", line.decode(errors="replace"))
+            self._pass_on(lines)
         if rest:
-            logger.warning("%s", rest.decode(errors="replace"))
+            self._pass_on([rest])
+
+    def _pass_on(self, lines: list[bytes]) -> None:
+        """What the worker has logged keeps its level; what libraries and the system write for it is a warning."""
+        for record, group in itertools.groupby(lines, record_of_wire):
+            if record is None:
+                words = b"\n".join(group).decode(errors="replace")
+                logger.warning("%s", words)
+            else:
+                words = f"{record.levelname.lower()}: {record.getMessage()}"
+                if (owner := logging.getLogger(record.name)).isEnabledFor(record.levelno):
+                    owner.handle(record)
+            self._words = f"{self._words}\n{words}"[-LOG_TAIL_LENGTH:]
 
     def tail(self) -> str:
-        return self._tail.decode(errors="replace").strip()
+        return self._words.strip()
 
     async def finish(self) -> None:
         """Waits for the end of the log; a grandchild may hold it open, so not for long."""
@@ -85,7 +97,8 @@ class WorkerProcess:
                 listener.bind(str(path))
                 path.chmod(0o600)
                 listener.listen(1)
-                process, log = await _start([*command, "--socket", str(path), "--record-fd", str(record_fd)], record_fd)
+                told = ["--socket", str(path), "--record-fd", str(record_fd), *_log_flags()]
+                process, log = await _start([*command, *told], record_fd)
                 try:
                     connection = await _accept(listener, process, log)
                     reader, writer = await asyncio.open_unix_connection(sock=connection)
@@ -135,6 +148,12 @@ class WorkerProcess:
         num_oom_kills = count_oom_kills() - self.num_oom_kills
         kind = kind_of_end(code, was_hung=was_hung, num_oom_kills=num_oom_kills)
         return Death(kind, _describe_end(code, self.log), self.doing())
+
+
+def _log_flags() -> list[str]:
+    """The worker says as much as is said here."""
+    level = ["--log-level", logging.getLevelName(logger.getEffectiveLevel())]
+    return [*level, "--log-requests"] if shows_prompts() else level
 
 
 async def _start(command: Sequence[str], record_fd: int) -> tuple[asyncio.subprocess.Process, LogTail]:

@@ -50,6 +50,6 @@ def from_reply(reply: ErrorReply) -> AnthropicError:
     return AnthropicError(status, _TYPES.get(status, default), reply.message, reply.headers)
 
 
-def anthropic_error(error: Exception) -> AnthropicError:
+def anthropic_error(error: Exception, request_id: str) -> AnthropicError:
     """The reply that an error deserves; an error not raised on purpose says nothing about our insides."""
-    return from_reply(reply_to(error))
+    return from_reply(reply_to(error).naming(request_id))

@@ -12,10 +12,9 @@ from corral.request import RequestOutput
 class MessageStream:
     """Encodes one streamed answer: open, then encode for every output, then close."""
 
-    def __init__(self, call: MessagesCall, model: str, http_id: str) -> None:
+    def __init__(self, call: MessagesCall, model: str) -> None:
         self._call = call
         self._model = model
-        self._http_id = http_id
         self._writer = BlockWriter(call)
         self._ending = Ending(call)
         self._is_open = False
@@ -45,9 +44,9 @@ class MessageStream:
         events.append(_event({"type": "message_stop"}))
         return b"".join(events)
 
-    def fail(self, error: Exception) -> bytes:
+    def fail(self, error: Exception, request_id: str) -> bytes:
         """The error as the last event; no message_stop follows it."""
-        return anthropic_error(error).event(self._http_id)
+        return anthropic_error(error, request_id).event(request_id)
 
 
 def _event(payload: Event) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -35,6 +35,7 @@ RUNNER_DIED = (
     "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error, "
     "check the server's log for details"
 )
+_LOG = "'s log "  # of the server, or of a worker
 TOO_LONG = "the prompt is longer than the context length currently available to the model"
 NO_SUCH_ROUTE = b"404 page not found"
 NO_SUCH_METHOD = b"405 method not allowed"
@@ -50,6 +51,10 @@ class OllamaError:
 
     def body(self) -> bytes:
         return encode_error(self.message)
+
+    def naming(self, request_id: str) -> OllamaError:
+        """The error with the request's id in its text where that points to a log, so that a user can quote it."""
+        return replace(self, message=f"{self.message} (request {request_id})") if _LOG in self.message else self
 
     def line(self) -> bytes:
         """The same object as the last line of a stream that fails half-way."""

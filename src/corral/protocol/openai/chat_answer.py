@@ -64,9 +64,9 @@ class ChatStream:
         usage = encode_usage(self._usage, self._num_thinking_tokens)
         return encode_event({**self._base, "choices": [], "usage": usage}) + DONE
 
-    def fail(self, error: Exception) -> bytes:
+    def fail(self, error: Exception, request_id: str) -> bytes:
         """The error as the last event; no end mark follows it."""
-        return reply_to(error).event()
+        return reply_to(error).naming(request_id).event()
 
     def _events(self, delta: Delta) -> Iterator[bytes]:
         """A chunk for each thing that an answer gained; what belongs to its tokens goes with the first."""

@@ -60,9 +60,9 @@ class CompletionStream:
         usage = encode_usage(total_usage(self._usages))
         return encode_event({**self._base, "choices": [], "usage": usage}) + DONE
 
-    def fail(self, error: Exception) -> bytes:
+    def fail(self, error: Exception, request_id: str) -> bytes:
         """The error as the last event; no end mark follows it."""
-        return reply_to(error).event()
+        return reply_to(error).naming(request_id).event()
 
     def _echo(self, prompt_index: int, tokens: Sequence[TokenLogprob]) -> bytes:
         """The prompt, as the beginning of each of its answers."""

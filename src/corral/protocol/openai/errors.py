@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -32,6 +32,8 @@ INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 RATE_LIMIT_ERROR = "rate_limit_error"
 DRAINING_RETRY_AFTER_S = 5
+# Codes of errors that the server's log explains.
+IN_LOG = frozenset({"internal_error", "engine_dead", "storage_error", "poisonous_request"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class ErrorReply:
     def event(self) -> bytes:
         """The same object as a server-sent event, for a stream that fails half-way."""
         return encode_event(self._payload())
+
+    def naming(self, request_id: str) -> ErrorReply:
+        """The reply with the request's id in its text where the log has more of it, so that a user can quote it."""
+        return replace(self, message=f"{self.message} (request {request_id})") if self.code in IN_LOG else self
 
     def _payload(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}

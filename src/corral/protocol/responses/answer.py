@@ -73,16 +73,16 @@ class ResponseWriter:
         """The response of which nobody waited for the end: what it had come to."""
         return self._whole("cancelled")
 
-    def fail(self, error: Exception) -> tuple[dict[str, Any], bytes]:
+    def fail(self, error: Exception, request_id: str) -> tuple[dict[str, Any], bytes]:
         """The response that broke off, and its last event."""
-        reply = reply_to(error)
+        reply = reply_to(error).naming(request_id)
         code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
         response = self._whole("failed", error={"code": code, "message": reply.message})
         return response, self._encode([{"type": "response.failed", "response": response}])
 
-    def error_event(self, error: Exception) -> bytes:
+    def error_event(self, error: Exception, request_id: str) -> bytes:
         """The last event of a stream whose response could not be kept."""
-        reply = reply_to(error)
+        reply = reply_to(error).naming(request_id)
         return self._encode([{"type": "error", "code": reply.code, "message": reply.message, "param": reply.param}])
 
     def _push(self, output: RequestOutput) -> Iterable[Event]:

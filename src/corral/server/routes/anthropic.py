@@ -17,7 +17,6 @@ from corral.protocol.anthropic.answer import MessageCollector
 from corral.protocol.anthropic.messages import MessagesCall, parse_count, parse_create
 from corral.protocol.anthropic.models import encode_model, encode_page
 from corral.protocol.anthropic.stream import MessageStream
-from corral.protocol.ids import new_id
 from corral.server.answering import answer_stream, find_model
 from corral.server.caller import caller_of
 from corral.server.exchange import exchange_of
@@ -28,7 +27,7 @@ from corral.server.model_defaults import apply, sampling_defaults
 from corral.server.model_details import details_of
 from corral.server.model_manager import ModelManager
 from corral.server.model_names import check_permission
-from corral.server.replies import MESSAGES, MODELS, REQUEST_ID_HEADER, is_anthropic
+from corral.server.replies import MESSAGES, MODELS, is_anthropic
 from corral.server.routes.json_answer import json_response
 from corral.server.routes.openai import model_card, model_cards
 from corral.server.streaming import unless_disconnected
@@ -70,14 +69,12 @@ def anthropic_routes(manager: ModelManager) -> list[Route]:
         return json_response({"input_tokens": num_tokens}, _headers(call, ignored))
 
     async def list_models(http: HTTPRequest) -> Response:
-        return json_response(
-            encode_page(await model_cards(manager, caller_of(http.scope)), http.query_params), _new_headers()
-        )
+        return json_response(encode_page(await model_cards(manager, caller_of(http.scope)), http.query_params))
 
     async def show_model(http: HTTPRequest) -> Response:
         name = http.path_params["name"]
         local = check_permission(caller_of(http.scope), manager.lookup(name), name)
-        return json_response(encode_model(model_card(manager, local)), _new_headers())
+        return json_response(encode_model(model_card(manager, local)))
 
     return [
         Route(MESSAGES, messages, methods=["POST"]),
@@ -107,7 +104,7 @@ async def _answer(
     http: HTTPRequest, manager: ModelManager, local: LocalModel, call: MessagesCall, headers: Headers
 ) -> Response:
     if call.stream:
-        encoder = MessageStream(call, local.name, headers[REQUEST_ID_HEADER])
+        encoder = MessageStream(call, local.name)
         return await answer_stream(http, manager, local, [call.request], encoder, headers)
 
     async def collect() -> dict[str, Any]:
@@ -139,8 +136,4 @@ def _lookup(manager: ModelManager, name: str) -> LocalModel:
 
 
 def _headers(call: MessagesCall, ignored: list[str] | None) -> Headers:
-    return {**_new_headers(), **ignored_headers(call.request.model, [*(ignored or ()), *call.ignored])}
-
-
-def _new_headers() -> Headers:
-    return {REQUEST_ID_HEADER: new_id("req")}
+    return ignored_headers(call.request.model, [*(ignored or ()), *call.ignored])

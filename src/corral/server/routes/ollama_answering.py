@@ -135,10 +135,10 @@ class Answering:
                 yield self._encoder.lines(output, self._watch.now_ns())
         except CorralError as error:
             # The status line has long been sent; the error is the last line, and no line says "done".
-            yield ollama_error(error).line()
+            yield ollama_error(error).naming(self._exchange.request_id).line()
             return
         except Exception as error:
             logger.exception("a stream broke off")
-            yield ollama_error(error).line()
+            yield ollama_error(error).naming(self._exchange.request_id).line()
             return
         yield self._encoder.last_line(self._watch.timings(), self._watch.now_ns())

@@ -174,11 +174,11 @@ async def _lines(
         except CorralError as error:
             exchange.cause = reply_to(error).code or "error"
             logger.error("a job of the store failed: %s", error)
-            yield ollama_error(error).line()
+            yield ollama_error(error).naming(exchange.request_id).line()
         except Exception as error:
             logger.exception("a job of the store broke off")
             exchange.cause = "internal_error"
-            yield ollama_error(error).line()
+            yield ollama_error(error).naming(exchange.request_id).line()
 
 
 def _line(status: Status) -> bytes:

@@ -49,6 +49,7 @@ class _Turn:
     local: LocalModel
     owner: str
     writer: ResponseWriter
+    request_id: str  # of the exchange
 
 
 def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
@@ -66,7 +67,8 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
             call = call.resolved(await store.find_items(owner, call.references))
         history = await store.history(owner, call.previous_id) if call.previous_id is not None else []
         request = apply(local, call.with_history(history))
-        turn = _Turn(call, request, local, owner, ResponseWriter(call, local.name, int(time.time())))
+        writer = ResponseWriter(call, local.name, int(time.time()))
+        turn = _Turn(call, request, local, owner, writer, exchange_of(http.scope).request_id)
         answer = _stream if call.stream else _whole
         try:
             return await answer(http, turn, ignored or ())
@@ -124,7 +126,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
                 if not isinstance(error, CorralError):
                     logger.exception("a stream broke off")
                 has_ended = True
-                response, last = writer.fail(error)
+                response, last = writer.fail(error, turn.request_id)
             else:
                 has_ended = True
                 response, before, last = writer.end(int(time.time()))
@@ -133,7 +135,7 @@ def responses_routes(manager: ModelManager, database: Database) -> list[Route]:
             try:
                 await keep(turn, response)
             except CorralError as error:
-                last = writer.error_event(error)
+                last = writer.error_event(error, turn.request_id)
             yield last
         finally:
             if not has_ended:  # the client has gone

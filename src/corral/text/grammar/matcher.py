@@ -82,7 +82,7 @@ class GrammarMatcher:
 
     def _failure(self) -> CorralError:
         error = self._matcher.get_error()
-        logger.info("a grammar failed while the answer was written: %s", error.partition("\n")[0])
+        logger.info("a grammar failed while the answer was written; its client is told why")  # the text may quote both
         return InvalidRequest(
             f"the grammar became too complex while the answer was written: {reason_of(error)}", param="grammar"
         )

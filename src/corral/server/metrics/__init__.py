@@ -1,0 +1,1 @@
+"""What operators watch: figures of requests, models, workers and memory, under vLLM's names where it has them."""

@@ -1,0 +1,183 @@
+"""/metrics and /load of a live server: what each kind of request moves, and that a stuck worker holds up no scrape."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from corral.histogram import Histogram
+from corral.server.metrics.books import MAX_KEYS, OTHER_KEYS, Books, cumulated
+from tests.support.live_server import LiveServer, chat_body, live_server
+
+CHAT = "/v1/chat/completions"
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+class Scrape:
+    """The samples of one scrape, to be asked by name and some of their labels."""
+
+    def __init__(self, text: str) -> None:
+        self.samples: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
+        for family in parse(text):
+            for sample in family.samples:
+                self.samples[sample.name].append((sample.labels, sample.value))
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """The sum of those that match; 0 where there are none."""
+        return sum(value for has, value in self.samples[name] if labels.items() <= has.items())
+
+
+def scrape(server: LiveServer) -> Scrape:
+    response = httpx.get(f"{server.url}/metrics", timeout=60)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    return Scrape(response.text)
+
+
+def ask(server: LiveServer, path: str = CHAT, **body: Any) -> httpx.Response:
+    return httpx.post(server.url + path, json=body, timeout=60)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_an_answer_moves(stream: bool) -> None:
+    with live_server() as server:
+        assert ask(server, **chat_body("one two three", stream=stream, n=2, max_tokens=50)).status_code == 200
+        told = scrape(server)
+        of = {"model_name": "scripted", "engine": "0"}
+        assert told("vllm:prompt_tokens_total", **of) == 3
+        assert told("vllm:generation_tokens_total", **of) == 6
+        assert told("vllm:request_success_total", finished_reason="stop", **of) == 2
+        assert told("vllm:request_success_total", finished_reason="abort", **of) == 0
+        for name, value in {
+            "vllm:time_to_first_token_seconds": None,
+            "vllm:e2e_request_latency_seconds": None,
+            "vllm:request_time_per_output_token_seconds": None,
+            "vllm:request_decode_time_seconds": None,
+            "vllm:request_prompt_tokens": 3,
+            "vllm:request_generation_tokens": 6,
+            "vllm:request_max_num_generation_tokens": 3,
+            "vllm:request_params_max_tokens": 50,
+            "vllm:request_params_n": 2,
+        }.items():
+            assert told(f"{name}_count", **of) == told(f"{name}_bucket", le="+Inf", **of) == 1, name
+            assert value is None or told(f"{name}_sum", **of) == value, name
+        assert told("vllm:inter_token_latency_seconds_count", **of) >= 1
+        assert told("corral:model_load_seconds_count", **of) == 1
+        assert told("http_requests_total", handler=CHAT, method="POST", status="2xx") == 1
+        assert told("http_request_duration_seconds_count", handler=CHAT, method="POST") == 1
+        assert told("corral:key_requests_total", key="") == 1
+        assert told("corral:key_tokens_total", key="", kind="generated") == 6
+        assert told("corral:model_state", model_name="scripted", state="ready") == 1
+        assert told("corral:model_memory_bytes", model_name="scripted", kind="resident") > 0
+        assert not told.samples["corral:requests_failed_total"]
+
+
+def test_what_a_refusal_moves() -> None:
+    with live_server() as server:
+        assert ask(server, **chat_body("hi", model="none")).status_code == 404
+        assert ask(server, **chat_body("full")).status_code == 503
+        for path in ("/v1/nothing", "/v1/other%0a"):
+            assert ask(server, path).status_code == 404
+        assert httpx.request("PROPFIND", f"{server.url}{CHAT}").status_code == 405
+        told = scrape(server)
+        assert told("corral:requests_failed_total", cause="model_not_found") == 1
+        assert told("corral:requests_failed_total", cause="queue_full") == 1
+        assert told("corral:requests_failed_total", cause="not_found") == 2
+        assert told("http_requests_total", handler="none", method="POST", status="4xx") == 2
+        assert told("http_requests_total", method="other") == 1
+        assert told("http_requests_total", handler=CHAT, status="5xx") == 1
+        assert told("vllm:request_success_total", finished_reason="error") == 1
+        assert told("vllm:generation_tokens_total") == 0
+
+
+def test_a_client_that_goes_is_an_abort() -> None:
+    with live_server() as server:
+        with httpx.stream("POST", server.url + CHAT, json=chat_body("forever", stream=True), timeout=60) as response:
+            next(response.iter_lines())
+        server.wait_until(lambda stats: stats.num_requests == 0)
+        while not (told := scrape(server))("vllm:request_success_total", finished_reason="abort"):
+            continue
+        assert told("corral:requests_failed_total", cause="client_gone") == 1
+        assert told("vllm:e2e_request_latency_seconds_count") == 0
+
+
+def test_embeddings_count_as_prompts() -> None:
+    with live_server() as server:
+        assert ask(server, "/v1/embeddings", model="scripted", input=["a b c", "d"]).status_code == 200
+        told = scrape(server)
+        assert told("vllm:prompt_tokens_total") == 4
+        assert told("vllm:e2e_request_latency_seconds_count") == 1
+        assert told("vllm:request_success_total") == 0
+
+
+def test_a_replay_and_the_death_before_it_are_told() -> None:
+    with live_server() as server:
+        with httpx.stream("POST", server.url + CHAT, json=chat_body("wait", stream=True), timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            os.kill(server.worker_pid(), signal.SIGKILL)
+            server.wait_until(lambda stats: stats.num_requests == 1)
+        while not (told := scrape(server))("corral:request_replays_total", model_name="scripted"):
+            continue
+        assert told("corral:worker_deaths_total", model_name="scripted") == 1
+        assert told("corral:model_load_seconds_count", model_name="scripted") == 2
+
+
+def test_a_stuck_worker_holds_up_no_scrape() -> None:
+    with live_server() as server:
+        pid = server.worker_pid()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert scrape(server)("corral:model_state", state="ready") == 1
+            assert scrape(server)("corral:stats_age_seconds") > 0
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_names_keep_their_colons_whatever_is_accepted() -> None:
+    with live_server() as server:
+        response = httpx.get(f"{server.url}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert "\nvllm:num_requests_running{" in response.text
+
+
+def test_it_asks_for_a_key() -> None:
+    with live_server(api_keys=("secret",)) as server:
+        for path in ("/metrics", "/load"):
+            assert httpx.get(server.url + path).status_code == 401
+            assert httpx.get(server.url + path, headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_load_is_what_uses_a_model() -> None:
+    with live_server() as server:
+        assert httpx.get(f"{server.url}/load").json() == {"server_load": 0}
+        with httpx.stream("POST", server.url + CHAT, json=chat_body("forever", stream=True), timeout=60) as response:
+            lines = response.iter_lines()  # which ends the stream when it is forgotten
+            next(lines)
+            assert httpx.get(f"{server.url}/load").json() == {"server_load": 1}
+
+
+def test_keys_beyond_a_number_are_one() -> None:
+    books = Books()
+    for number in range(MAX_KEYS + 5):
+        books.of_key(f"key {number}").requests += 1
+    assert len(books.keys) == MAX_KEYS + 1
+    assert books.keys[OTHER_KEYS].requests == 5
+
+
+def test_a_histogram_counts_what_is_not_above_a_bound() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 2.0, 9.0):
+        histogram.add(value)
+    assert list(cumulated(histogram)) == [("1.0", 2), ("2.0", 4), ("+Inf", 5)]
+    assert histogram.total == 14
+    other = histogram.copy()
+    other.add(1, times=3)
+    assert (histogram.num_values, other.num_values) == (5, 8)

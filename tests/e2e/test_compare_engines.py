@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,10 @@ from tests.support.models import model_path
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CONTEXT, SLOTS, TOKENS = 1024, 2, 12
+
+# Read before tests/conftest.py takes them away: programs, or the environments that have them.
+_VARIABLES = {"llama.cpp": "CORRAL_COMPARE_LLAMA_SERVER", "vllm": "CORRAL_COMPARE_VLLM"}
+PATHS = {name: Path(value) for name, variable in _VARIABLES.items() if (value := os.environ.get(variable))}
 
 
 async def turn(engine: Engine, folder: Path) -> Settings:
@@ -53,14 +58,14 @@ async def turn(engine: Engine, folder: Path) -> Settings:
 
 @pytest.mark.parametrize("name", ["corral", "llama.cpp"])
 async def test_it_runs_as_it_was_asked_to(name: str, tmp_path: Path) -> None:
-    (engine,) = engines([name], {}, {})
+    (engine,) = engines([name], {name: PATHS[name]} if name in PATHS else {}, {})
     settings = await turn(engine, tmp_path)
     assert (settings.model, settings.context, settings.slots) == ("model", CONTEXT, SLOTS)
 
 
 @pytest.mark.timeout(1200)  # it compiles for minutes at each start
 async def test_vllm_runs_on_weights_of_the_same_file(tmp_path: Path) -> None:
-    (engine,) = engines(["vllm"], {}, {})
+    (engine,) = engines(["vllm"], {"vllm": PATHS["vllm"]} if "vllm" in PATHS else {}, {})
     settings = await turn(engine, tmp_path)
     assert (settings.model, settings.context, settings.kv_type) == ("model", CONTEXT, "bf16")
     assert settings.kv_reserved_bytes

@@ -177,13 +177,28 @@ def test_a_file_that_cannot_be_dequantised_is_a_reason_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
-    program(tmp_path, "python", "no architecture of that name >&2", 1)
+    unfinished = tmp_path / "cache" / "compare" / f"{SETUP.digest[:16]}-bf16.unfinished"
+    python = program(tmp_path, "python", "")
+    python.write_text(f"#!/bin/sh\nmkdir {unfinished}\necho no architecture of that name >&2\nexit 1\n")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
     said: list[str] = []
     engine = Vllm(say=said.append)
-    with pytest.raises(EngineMissing, match=r"reads no GGUF, and transformers could not dequantise m\.gguf"):
-        engine.launch(Found(program(tmp_path, "vllm", ""), "1"), SETUP, 8123, tmp_path)
+    setup = Setup(tmp_path / "m.gguf", SETUP.digest, "model", 2048, 4, 2)
+    with pytest.raises(EngineMissing, match=r"could not dequantise m\.gguf: no architecture of that name"):
+        engine.launch(Found(program(tmp_path, "vllm", ""), "1"), setup, 8123, tmp_path)
     assert said == ["vllm reads no GGUF: dequantising m.gguf to bf16"]
     assert list((tmp_path / "cache" / "compare").iterdir()) == []
+
+
+def test_weights_that_cannot_fit_are_not_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
+    with (tmp_path / "m.gguf").open("wb") as file:
+        file.truncate(1 << 42)  # a hole of 4 TiB, which takes no disk
+    setup = Setup(tmp_path / "m.gguf", SETUP.digest, "model", 2048, 4, 2)
+    with pytest.raises(
+        EngineMissing, match=r"in bf16 m\.gguf takes about 12288\.0 GiB: this machine has .* of free memory"
+    ):
+        Vllm().launch(Found(Path("/venv/bin/vllm"), "1"), setup, 8123, tmp_path)
 
 
 def test_a_dry_run_dequantises_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

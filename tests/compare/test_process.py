@@ -169,6 +169,32 @@ async def test_an_interrupt_ends_the_tree(tmp_path: Path) -> None:
     assert not any(map(is_alive, children(tmp_path)))
 
 
+def test_no_engine_outlives_a_comparison_that_is_told_to_end(tmp_path: Path) -> None:
+    port = free_port()
+    code = f"""
+import asyncio, pathlib, sys
+from corral.compare.engines.engine import Launch
+from corral.compare.process import Server, unwind_on_sigterm
+async def main():
+    launch = Launch((sys.executable, {str(FAKE)!r}, "tree", "{port}"))
+    async with Server(launch, {port}, pathlib.Path({str(tmp_path / "log")!r})) as server:
+        while len(server.tree()) < 3:
+            await asyncio.sleep(0.02)
+        print("up", flush=True)
+        await asyncio.Event().wait()
+unwind_on_sigterm()
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+        client.terminate()
+        assert b"KeyboardInterrupt" in client.communicate(timeout=60)[1]
+    started = children(tmp_path)
+    assert len(started) == 2
+    assert not any(map(is_alive, started))
+
+
 async def test_one_that_does_not_listen_is_killed_and_has_no_time_to_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

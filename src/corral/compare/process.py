@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import signal
@@ -87,6 +88,7 @@ class Server:
             raise EngineFailed(f"{Path(self.argv[0]).name} cannot be started: {error.strerror}") from error
         if self._process.stdout is not None:
             self._log.follow(self._process.stdout)
+        atexit.register(self.close)  # where a second Ctrl-C has cut the unwinding of the first one short
 
     @property
     def pid(self) -> int | None:
@@ -188,6 +190,7 @@ class Server:
         """Ends all of it at once."""
         self._end_tree()
         self._log.close()
+        atexit.unregister(self.close)
 
     def _alive(self) -> list[int]:
         return [pid for pid in self.tree() if pid != self.pid and _is_alive(pid)]
@@ -208,6 +211,11 @@ class Server:
         process.wait()
         self._log.finish()
         self._process = None
+
+
+def unwind_on_sigterm() -> None:
+    """SIGTERM unwinds this process as Ctrl-C does, so that no engine outlives it. Call it in the main thread."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Server:
         self._log = Log(log)
         self._process: subprocess.Popen[bytes] | None = None
         self._code: int | None = None
+        self._lock = threading.Lock()
         self._strays: dict[int, str] = {}  # children that were seen outside the session, with when they began
 
     async def __aenter__(self) -> Self:
@@ -93,7 +95,7 @@ class Server:
     @property
     def pid(self) -> int | None:
         """Of the process that was started; None for what runs already."""
-        return self._process.pid if self._process else None
+        return process.pid if (process := self._process) else None
 
     def code(self) -> int | None:
         """How it ended, below 0 by a signal; None while it runs. It is not reaped, so its number stays taken."""
@@ -136,19 +138,22 @@ class Server:
 
     def tree(self) -> list[int]:
         """Process numbers of the engine, its children and what they started; empty for what runs already."""
-        if self._process is None:
+        process = self._process  # a sampler's thread asks too, also while it is closed
+        if process is None:
             return []
         processes = _processes()
-        inside = {pid for pid, stat in processes.items() if stat.session == self._process.pid}
-        strays = {pid: began for pid, began in self._strays.items() if pid in processes}
-        self._strays = {pid: began for pid, began in strays.items() if processes[pid].began == began}
-        while more := {
-            pid: stat.began
-            for pid, stat in processes.items()
-            if pid not in inside and pid not in self._strays and (stat.parent in inside or stat.parent in self._strays)
-        }:
-            self._strays |= more
-        return sorted(inside | self._strays.keys())
+        inside = {pid for pid, stat in processes.items() if stat.session == process.pid}
+        with self._lock:
+            strays = {pid: began for pid, began in self._strays.items() if pid in processes}
+            strays = {pid: began for pid, began in strays.items() if processes[pid].began == began}
+            while more := {
+                pid: stat.began
+                for pid, stat in processes.items()
+                if pid not in inside and pid not in strays and (stat.parent in inside or stat.parent in strays)
+            }:
+                strays |= more
+            self._strays = strays
+        return sorted(inside | strays.keys())
 
     def last_words(self) -> str:
         """The end of what it printed, in a line."""

@@ -171,14 +171,16 @@ async def test_an_interrupt_ends_the_tree(tmp_path: Path) -> None:
 
 def test_no_engine_outlives_a_comparison_that_is_told_to_end(tmp_path: Path) -> None:
     port = free_port()
+    log_path = tmp_path / "log"
     code = f"""
 import asyncio, pathlib, sys
 from corral.compare.engines.engine import Launch
 from corral.compare.process import Server, unwind_on_sigterm
 async def main():
     launch = Launch((sys.executable, {str(FAKE)!r}, "tree", "{port}"))
-    async with Server(launch, {port}, pathlib.Path({str(tmp_path / "log")!r})) as server:
-        while len(server.tree()) < 3:
+    log = pathlib.Path({str(log_path)!r})
+    async with Server(launch, {port}, log) as server:
+        while len(server.tree()) < 3 or log.read_text().count("child") < 2:
             await asyncio.sleep(0.02)
         print("up", flush=True)
         await asyncio.Event().wait()

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,8 +42,12 @@ def is_alive(pid: int) -> bool:
 
 
 def children(tmp_path: Path) -> list[int]:
-    """What the fake engine of mode "tree" has started, as it printed."""
-    return [int(pid) for pid in re.findall(r"child (\d+)", (tmp_path / "log").read_text())]
+    """The two that the fake engine of mode "tree" has started, as it printed; a thread brings that into the log."""
+    deadline = time.monotonic() + 30
+    while len(found := re.findall(r"child (\d+)\n", (tmp_path / "log").read_text())) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return [int(pid) for pid in found]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from corral.compare.exchange import parse_origin
 from corral.compare.load import Load
 from corral.compare.process import Server
 from corral.compare.resources import Sampler
-from corral.compare.results import LoadRun, Settings, Start
+from corral.compare.results import LoadRun, Start
 from corral.compare.workload import Call, CountTokens, Workload
 
 IDLE_S = 2.0  # of rest before the first request, and after the last: what an engine holds when nobody asks

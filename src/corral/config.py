@@ -392,12 +392,6 @@ def ca_bundle() -> str | None:
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
 
 
-def engine_program(variable: str) -> Path | None:
-    """CORRAL_COMPARE_LLAMA_SERVER and its like: a program, or an environment that has it, for `corral compare`."""
-    value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
-
-
 def environment_without(prefixes: tuple[str, ...]) -> dict[str, str]:
     """For a child that no setting of the user's may reach: all variables but those that begin so."""
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}

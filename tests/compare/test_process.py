@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,8 +42,12 @@ def is_alive(pid: int) -> bool:
 
 
 def children(tmp_path: Path) -> list[int]:
-    """What the fake engine of mode "tree" has started, as it printed."""
-    return [int(pid) for pid in re.findall(r"child (\d+)", (tmp_path / "log").read_text())]
+    """The two that the fake engine of mode "tree" has started, as it printed; a thread brings that into the log."""
+    deadline = time.monotonic() + 30
+    while len(found := re.findall(r"child (\d+)\n", (tmp_path / "log").read_text())) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return [int(pid) for pid in found]
 
 
 @pytest.fixture
@@ -167,6 +172,34 @@ async def test_an_interrupt_ends_the_tree(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not any(map(is_alive, children(tmp_path)))
+
+
+def test_no_engine_outlives_a_comparison_that_is_told_to_end(tmp_path: Path) -> None:
+    port = free_port()
+    log_path = tmp_path / "log"
+    code = f"""
+import asyncio, pathlib, sys
+from corral.compare.engines.engine import Launch
+from corral.compare.process import Server, unwind_on_sigterm
+async def main():
+    launch = Launch((sys.executable, {str(FAKE)!r}, "tree", "{port}"))
+    log = pathlib.Path({str(log_path)!r})
+    async with Server(launch, {port}, log) as server:
+        while len(server.tree()) < 3 or log.read_text().count("child") < 2:
+            await asyncio.sleep(0.02)
+        print("up", flush=True)
+        await asyncio.Event().wait()
+unwind_on_sigterm()
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+        client.terminate()
+        assert b"KeyboardInterrupt" in client.communicate(timeout=60)[1]
+    started = children(tmp_path)
+    assert len(started) == 2
+    assert not any(map(is_alive, started))
 
 
 async def test_one_that_does_not_listen_is_killed_and_has_no_time_to_stop(

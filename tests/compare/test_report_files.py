@@ -121,6 +121,13 @@ def test_markdown_has_what_the_page_has() -> None:
     assert "    corral serve --model M.gguf" in text
 
 
+def test_short_markdown_lacks_what_is_folded_away() -> None:
+    whole, short = markdown_page(comparison()), markdown_page(comparison(), is_short=True)
+    assert "Every run of every workload" in whole
+    assert "Every run of every workload" not in short
+    assert set(short.splitlines()) <= set(whole.splitlines())
+
+
 def test_escaping() -> None:
     assert escaped("a|b\n<i>") == "a\\|b &lt;i&gt;"
     assert escaped("2 * 3 _x_ `y`") == "2 \\* 3 \\_x\\_ \\`y\\`"

@@ -109,7 +109,10 @@ def test_places_on_an_axis() -> None:
     assert Axis(0, 10, 100, 0).place(2.5) == 75
 
 
-@pytest.mark.parametrize("values", [[0.0], [5.0], [-3.0, 8.0], [1e-9, 2e-9], [1e12, 1.00001e12], [0.001, 1e6]])
+ENDS = [[0.0], [5e-324], [1e-300, 1.0], [5.0], [-3.0, 8.0], [1e-9, 2e-9], [1e12, 1.00001e12], [0.001, 1e6]]
+
+
+@pytest.mark.parametrize("values", ENDS)
 @pytest.mark.parametrize("may_be_log", [True, False])
 def test_ticks_lie_on_the_axis(values: list[float], *, may_be_log: bool) -> None:
     axis = axis_of(values, 0, 100, may_be_log=may_be_log)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from corral.compare.report.chapters.tables import unbeaten
 from corral.compare.report.choose import LEAST_RATIO, choices, lead
 from corral.compare.report.figures import Figures
 from corral.compare.report.ratio import Ratio, paired_ratio, unpaired_ratio
@@ -131,8 +133,22 @@ def test_latencies_of_the_few_that_were_answered_are_not_compared() -> None:
     assert of(found, "first_token_p50").text == "no verdict: 120 of 150 requests to llama.cpp failed"
     assert of(found, "first_token_p50").winner == ""
     assert of(found, "output_rate").winner == "corral"  # what was answered was answered
+    assert unbeaten(found, "first_token_p50", "story-50") == set()
+    assert unbeaten(found, "output_rate", "story-50") == {"corral"}
     other = choices(figures, found)[1]
     assert ("no request may fail", "Stories for 50 at once: 120 of 150 failed.") in other.losses
+
+
+def test_who_fails_its_requests_is_no_rival() -> None:
+    """The third engine answers few, and those soon; the first leads the second all the same."""
+    made = failing(0)
+    made.engines.append(row("hasty"))
+    hasty = replace(FAST, first_s=0.01)
+    made.runs += [run(LOADS["story-50"], "hasty", hasty, repeat, ["503"] * 45) for repeat in range(3)]
+    figures = Figures(made)
+    ours, _, third = choices(figures, verdicts(figures))
+    assert "the first word has to come soon" in {reason.wish for reason in ours.reasons}
+    assert "the first word has to come soon" not in {reason.wish for reason in third.reasons}
 
 
 def test_an_engine_that_only_fails_has_no_rate() -> None:

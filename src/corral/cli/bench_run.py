@@ -16,12 +16,11 @@ import httpx
 from corral.cli.terminal import is_dumb, is_terminal, warn
 from corral.compare.answer import Answer
 from corral.compare.client import Client, Endpoint, Target, plain_body
-from corral.compare.exchange import Origin
+from corral.compare.exchange import Origin, tls_of
 from corral.compare.load import INTERRUPTED, Load
 from corral.compare.prompts import text_of, user
 from corral.compare.statistics import Summary, summarize
 from corral.compare.workload import Call, CountTokens, Plan, Workload
-from corral.config import ca_bundle
 from corral.errors import CorralError, InvalidConfig
 
 _MODELS_S = 30.0  # for /v1/models
@@ -153,7 +152,7 @@ def _count_words(text: str) -> int:
 
 async def _first_model(asked: Asked) -> str:
     url = f"{asked.origin}/v1/models"
-    verify = ca_bundle() or True
+    verify = tls_of(asked.origin) or True
     try:
         async with httpx.AsyncClient(timeout=_MODELS_S, trust_env=False, verify=verify) as client:
             response = await client.get(url, headers=dict(asked.headers))

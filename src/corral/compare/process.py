@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,6 +53,7 @@ class Server:
         self._log = Log(log)
         self._process: subprocess.Popen[bytes] | None = None
         self._code: int | None = None
+        self._lock = threading.Lock()
         self._strays: dict[int, str] = {}  # children that were seen outside the session, with when they began
 
     async def __aenter__(self) -> Self:
@@ -87,11 +90,12 @@ class Server:
             raise EngineFailed(f"{Path(self.argv[0]).name} cannot be started: {error.strerror}") from error
         if self._process.stdout is not None:
             self._log.follow(self._process.stdout)
+        atexit.register(self.close)  # where a second Ctrl-C has cut the unwinding of the first one short
 
     @property
     def pid(self) -> int | None:
         """Of the process that was started; None for what runs already."""
-        return self._process.pid if self._process else None
+        return process.pid if (process := self._process) else None
 
     def code(self) -> int | None:
         """How it ended, below 0 by a signal; None while it runs. It is not reaped, so its number stays taken."""
@@ -134,19 +138,22 @@ class Server:
 
     def tree(self) -> list[int]:
         """Process numbers of the engine, its children and what they started; empty for what runs already."""
-        if self._process is None:
+        process = self._process  # a sampler's thread asks too, also while it is closed
+        if process is None:
             return []
         processes = _processes()
-        inside = {pid for pid, stat in processes.items() if stat.session == self._process.pid}
-        strays = {pid: began for pid, began in self._strays.items() if pid in processes}
-        self._strays = {pid: began for pid, began in strays.items() if processes[pid].began == began}
-        while more := {
-            pid: stat.began
-            for pid, stat in processes.items()
-            if pid not in inside and pid not in self._strays and (stat.parent in inside or stat.parent in self._strays)
-        }:
-            self._strays |= more
-        return sorted(inside | self._strays.keys())
+        inside = {pid for pid, stat in processes.items() if stat.session == process.pid}
+        with self._lock:
+            strays = {pid: began for pid, began in self._strays.items() if pid in processes}
+            strays = {pid: began for pid, began in strays.items() if processes[pid].began == began}
+            while more := {
+                pid: stat.began
+                for pid, stat in processes.items()
+                if pid not in inside and pid not in strays and (stat.parent in inside or stat.parent in strays)
+            }:
+                strays |= more
+            self._strays = strays
+        return sorted(inside | strays.keys())
 
     def last_words(self) -> str:
         """The end of what it printed, in a line."""
@@ -188,6 +195,7 @@ class Server:
         """Ends all of it at once."""
         self._end_tree()
         self._log.close()
+        atexit.unregister(self.close)
 
     def _alive(self) -> list[int]:
         return [pid for pid in self.tree() if pid != self.pid and _is_alive(pid)]
@@ -208,6 +216,11 @@ class Server:
         process.wait()
         self._log.finish()
         self._process = None
+
+
+def unwind_on_sigterm() -> None:
+    """SIGTERM unwinds this process as Ctrl-C does, so that no engine outlives it. Call it in the main thread."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def free_port() -> int:

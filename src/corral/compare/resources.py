@@ -1,8 +1,9 @@
 """What an engine takes over time: a thread that reads /proc a few times a second.
 
 Five samples a second take about 1 % of one CPU on a machine of 100 processes; what it was stands in `cost_cpu`. Half is
-for finding the processes of the tree, so that is done once a second. PSS makes the kernel walk page tables, with a lock
-that the engine may want: it is read for at most a fiftieth of the time, and samples between carry the last value.
+for finding the processes of the tree, so that is done once a second when it has started. PSS makes the kernel walk page
+tables, with a lock that the engine may want: it is read for at most a fiftieth of the time, and samples between carry
+the last value.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import psutil
 from corral.compare.results import Usage
 
 HERTZ = 5.0
-TREE_S = 1.0  # between two looks for new processes
+TREE_S = 1.0  # between two looks for new processes; while it starts, each sample looks
 PSS_SHARE = 0.02  # of the time, at most
 PSS_S = 0.5  # between two readings of PSS, at least
 
@@ -87,6 +88,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
         self._pss: int | None = None
         self._pss_due = 0.0
+        self._pss_of: set[int] = set()
         self._previous: tuple[float, float, float] | None = None  # time, engine, client
 
     def __enter__(self) -> Self:
@@ -150,7 +152,7 @@ class Sampler:
         return usage
 
     def _read(self) -> list[_Process]:
-        if (now := time.perf_counter()) >= self._members_due:
+        if (now := time.perf_counter()) >= self._members_due or self.phase == "start":
             self._members, self._members_due = self._tree(), now + TREE_S
         processes = [process for pid in self._members if (process := _process(pid)) is not None]
         if len(processes) < max(1, len(self._members)):
@@ -163,8 +165,10 @@ class Sampler:
 
     def _proportional(self, processes: Sequence[_Process]) -> int | None:
         began = time.perf_counter()
-        if began < self._pss_due:
+        now_there = {process.pid for process in processes}
+        if began < self._pss_due and now_there == self._pss_of:
             return self._pss
+        self._pss_of = now_there
         found = [_pss(process.pid) for process in processes]
         known = [value for value in found if value is not None]
         self._pss = sum(known) if known else None

@@ -84,6 +84,7 @@ def read_settings(limits: Any, loaded: Any, models: Any) -> Settings:
         "quantisation": text(at(model, "details", "quantization_level")),
         "weights in memory": _mib(model.get("weights_bytes")),
         "keys and values": "memory is taken as they come, up to the limit",
+        "keys and values now": _mib(model.get("kv_used_bytes")),
         "longest queue": _plain(rows.get("waiting")),
     }
     return Settings(

@@ -12,7 +12,7 @@ from typing import Any
 from corral.compare.engines import installed
 from corral.compare.engines.engine import EngineMissing
 from corral.compare.process import child_environment
-from corral.config import engine_program
+from corral.config import said_in_environment
 
 _ASK_S = 60.0
 
@@ -30,7 +30,8 @@ def find_program(engine: str, name: str, given: Path | None, inside: Sequence[st
     """
     variable = f"CORRAL_COMPARE_{name.upper().replace('-', '_')}"
     where = f"--engine-path {engine}={given}" if given else variable
-    if (place := given or engine_program(variable)) is None:
+    said = said_in_environment(variable)
+    if (place := given or (Path(said[1]).expanduser() if said else None)) is None:
         on_path = shutil.which(name)
         return Path(on_path) if on_path else None
     place = place.absolute()

@@ -25,6 +25,7 @@ from corral.config import cache_home
 _READY_S = 900.0
 _CONVERT_S = 3600.0
 _BLOCK = 128  # tokens in a block of its KV cache on a CPU
+_WIDER = 3  # bf16 beside about five bits a weight
 _RESERVE = 2 << 30  # bytes for everything but weights and KV cache
 
 
@@ -77,8 +78,8 @@ class Vllm:
             argv += ["--kv-cache-memory-bytes", str(given)]
             if given < wanted:
                 notes.append(
-                    f"its KV cache has {given / 2**30:.1f} GiB, not the {wanted / 2**30:.1f} GiB "
-                    f"that {setup.slots} requests of {setup.context} tokens take: this machine has no more"
+                    f"its KV cache has {_gib(given)}, not the {_gib(wanted)} that {setup.slots} requests of "
+                    f"{setup.context} tokens take: this machine has no more"
                 )
         argv += setup.flags
         cpus = sorted(os.sched_getaffinity(0))[: setup.threads]
@@ -121,8 +122,10 @@ class Vllm:
         target = folder / f"{setup.digest[:16]}-bf16"
         if self._is_dry or (target / "config.json").is_file():
             return target
+        unfinished = target.with_name(target.name + ".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        self._check_room(folder, setup)
         self._say(f"{self.name} reads no GGUF: dequantising {setup.model.name} to bf16")
-        shutil.rmtree(target.with_name(target.name + ".unfinished"), ignore_errors=True)
         python = python_of(found.program) or found.program
         argv = [str(python), "-I", dequantize.__file__, str(setup.model.absolute()), str(target)]
         try:
@@ -137,6 +140,8 @@ class Vllm:
             ) from error
         except subprocess.TimeoutExpired as error:
             raise EngineMissing(f"{self.name} reads no GGUF, and dequantising took over an hour") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
         if done.returncode != 0 or not target.is_dir():
             last = next(
                 (line for line in reversed(done.stderr.strip().splitlines()) if line.strip()), "it said nothing"
@@ -145,6 +150,26 @@ class Vllm:
                 f"{self.name} reads no GGUF, and transformers could not dequantise {setup.model.name}: {last[-300:]}"
             )
         return target
+
+    def _check_room(self, folder: Path, setup: Setup) -> None:
+        """Raises EngineMissing where memory or disk surely cannot hold the weights in bf16."""
+        try:
+            needed = _WIDER * setup.model.stat().st_size
+            place = next(path for path in (folder, *folder.parents) if path.is_dir())
+            free = shutil.disk_usage(place).free
+        except OSError as error:
+            raise EngineMissing(f"{setup.model.name} cannot be dequantised: {error.strerror}") from error
+        available = psutil.virtual_memory().available
+        for what, has in (("memory", available), ("disk for the cache folder", free)):
+            if has < needed:
+                raise EngineMissing(
+                    f"{self.name} reads no GGUF, and in bf16 {setup.model.name} takes about {_gib(needed)}: "
+                    f"this machine has {_gib(has)} of free {what}"
+                )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def kv_bytes(weights: Path, setup: Setup) -> int | None:
@@ -171,6 +196,7 @@ def read_settings(models: Any, metrics: str) -> Settings:
         "tokens in its KV cache": cache.get("kv_cache_size_tokens"),
         "block": cache.get("block_size"),
         "prefix cache": {"True": "on", "False": "off"}.get(cache.get("enable_prefix_caching", "")),
+        "keys and values": "memory is set aside at the start",
     }
     kind = cache.get("cache_dtype")
     return Settings(

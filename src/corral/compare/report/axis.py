@@ -61,7 +61,7 @@ def axis_of(
     if from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
     if high - low <= max(abs(high), units.LEAST) * 1e-9:  # all the same, for what can be drawn
-        high = low + (abs(low) or 1.0)
+        high = low + (abs(low) if abs(low) > units.LEAST else 1.0)
     margin = (high - low) * 0.05
     return Axis(low if from_zero and low == 0 else low - margin, high + margin, start, end)
 

@@ -11,7 +11,7 @@ from corral.compare.report import criteria, units
 from corral.compare.report.figures import Figures
 from corral.compare.report.ratio import inverse
 from corral.compare.report.same_work import doubts
-from corral.compare.report.verdicts import MOST_FAILED, greatest_rates, interval_text
+from corral.compare.report.verdicts import fails_often, greatest_rates, interval_text
 from corral.compare.results import Verdict
 
 LEAST_RATIO = 1.1  # a lead below is no reason to choose
@@ -62,7 +62,7 @@ def choices(figures: Figures, verdicts: Sequence[Verdict]) -> list[Choice]:
     doubtful = doubts(figures)
     for engine in figures.engines:
         choice = Choice(engine)
-        choice.reasons = _reasons(figures, _wins(verdicts, engine), engine)
+        choice.reasons = _reasons(figures, _wins(figures, verdicts, engine), engine)
         choice.losses = _reasons(figures, _losses(verdicts, engine), engine)
         choice.losses += _failures(figures, engine) + _lost_checks(figures, engine)
         choice.warnings = doubtful.get(engine, [])
@@ -86,14 +86,20 @@ def _reasons(figures: Figures, verdicts: Iterable[Verdict], engine: str) -> list
     ]
 
 
-def _wins(verdicts: Sequence[Verdict], engine: str) -> list[Verdict]:
-    """Where the engine beats every other that was measured, the verdict over the next best."""
+def _wins(figures: Figures, verdicts: Sequence[Verdict], engine: str) -> list[Verdict]:
+    """Where the engine beats every other that could be compared with it, the verdict over the next best."""
     found = []
-    for (criterion, _), group in _groups(verdicts).items():
+    for (criterion, workload), group in _groups(verdicts).items():
         own = [verdict for verdict in group if engine in (verdict.first, verdict.second)]
+        # One that fails its requests is no rival: its latencies are those of the few that it answered.
+        own = [v for v in own if v.winner or not fails_often(figures, _other(v, engine), workload)]
         if criterion in _WISHES and own and all(v.winner == engine and lead(v) >= LEAST_RATIO for v in own):
             found.append(min(own, key=lead))
     return found
+
+
+def _other(verdict: Verdict, engine: str) -> str:
+    return verdict.second if engine == verdict.first else verdict.first
 
 
 def _losses(verdicts: Sequence[Verdict], engine: str) -> list[Verdict]:
@@ -115,7 +121,7 @@ def _groups(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], list[Verdict]]
 
 
 def _evidence(figures: Figures, verdict: Verdict, engine: str) -> str:
-    other = verdict.second if engine == verdict.first else verdict.first
+    other = _other(verdict, engine)
     own_value, other_value = (median_text(figures, verdict, name) for name in (engine, other))
     where = f", with {figures.loads[verdict.workload].title}" if verdict.workload else ""
     figures_text = f"{verdict.title}{where}: {own_value} against {other_value} of {other}"
@@ -151,7 +157,7 @@ def _failures(figures: Figures, engine: str) -> list[Reason]:
     found = []
     for workload, load in figures.loads.items():
         failed, total = figures.failed(engine, workload)
-        if total and failed / total > MOST_FAILED:
+        if fails_often(figures, engine, workload):
             found.append(Reason("no request may fail", f"{load.title}: {failed} of {total} failed."))
     return found
 

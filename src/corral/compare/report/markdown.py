@@ -12,8 +12,8 @@ from corral.compare.results import Comparison
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|~!])")
 
 
-def markdown_page(comparison: Comparison) -> str:
-    """Texts are escaped: none becomes markup, a link or a picture."""
+def markdown_page(comparison: Comparison, *, is_short: bool = False) -> str:
+    """Texts are escaped: none becomes markup, a link or a picture. Short, it lacks what the page has folded away."""
     page = document(comparison)
     lines = [f"# {escaped(page.title)}", ""]
     if page.banner:
@@ -21,7 +21,8 @@ def markdown_page(comparison: Comparison) -> str:
     lines += [f"- {escaped(name)}: {escaped(value or 'not told')}" for name, value in page.facts]
     for chapter in page.chapters:
         lines += ["", f"## {escaped(chapter.title)}", ""]
-        lines += _drawn(chapter.blocks)
+        blocks = [block for block in chapter.blocks if not (is_short and isinstance(block, Details))]
+        lines += _drawn(blocks)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 

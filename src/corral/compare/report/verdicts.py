@@ -30,6 +30,12 @@ def verdicts(figures: Figures) -> list[Verdict]:
     return found + _of_pairs(figures, criteria.GREATEST_RATE, "", greatest_rates(figures))
 
 
+def fails_often(figures: Figures, engine: str, workload: str) -> bool:
+    """So often that the latencies of what it answered say nothing."""
+    failed, total = figures.failed(engine, workload)
+    return total > 0 and failed / total > MOST_FAILED
+
+
 def greatest_rates(figures: Figures) -> dict[str, dict[int, float]]:
     """Engine -> repeat -> requests a second within the limits."""
     found: dict[str, dict[int, float]] = {engine: {} for engine in figures.engines}
@@ -93,8 +99,8 @@ def _refusal(
     if not workload or not criterion.is_of_latency:
         return ""
     for engine in (first, second):
-        failed, total = figures.failed(engine, workload)
-        if total and failed / total > MOST_FAILED:
+        if fails_often(figures, engine, workload):
+            failed, total = figures.failed(engine, workload)
             return f"no verdict: {failed} of {total} requests to {engine} failed"
     return ""
 

@@ -92,7 +92,7 @@ def _glance(figures: Figures, verdicts: Sequence[Verdict]) -> Table:
     for area in dict.fromkeys(check.area for row in figures.rows.values() for check in row.checks):
         rows.append((f"Checks passed: {area}", {e: _passed(figures, e, area) for e in figures.engines}))
     note = (
-        "Median, with lowest and highest below. The mark \u25b2 is on engines that no other beats, where one is beaten."
+        "Median, with lowest and highest below. The mark \u25b2 is on engines that beat another and are beaten by none."
     )
     return side_by_side("At a glance", figures, rows, note)
 

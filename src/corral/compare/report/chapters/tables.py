@@ -40,10 +40,10 @@ def figure_cell(values: Iterable[float | None], form: Form, *, is_best: bool = F
 
 
 def unbeaten(verdicts: Iterable[Verdict], criterion: str, workload: str) -> set[str]:
-    """Engines that nobody beats in a criterion, where somebody is beaten."""
-    group = [v for v in verdicts if v.criterion == criterion and v.workload == workload]
-    losers = {v.second if v.winner == v.first else v.first for v in group if v.winner}
-    return {name for v in group for name in (v.first, v.second)} - losers if losers else set()
+    """Engines that beat another in a criterion and are beaten by none."""
+    group = [v for v in verdicts if v.criterion == criterion and v.workload == workload and v.winner]
+    losers = {v.second if v.winner == v.first else v.first for v in group}
+    return {v.winner for v in group} - losers
 
 
 def differing(values: Mapping[str, str], wanted: str | None = None) -> dict[str, Cell]:

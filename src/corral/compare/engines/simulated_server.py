@@ -182,7 +182,7 @@ def _piece(text: str, is_chat: bool, *, is_reasoning: bool) -> dict[str, Any]:
 
 def _usage(body: dict[str, Any], num_tokens: int) -> dict[str, int]:
     said = [body["prompt"]] if "prompt" in body else [message["content"] for message in body["messages"]]
-    prompt = sum(len(text.split()) for text in said) + _TEMPLATE_TOKENS
+    prompt = sum(len(str(text).split()) for text in said) + _TEMPLATE_TOKENS  # a list of parts is some words too
     return {"prompt_tokens": prompt, "completion_tokens": num_tokens, "total_tokens": prompt + num_tokens}
 
 

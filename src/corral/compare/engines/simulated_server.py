@@ -17,6 +17,7 @@ from typing import Any
 
 HOST = "127.0.0.1"
 MODEL = "simulated"
+_DEFAULT_TOKENS = 16  # of an answer, where a request does not say
 _TEMPLATE_TOKENS = 8  # what it says that its chat template adds
 
 
@@ -121,7 +122,8 @@ class SimulatedServer:
         if how.fail_every and len(self.served) % how.fail_every == 0:
             _whole(writer, 500, {"error": {"message": "simulated failure"}})
             return
-        num_tokens = body.get("max_tokens", 16) if how.num_tokens is None else how.num_tokens
+        asked = body.get("max_tokens") or body.get("max_completion_tokens") or _DEFAULT_TOKENS
+        num_tokens = asked if how.num_tokens is None else how.num_tokens
         is_streamed = bool(body.get("stream"))
         if is_streamed:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -143,7 +145,7 @@ class SimulatedServer:
                     self._event(writer, _piece(words, is_chat, is_reasoning=first < how.reasoning_tokens))
                     served.written.append(time.perf_counter())
                     await writer.drain()
-        asked_all = num_tokens >= body.get("max_tokens", 16)
+        asked_all = num_tokens >= asked
         usage = _usage(body, num_tokens)
         if not is_streamed:
             message = {"message": {"role": "assistant", "content": " word" * num_tokens}}

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from corral.histogram import Histogram
@@ -88,7 +89,7 @@ def test_what_a_refusal_moves() -> None:
         assert httpx.request("PROPFIND", f"{server.url}{CHAT}").status_code == 405
         told = scrape(server)
         assert told("corral:requests_failed_total", cause="model_not_found") == 1
-        assert told("corral:requests_failed_total", cause="queue_full") == 1
+        assert told("corral:requests_failed_total", cause="queue_full", protocol="openai") == 1
         assert told("corral:requests_failed_total", cause="not_found") == 2
         assert told("http_requests_total", handler="none", method="POST", status="4xx") == 2
         assert told("http_requests_total", method="other") == 1
@@ -136,14 +137,37 @@ def test_a_stuck_worker_holds_up_no_scrape() -> None:
         os.kill(pid, signal.SIGSTOP)
         try:
             assert scrape(server)("corral:model_state", state="ready") == 1
-            assert scrape(server)("corral:stats_age_seconds") > 0
+            age = scrape(server)("corral:stats_age_seconds", model_name="scripted")
+            while scrape(server)("corral:stats_age_seconds", model_name="scripted") < age + 1:
+                continue  # it grows for as long as nothing is told
         finally:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_names_keep_their_colons_whatever_is_accepted() -> None:
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=1.0.0",
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.5",
+        "APPLICATION/OpenMetrics-Text",
+    ],
+)
+def test_openmetrics_is_for_those_who_name_it(accept: str) -> None:
     with live_server() as server:
-        response = httpx.get(f"{server.url}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        response = httpx.get(f"{server.url}/metrics", headers={"Accept": accept})
+        assert response.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        families = list(parse_open(response.text))  # type: ignore[no-untyped-call]
+        names = {sample.name for family in families for sample in family.samples}
+        assert response.text.endswith("# EOF\n")
+        assert "vllm:num_requests_running" in names
+        # The scrape itself is the first request.
+        assert names == {name for name in scrape(server).samples if not name.startswith("http_request")}
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/plain;version=0.0.4", ";;,,=", "text/html, x/openmetrics-text"])
+def test_all_others_get_the_text_format(accept: str) -> None:
+    with live_server() as server:
+        response = httpx.get(f"{server.url}/metrics", headers={"Accept": accept})
         assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert "\nvllm:num_requests_running{" in response.text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from corral.histogram import REQUEST_S, Histogram
@@ -20,7 +19,7 @@ def full_books() -> Books:
     books.of_key("ada").requests += 1
     books.answered("/v1/models", "GET", 200, 0.01)
     books.durations["/v1/models", "GET"] = Histogram(REQUEST_S)
-    books.refusals["queue_full"] += 1
+    books.refusals["queue_full", "openai"] += 1
     return books
 
 
@@ -36,4 +35,4 @@ def full_state() -> ServerState:
         1 << 10,
         1 << 22,
     )
-    return ServerState([model], 0, 1, 1, False, False, time.monotonic())
+    return ServerState([model], 0, 1, 1, False, False)

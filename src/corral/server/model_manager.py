@@ -19,6 +19,7 @@ from corral.server.memory_budget import MemoryProbe, SystemProbe
 from corral.server.metrics.books import Books
 from corral.server.model_names import ModelNames, check_permission
 from corral.server.model_needs import ReadNeeds, read_needs
+from corral.server.quarantine import Quarantine
 from corral.server.quotas import QuotaBook
 from corral.server.served_model import RunningModel, ServedModel
 from corral.server.slot import Slot, SlotState
@@ -203,7 +204,7 @@ class ModelManager:
         """The models that have memory now, longest expiry first. Figures are of the last look: see `refresh`."""
         now, at = self._clock.time(), datetime.now(UTC)
         slots = sorted(self._workers.slots, key=lambda slot: -_remaining_s(slot, now))
-        return [_running(slot, now, at) for slot in slots]
+        return [_running(slot, now, at, self._workers.quarantines.get(slot.local.path)) for slot in slots]
 
     def stalled(self) -> list[str]:
         """The models whose worker has been at one step for half of the time after which it is ended."""
@@ -245,7 +246,7 @@ def _remaining_s(slot: Slot, now: float) -> float:
     return slot.keep_alive_s - (now - slot.idle_since if slot.is_idle else 0.0)
 
 
-def _running(slot: Slot, now: float, at: datetime) -> RunningModel:
+def _running(slot: Slot, now: float, at: datetime, quarantine: Quarantine | None) -> RunningModel:
     remaining_s = _remaining_s(slot, now)
     states = {SlotState.LOADING: "loading", SlotState.STOPPING: "stopping"}
     info = slot.client.info if slot.client is not None else _info_before_load(slot)
@@ -261,6 +262,9 @@ def _running(slot: Slot, now: float, at: datetime) -> RunningModel:
         kv_limit_bytes=info.kv_limit_bytes,
         is_pinned=slot.is_pinned,
         num_leases=slot.num_leases,
+        private_bytes=slot.measured.private,
+        stats_age_s=max(0.0, now - max(slot.stats_at, slot.ready_since)),
+        num_quarantined=quarantine.num_refused if quarantine is not None else 0,
     )
 
 

@@ -55,6 +55,7 @@ class Slot:
         has_released: the KV cache was given back since the last lease.
         needs: by the file's header; None until it has been read, which `is_read` tells, or if it could not be.
         measured: at the last look.
+        stats_at: when the worker has told `stats`, by the server's clock.
         loading, asking: the tasks that load it, and that fetch `stats`.
     """
 
@@ -81,6 +82,7 @@ class Slot:
     is_read: bool = False
     measured: ProcessMemory = field(default_factory=ProcessMemory)
     stats: WorkerStats = field(default_factory=WorkerStats)
+    stats_at: float = 0.0
     expiry: Timer | None = None
     loading: asyncio.Task[None] | None = None
     asking: asyncio.Task[None] | None = None

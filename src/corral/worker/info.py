@@ -38,6 +38,7 @@ class WorkerStats:
     kv_resident_bytes: int = 0
     num_steps: int = 0
     num_preemptions: int = 0
+    num_evictions: int = 0  # cached blocks that were given to others
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0

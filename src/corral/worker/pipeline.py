@@ -277,6 +277,7 @@ class Pipeline:
             kv_resident_bytes=self._runner.resident_kv_bytes() + self._embedder.resident_kv_bytes(),
             num_steps=stats.num_steps,
             num_preemptions=stats.preemptions,
+            num_evictions=stats.evictions,
             prompt_tokens=stats.prompt_tokens + self._embedder.num_tokens,
             cached_tokens=stats.prefix_hit_tokens,
             generated_tokens=stats.generated_tokens,

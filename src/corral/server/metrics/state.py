@@ -15,7 +15,6 @@ class ServerState:
     Args:
         num_pending: requests that wait for a model to be loaded.
         num_connections: open ones.
-        looked_at: when the models' figures were brought up to date; monotonic seconds.
     """
 
     models: Sequence[RunningModel]
@@ -24,4 +23,3 @@ class ServerState:
     num_connections: int
     is_draining: bool
     is_loading: bool
-    looked_at: float

@@ -84,6 +84,7 @@ def test_prompts_are_cut(max_len: int | None, text: str, ids: list[int] | None) 
     first, second = log.of("corral.requests")
     assert (first["prompt"], first["temperature"]) == (text, 0.5)
     assert max_len is None or len(first["stop"]) == max_len
+    assert len(first["engine_id"]) > 20  # names stay whole
     assert second["prompt"] == (numbers if ids is None else ids)
     assert second["max_tokens"] == 3
     assert "temperature" not in second

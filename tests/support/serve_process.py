@@ -28,8 +28,8 @@ class ServeProcess:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.log.append(line)
-            if found := re.search(r"http://[^\s,]+", line):
-                self._url = found.group()
+            if found := re.search(r"Corral serves .* at (http://[^\s,]+)", line):
+                self._url = found[1]
                 self._is_ready.set()
         self._is_ready.set()
 

@@ -19,6 +19,7 @@ _NOT_ASKED = frozenset(
     {"request_id", "model", "tenant", "weight", "deadline", "cache_salt", "resumed", "context", "at"}
 )
 _PROMPTS = frozenset({"prompt", "messages", "inputs", "sampling"})
+_NAMES = ("engine_id", "model")  # that stay whole
 
 
 def log_request(request: Request | EmbedRequest) -> None:
@@ -39,9 +40,10 @@ class Cut(logging.Filter):
         self._max_len = max_len
 
     def filter(self, record: logging.LogRecord) -> bool:
-        told = {name: self._cut(value) for name, value in getattr(record, "fields", {}).items()}
+        fields = getattr(record, "fields", {})
+        told = {name: value if name in _NAMES else self._cut(value) for name, value in fields.items()}
         record.fields = told
-        parameters = {name: value for name, value in told.items() if name not in ("engine_id", "model", "prompt")}
+        parameters = {name: value for name, value in told.items() if name not in {*_NAMES, "prompt"}}
         record.msg = "%s asks %s with %s: %r"
         record.args = (told["engine_id"], told["model"] or "the model", parameters, told["prompt"])
         return True

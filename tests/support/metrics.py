@@ -27,7 +27,9 @@ def full_state() -> ServerState:
     model = RunningModel(
         LocalModel("m", Path("m.gguf")),
         ModelInfo("m", "llama", 4096, 4096, 100, "scalar", 2, 1 << 20, 0.5),
-        WorkerStats(num_blocks=10, num_decode_steps=5, decode_s=0.1, read_bandwidth=1e9),
+        WorkerStats(
+            num_blocks=10, num_adapters=2, adapter_bytes=1 << 18, num_decode_steps=5, decode_s=0.1, read_bandwidth=1e9
+        ),
         None,
         "ready",
         1 << 21,
@@ -35,4 +37,4 @@ def full_state() -> ServerState:
         1 << 10,
         1 << 22,
     )
-    return ServerState([model], 0, 1, 1, False, False)
+    return ServerState([model], 0, 1, 1, 1 << 20, False, False)

@@ -134,6 +134,8 @@ class ModelManager:
         async with before(exchange.deadline):
             with nullcontext() if was_there else self._pending(exchange.caller.owner):
                 slot = await self._workers.acquire(local, num_ctx)
+        if local.adapters:
+            slot.adapter_uses[local.name] += 1
         try:
             if keep_alive is not None:
                 slot.keep_alive_s = _keep_alive(keep_alive)
@@ -145,6 +147,8 @@ class ModelManager:
             exchange.load_s = 0.0 if was_there else self._clock.time() - started
             yield ServedModel(local, slot, self._workers.ward(slot), exchange, self.quotas)
         finally:
+            if local.adapters:
+                slot.adapter_uses[local.name] -= 1
             self._workers.release(slot)
 
     @contextmanager
@@ -263,6 +267,7 @@ def _running(slot: Slot, now: float, at: datetime, quarantine: Quarantine | None
         is_pinned=slot.is_pinned,
         num_leases=slot.num_leases,
         private_bytes=slot.measured.private,
+        adapters_in_use=tuple(sorted(name for name, count in slot.adapter_uses.items() if count)),
         stats_age_s=max(0.0, now - max(slot.stats_at, slot.ready_since)),
         num_quarantined=quarantine.num_refused if quarantine is not None else 0,
     )

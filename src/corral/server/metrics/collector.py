@@ -5,6 +5,7 @@ vLLM's mean what they mean there, so that its dashboards, autoscalers and router
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -208,8 +209,34 @@ def _of_engines(state: ServerState) -> Iterator[Metric]:
     yield gauge("corral:stats_age_seconds", "Since the worker has told its figures.", lambda m: m.stats_age_s)
     yield gauge("corral:quarantined_requests", "Refused, as they have ended workers.", lambda m: m.num_quarantined)
     yield gauge("corral:adapters", "LoRA adapters in memory.", lambda m: m.stats.num_adapters)
+    yield from _of_adapters(ready, state.adapter_max_bytes)
     yield from _of_limit(ready)
     yield from _of_memory(state.models)
+
+
+def _of_adapters(ready: Sequence[RunningModel], max_bytes: int) -> Iterator[Metric]:
+    """What routers read to send a request where its adapter is. They take the newest of several by its value."""
+    now = time.time()
+    samples = [
+        (
+            [
+                m.local.name,
+                ENGINE,
+                str(max_bytes * m.stats.num_adapters // max(1, m.stats.adapter_bytes)),
+                ",".join(m.adapters_in_use),
+                "",
+            ],
+            now,
+        )
+        for m in ready
+        if m.stats.num_adapters
+    ]
+    yield _gauge(
+        "vllm:lora_requests_info",
+        "Seconds since 1970; the labels tell which models with LoRA adapters are in use, and how many have room.",
+        samples,
+        ["model_name", "engine", "max_lora", "running_lora_adapters", "waiting_lora_adapters"],
+    )
 
 
 def _of_limit(ready: Sequence[RunningModel]) -> Iterator[Metric]:

@@ -62,6 +62,7 @@ def metrics_routes(
             manager.num_pending,
             lifecycle.num_in_flight,
             num_connections(),
+            manager.engine.adapter_max_bytes,
             lifecycle.is_draining,
             lifecycle.is_loading,
         )

@@ -201,7 +201,8 @@ def _of_engines(state: ServerState) -> Iterator[Metric]:
     yield _histogram("corral:step_seconds", "Steps.", [(m.local.name, m.stats.step_seconds) for m in ready])
     yield counter("corral:decode_steps", "Steps without a prompt's tokens.", lambda m: m.stats.num_decode_steps)
     yield counter("corral:decode_step_seconds", "That these took.", lambda m: m.stats.decode_s)
-    yield gauge("corral:weights_bytes", "Packed weights, which every step reads.", lambda m: m.weights_bytes)
+    yield gauge("corral:weights_bytes", "Packed weights.", lambda m: m.weights_bytes)
+    yield gauge("corral:step_weights_bytes", "Of these, what every step reads.", lambda m: m.info.step_bytes)
     yield gauge(
         "corral:cached_blocks", "KV blocks with prefixes that can be shared.", lambda m: m.stats.num_cached_blocks
     )
@@ -250,7 +251,7 @@ def _of_limit(ready: Sequence[RunningModel]) -> Iterator[Metric]:
         labels,
     )
     shares = [
-        (m, m.weights_bytes * m.stats.num_decode_steps / m.stats.decode_s / m.stats.read_bandwidth)
+        (m, m.info.step_bytes * m.stats.num_decode_steps / m.stats.decode_s / m.stats.read_bandwidth)
         for m in measured
         if m.stats.decode_s
     ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 
 from corral.compare.answer import Answer
 from corral.compare.client import Client, Endpoint, Target
@@ -42,3 +45,24 @@ async def ask(client: Client, call: Call = CALL, *, is_streamed: bool = True) ->
     answer = Answer(scheduled=time.perf_counter())
     await client.ask(call, (), answer, time.perf_counter, is_streamed=is_streamed)
     return answer
+
+
+@contextlib.contextmanager
+def simulated_in_thread(server: SimulatedServer) -> Iterator[str]:
+    """Its address; it runs on a loop of its own, for programs that ask it from outside."""
+    started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        started.set_result((await server.start(), asyncio.get_running_loop(), stop))
+        await stop.wait()
+        await server.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread.start()
+    url, loop, stop = started.result(30)
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(30)

@@ -11,6 +11,7 @@ import sys
 import click
 
 from corral.cli import (
+    bench,
     cache,
     compare,
     completion,
@@ -76,7 +77,7 @@ def app(context: click.Context) -> None:
 for verb in (
     *(run.run, serve.serve, pull.pull, pull.push, create.create, show.show, list_models.list_models, search.search),
     *(ps.ps, stop.stop, copy_remove.copy, copy_remove.remove, launch, plan.plan, doctor.doctor),
-    compare.compare,
+    *(bench.bench, compare.compare),
     *(config.config, keys.keys, usage.usage, store.store, cache.cache, completion.completion),
 ):
     app.add_command(verb)

@@ -63,7 +63,8 @@ class Load:
         self.answers: list[Answer] = []
         self.background: list[Answer] = []
         self.client_cpu = 0.0
-        self._ask, self._limit_s, self._on_answer = ask, limit_s, on_answer
+        self.on_answer = on_answer
+        self._ask, self._limit_s = ask, limit_s
         self._clock, self._sleep = clock, sleep
         self._places = asyncio.Semaphore(max_in_flight) if max_in_flight else contextlib.nullcontext()
         self._conversations = workload.calls(repeat)  # made before the clock starts: counting tokens takes time
@@ -168,8 +169,8 @@ class Load:
                 said += [*call.messages, {"role": "assistant", "content": answer.text}]
 
     def _tell(self, answer: Answer) -> None:
-        if self._on_answer is not None:
-            self._on_answer(answer)
+        if self.on_answer is not None:
+            self.on_answer(answer)
 
     def _skip(self, index: int, first: int, why: str) -> None:
         now = self._now()

@@ -72,20 +72,33 @@ class SimulatedServer:
         self.served: list[Served] = []
         self._slots = asyncio.Semaphore(behaviour.slots)
         self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, port: int = 0) -> str:
         """Its address."""
-        self._server = await asyncio.start_server(self._connection, HOST, port)
+        self._server = await asyncio.start_server(self._accept, HOST, port)
         return f"http://{HOST}:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._connection(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
-            await self._request(reader, writer)
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
+                await self._request(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -169,7 +182,7 @@ def _piece(text: str, is_chat: bool, *, is_reasoning: bool) -> dict[str, Any]:
 
 def _usage(body: dict[str, Any], num_tokens: int) -> dict[str, int]:
     said = [body["prompt"]] if "prompt" in body else [message["content"] for message in body["messages"]]
-    prompt = sum(len(text.split()) for text in said) + _TEMPLATE_TOKENS
+    prompt = sum(len(str(text).split()) for text in said) + _TEMPLATE_TOKENS  # a list of parts is some words too
     return {"prompt_tokens": prompt, "completion_tokens": num_tokens, "total_tokens": prompt + num_tokens}
 
 

@@ -38,17 +38,22 @@ SHARED = "You are a patient teacher. " * 40
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}}, "required": ["name"]}
 QUESTION = [{"role": "user", "content": "Count to nine."}]
 PROBE = {"temperature": 0, "max_tokens": 16, "stream": True, "messages": QUESTION}
-FIGURES = ("front_mib", "worker_mib", "front_fds", "worker_fds", "threads", "first_token_ms", "answer_ms")
+FIGURES = ("front_mib", "worker_mib", "kv_mib", "front_fds", "worker_fds", "threads", "first_token_ms", "answer_ms")
 
 
 @dataclass(slots=True)
 class Sample:
-    """At one moment. Memory is what the process has for itself (USS) and, for the worker, RSS less shared pages."""
+    """At one moment.
+
+    Memory is what a process has for itself (USS); the worker's without its KV cache, which keeps prefixes and so fills
+    by and by, up to its limit: that is `kv_mib`.
+    """
 
     at_s: float
     load: float
     front_mib: float
     worker_mib: float
+    kv_mib: float
     front_fds: int
     worker_fds: int
     threads: int
@@ -146,6 +151,7 @@ class Traffic:
 
 def sample(url: str, front: psutil.Process, started: float) -> Sample:
     workers = front.children(recursive=True)
+    kv_mib = _kv_bytes(url) / 2**20
     sent = time.perf_counter()
     first = 0.0
     body = {"model": MODEL_NAME, **PROBE}
@@ -159,13 +165,20 @@ def sample(url: str, front: psutil.Process, started: float) -> Sample:
         at_s=round(time.monotonic() - started, 1),
         load=os.getloadavg()[0],
         front_mib=front.memory_full_info().uss / 2**20,
-        worker_mib=sum(process.memory_full_info().uss for process in workers) / 2**20,
+        worker_mib=sum(process.memory_full_info().uss for process in workers) / 2**20 - kv_mib,
+        kv_mib=kv_mib,
         front_fds=front.num_fds(),
         worker_fds=sum(process.num_fds() for process in workers),
         threads=front.num_threads() + sum(process.num_threads() for process in workers),
         first_token_ms=1000 * (first - sent),
         answer_ms=1000 * (ended - sent),
     )
+
+
+def _kv_bytes(url: str) -> float:
+    """What the KV cache has in memory, as /metrics tells it."""
+    text = httpx.get(f"{url}/metrics", timeout=120, trust_env=False).text
+    return sum(float(line.split()[-1]) for line in text.splitlines() if 'kind="kv_used"' in line)
 
 
 def page(soak: Soak) -> str:

@@ -27,16 +27,19 @@ def samples() -> set[str]:
     return {sample.name for family in collector.collect() for sample in family.samples}
 
 
-def expressions() -> list[str]:
+def panel_expressions() -> list[str]:
     panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", ())]
+
+
+def alert_expressions() -> dict[str, str]:
     rules = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
-    asked = [target["expr"] for panel in panels for target in panel.get("targets", ())]
-    return asked + [rule["expr"] for rule in rules]
+    return {rule["alert"]: rule["expr"] for rule in rules}
 
 
 def test_what_is_asked_for_is_there() -> None:
     known = samples() | OF_THE_PROCESS
-    for expression in expressions():
+    for expression in (*panel_expressions(), *alert_expressions().values()):
         names = _METRIC.findall(expression)
         assert names, expression
         assert set(names) <= known, f"{set(names) - known} of {expression}"

@@ -5,6 +5,7 @@ import pytest
 from corral.engine.output import TokenLogprobs
 from corral.engine.sequence import SequenceGroupSpec
 from corral.errors import ContextLengthExceeded, InvalidConfig, InvalidRequest
+from corral.histogram import Histogram
 from corral.sampling_params import SamplingParams
 from tests.support.fake_runner import FakeClock, FakeRunner, make_core
 
@@ -127,3 +128,50 @@ def test_a_stop_token_and_a_failed_row_have_no_logprobs() -> None:
     assert list(result.failures) == ["bad"]
     (output,) = result.outputs
     assert (output.new_token_ids, output.logprobs, runner.num_logprobs) == ((), (), 1)
+
+
+def test_steps_are_counted_by_size_time_and_kind() -> None:
+    runner, clock = FakeRunner(), FakeClock()
+    core = make_core(runner, clock=clock)
+    runner.on_execute = lambda batch: setattr(clock, "now_s", clock.now_s + (0.4 if batch.num_prefill_tokens else 0.02))
+    core.add(make_spec([1] * 9, SamplingParams(max_tokens=3)))
+    while core.has_work:
+        core.step()
+    stats = core.stats()
+    assert (stats.num_steps, stats.num_decode_steps) == (3, 2)
+    assert stats.decode_ms == pytest.approx(40)
+    for histogram, values in (
+        (stats.step_seconds, ((0.4, 1), (0.02, 2))),
+        (stats.step_tokens, ((9.0, 1), (1.0, 2))),
+    ):
+        expected = Histogram(histogram.bounds)
+        for value, times in values:
+            expected.add(value, times)
+        assert histogram.counts == expected.counts
+        assert histogram.total == pytest.approx(expected.total)
+    core.add(make_spec([2] * 9, SamplingParams(max_tokens=3)))
+    core.step()
+    assert stats.step_tokens.num_values == 3  # a snapshot
+
+
+def test_an_output_tells_when_its_first_step_began() -> None:
+    runner, clock = FakeRunner(), FakeClock()
+    core = make_core(runner, clock=clock, max_num_batched_tokens=4)
+    runner.on_execute = lambda batch: setattr(clock, "now_s", clock.now_s + 1)
+    clock.now_s = 7.0
+    core.add(make_spec([1] * 10, SamplingParams(max_tokens=2)))
+    clock.now_s = 9.0
+    begun = []
+    while core.has_work:
+        begun += [output.begun_at for output in core.step().outputs]
+    assert begun == [9.0, 9.0]  # three steps of prefill
+    assert clock.now_s == 13.0
+
+
+def test_cached_blocks_that_are_given_away_are_counted() -> None:
+    core = make_core(FakeRunner(num_blocks=4), max_model_len=64)
+    for token in (1, 2):
+        core.add(make_spec([token] * 49, SamplingParams(max_tokens=1)))
+        while core.has_work:
+            core.step()
+    assert core.stats().evictions == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from corral.histogram import REQUEST_S, Histogram
@@ -20,7 +19,7 @@ def full_books() -> Books:
     books.of_key("ada").requests += 1
     books.answered("/v1/models", "GET", 200, 0.01)
     books.durations["/v1/models", "GET"] = Histogram(REQUEST_S)
-    books.refusals["queue_full"] += 1
+    books.refusals["queue_full", "openai"] += 1
     return books
 
 
@@ -28,7 +27,9 @@ def full_state() -> ServerState:
     model = RunningModel(
         LocalModel("m", Path("m.gguf")),
         ModelInfo("m", "llama", 4096, 4096, 100, "scalar", 2, 1 << 20, 0.5),
-        WorkerStats(num_blocks=10, num_decode_steps=5, decode_s=0.1, read_bandwidth=1e9),
+        WorkerStats(
+            num_blocks=10, num_adapters=2, adapter_bytes=1 << 18, num_decode_steps=5, decode_s=0.1, read_bandwidth=1e9
+        ),
         None,
         "ready",
         1 << 21,
@@ -36,4 +37,4 @@ def full_state() -> ServerState:
         1 << 10,
         1 << 22,
     )
-    return ServerState([model], 0, 1, 1, False, False, time.monotonic())
+    return ServerState([model], 0, 1, 1, 1 << 20, False, False)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
 from corral.cli.main import main
@@ -35,7 +36,7 @@ class ScriptedServe:
         model.touch()
         command = [*prefix, sys.executable, "-c", CODE, "serve", str(model), *arguments]
         environment = {**os.environ, "NO_COLOR": "1", "CORRAL_HOME": str(folder), **more.pop("env", {})}
-        more = {"stderr": subprocess.PIPE, "text": True, **more}
+        more = {"stderr": subprocess.PIPE, "text": True, "cwd": ROOT, **more}  # whatever the test's own folder is
         self.process: subprocess.Popen[str] = subprocess.Popen(command, env=environment, **more)
         self.url = ""
 

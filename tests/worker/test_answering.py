@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -174,3 +175,26 @@ def test_thinking_is_a_part_of_its_own_and_stop_strings_leave_it_alone() -> None
     assert heard.text() == "The horses. The "
     assert heard.last.deltas[0].stop_reason == "gate"
     assert heard.last.usage.dropped_messages == 2
+
+
+def test_the_first_output_alone_tells_how_long_it_waited_and_was_prepared() -> None:
+    before = time.monotonic()
+    one, heard = answering()
+    begun_at = time.monotonic()
+    one.on_step((replace(step(tuple(ids("a"))), begun_at=begun_at),))
+    after = time.monotonic()
+    one.on_step((replace(step(tuple(ids("b"))), begun_at=begun_at),))
+    first, second = heard.outputs
+    assert isinstance(first, RequestOutput)
+    assert isinstance(second, RequestOutput)
+    assert first.timings is not None
+    assert second.timings is None
+    assert 0 <= first.timings.queue_s <= begun_at - before
+    assert 0 <= first.timings.prefill_s <= after - begun_at
+    assert first.timings.queue_s + first.timings.prefill_s <= after - before
+
+
+def test_an_end_before_any_step_tells_no_times() -> None:
+    one, heard = answering()
+    one.on_step((step(end=FinishReason.ABORT),))
+    assert heard.last.timings is None

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from corral.request import Delta, FinishReason, RequestOutput, TokenLogprob, Usage
+from corral.request import Delta, FinishReason, RequestOutput, Timings, TokenLogprob, Usage
 from corral.worker.merge import merge
 
 
@@ -39,3 +39,12 @@ def test_thinking_and_the_prompts_ids_stay() -> None:
     merged = merge(first, second)
     assert merged.deltas == (Delta(0, "a", (1, 2), thinking="hm"),)
     assert merged.prompt_ids == merge(RequestOutput("r", usage=Usage(2)), first).prompt_ids == (7, 8)
+
+
+def test_times_are_told_once_wherever_they_were() -> None:
+    timings = Timings(0.5, 0.25)
+    accepted = RequestOutput("r", (), Usage(2))
+    first = RequestOutput("r", (Delta(0, "a", (1,)),), Usage(2, 1), timings=timings)
+    second = RequestOutput("r", (Delta(0, "b", (2,)),), Usage(2, 2))
+    assert merge(accepted, first).timings == merge(first, second).timings == merge(first, accepted).timings == timings
+    assert merge(second, second).timings is None

@@ -87,6 +87,7 @@ def test_load_tells_plan_progress_and_info(tiny: Path) -> None:
     assert (info.name, info.architecture, info.context_length) == ("tiny llama", "llama", 2048)
     assert (info.max_model_len, info.num_threads) == (MAX_MODEL_LEN, 1)
     assert info.weights_bytes > 0
+    assert 0.9 * info.weights_bytes < info.step_bytes <= info.weights_bytes  # the head is the table of embeddings
 
 
 def test_an_answer_with_its_numbers(pipeline: Pipeline) -> None:

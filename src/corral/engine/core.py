@@ -236,6 +236,7 @@ class EngineCore:
             generated_tokens=counts.generated_tokens,
             prefix_hit_tokens=counts.prefix_hit_tokens,
             preemptions=counts.preemptions,
+            evictions=self._pool.num_evictions,
             num_steps=self.times.num_steps,
             total_step_ms=self.times.total_ms,
             last_step_ms=self.times.last_ms,

@@ -59,6 +59,7 @@ class EngineStats:
     generated_tokens: int
     prefix_hit_tokens: int
     preemptions: int
+    evictions: int
     num_steps: int
     total_step_ms: float
     last_step_ms: float

@@ -19,6 +19,7 @@ from corral.server.memory_budget import MemoryProbe, SystemProbe
 from corral.server.metrics.books import Books
 from corral.server.model_names import ModelNames, check_permission
 from corral.server.model_needs import ReadNeeds, read_needs
+from corral.server.quarantine import Quarantine
 from corral.server.quotas import QuotaBook
 from corral.server.served_model import RunningModel, ServedModel
 from corral.server.slot import Slot, SlotState
@@ -133,6 +134,8 @@ class ModelManager:
         async with before(exchange.deadline):
             with nullcontext() if was_there else self._pending(exchange.caller.owner):
                 slot = await self._workers.acquire(local, num_ctx)
+        if local.adapters:
+            slot.adapter_uses[local.name] += 1
         try:
             if keep_alive is not None:
                 slot.keep_alive_s = _keep_alive(keep_alive)
@@ -144,6 +147,8 @@ class ModelManager:
             exchange.load_s = 0.0 if was_there else self._clock.time() - started
             yield ServedModel(local, slot, self._workers.ward(slot), exchange, self.quotas)
         finally:
+            if local.adapters:
+                slot.adapter_uses[local.name] -= 1
             self._workers.release(slot)
 
     @contextmanager
@@ -203,7 +208,7 @@ class ModelManager:
         """The models that have memory now, longest expiry first. Figures are of the last look: see `refresh`."""
         now, at = self._clock.time(), datetime.now(UTC)
         slots = sorted(self._workers.slots, key=lambda slot: -_remaining_s(slot, now))
-        return [_running(slot, now, at) for slot in slots]
+        return [_running(slot, now, at, self._workers.quarantines.get(slot.local.path)) for slot in slots]
 
     def stalled(self) -> list[str]:
         """The models whose worker has been at one step for half of the time after which it is ended."""
@@ -245,7 +250,7 @@ def _remaining_s(slot: Slot, now: float) -> float:
     return slot.keep_alive_s - (now - slot.idle_since if slot.is_idle else 0.0)
 
 
-def _running(slot: Slot, now: float, at: datetime) -> RunningModel:
+def _running(slot: Slot, now: float, at: datetime, quarantine: Quarantine | None) -> RunningModel:
     remaining_s = _remaining_s(slot, now)
     states = {SlotState.LOADING: "loading", SlotState.STOPPING: "stopping"}
     info = slot.client.info if slot.client is not None else _info_before_load(slot)
@@ -261,6 +266,10 @@ def _running(slot: Slot, now: float, at: datetime) -> RunningModel:
         kv_limit_bytes=info.kv_limit_bytes,
         is_pinned=slot.is_pinned,
         num_leases=slot.num_leases,
+        private_bytes=slot.measured.private,
+        adapters_in_use=tuple(sorted(name for name, count in slot.adapter_uses.items() if count)),
+        stats_age_s=max(0.0, now - max(slot.stats_at, slot.ready_since)),
+        num_quarantined=quarantine.num_refused if quarantine is not None else 0,
     )
 
 

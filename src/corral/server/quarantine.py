@@ -55,6 +55,12 @@ class Quarantine:
         self._culprit: Patient | None = None
         self._poisons: OrderedDict[bytes, float] = OrderedDict()  # fingerprint -> until when it is refused
 
+    @property
+    def num_refused(self) -> int:
+        """Requests that are refused at once now."""
+        now = _now()
+        return sum(until > now for until in self._poisons.values())
+
     def check(self, request: Asked) -> None:
         """Raises PoisonousRequest: the same has ended workers a short while ago."""
         if self._poisons and self._poisons.get(_fingerprint(request), 0.0) > _now():

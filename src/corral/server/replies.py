@@ -23,10 +23,15 @@ def is_native(path: str) -> bool:
     return path == "/" or path == "/api" or path.startswith("/api/")
 
 
+def is_messages(path: str) -> bool:
+    """Whether the path belongs to Anthropic's API alone."""
+    return path == MESSAGES or path.startswith(f"{MESSAGES}/")
+
+
 def is_anthropic(scope: Scope) -> bool:
     """Whether the request is of Anthropic's API. The models have OpenAI's path, but its clients say who they are."""
     path = scope["path"]
-    if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
+    if is_messages(path):
         return True
     return (path == MODELS or path.startswith(f"{MODELS}/")) and any(
         name == VERSION_HEADER for name, _ in scope["headers"]

@@ -101,6 +101,10 @@ class RunningModel:
         expires_at: when it will be unloaded if nobody asks for it; None: never.
         memory_bytes: all it takes, measured; bytes, as those that follow.
         kv_used_bytes: what the KV pool has touched; it grows up to `kv_limit_bytes`.
+        private_bytes: of memory_bytes, what the machine would have free again without the worker.
+        adapters_in_use: names of models with LoRA adapters that requests use it by.
+        stats_age_s: since its worker has told `stats`, or since it is ready, if it has told none yet.
+        num_quarantined: requests that are refused because they have ended workers.
     """
 
     local: LocalModel
@@ -114,3 +118,7 @@ class RunningModel:
     kv_limit_bytes: int
     is_pinned: bool = False
     num_leases: int = 0
+    private_bytes: int = 0
+    adapters_in_use: tuple[str, ...] = ()
+    stats_age_s: float = 0.0
+    num_quarantined: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,8 @@ class Slot:
         has_released: the KV cache was given back since the last lease.
         needs: by the file's header; None until it has been read, which `is_read` tells, or if it could not be.
         measured: at the last look.
+        stats_at: when the worker has told `stats`, by the server's clock.
+        adapter_uses: leases of models with LoRA adapters, by their names.
         loading, asking: the tasks that load it, and that fetch `stats`.
     """
 
@@ -81,6 +83,8 @@ class Slot:
     is_read: bool = False
     measured: ProcessMemory = field(default_factory=ProcessMemory)
     stats: WorkerStats = field(default_factory=WorkerStats)
+    stats_at: float = 0.0
+    adapter_uses: Counter[str] = field(default_factory=Counter)
     expiry: Timer | None = None
     loading: asyncio.Task[None] | None = None
     asking: asyncio.Task[None] | None = None

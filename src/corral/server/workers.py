@@ -61,7 +61,7 @@ class Workers:
         self._probe = probe
         self._clock = clock
         self._slots: dict[Path, Slot] = {}
-        self._quarantines: dict[Path, Quarantine] = {}
+        self.quarantines: dict[Path, Quarantine] = {}
         self.num_pending = 0
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,7 +126,7 @@ class Workers:
 
     def ward(self, slot: Slot) -> Ward:
         """Where the requests of a lease find their worker, and the next one when it has died."""
-        return Ward(slot, self._quarantines.setdefault(slot.local.path, Quarantine()), self)
+        return Ward(slot, self.quarantines.setdefault(slot.local.path, Quarantine()), self)
 
     async def await_worker(self, slot: Slot) -> WorkerClient:
         """The slot's living worker; its caller has a lease on the slot, whose worker is restarted for that.
@@ -326,6 +326,7 @@ class Workers:
     async def _stats(self, slot: Slot) -> None:
         with contextlib.suppress(EngineDead):
             slot.stats = await slot.worker.stats()
+            slot.stats_at = self._clock.time()
 
     def _watch_memory(self) -> None:
         """While several workers are there and one of them works, their KV caches may grow beyond the budget."""

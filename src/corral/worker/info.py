@@ -23,6 +23,7 @@ class ModelInfo:
     kv_limit_bytes: int = 0  # the pool's size; its memory is touched when used
     is_embedding: bool = False  # made for embeddings: it cannot generate
     embedding_length: int = 0  # values in an embedding
+    step_bytes: int = 0  # of the weights, what every step reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class WorkerStats:
     kv_resident_bytes: int = 0
     num_steps: int = 0
     num_preemptions: int = 0
+    num_evictions: int = 0  # cached blocks that were given to others
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0

@@ -19,9 +19,11 @@ from corral.engine.watch import StepWatch
 from corral.errors import CorralError, InvalidRequest
 from corral.model.architectures import read_config
 from corral.model.bandwidth import read_bandwidth
+from corral.model.config import ModelConfig
 from corral.model.cpu import active_isa, select_isa, usable_cpus
 from corral.model.packed_cache import PackedCache
 from corral.model.plan import EmbeddingShape, Plan, make_plan
+from corral.model.tensors import TensorRole
 from corral.model.weights import load_model
 from corral.request import (
     Detokenized,
@@ -119,6 +121,7 @@ class Pipeline:
         tokenizer, template = opened.text.result()
         runner = ModelRunner(model, plan.num_blocks, config, model_config.vocab_size)
         core = EngineCore(runner, config, max_model_len=plan.max_model_len, vocab_size=model_config.vocab_size)
+        weights = [model.packed_tensor(role.role, role.layer) for role in _read_whole(model_config)]
         info = ModelInfo(
             name=plan.name,
             architecture=plan.architecture,
@@ -132,6 +135,7 @@ class Pipeline:
             kv_limit_bytes=plan.pool_bytes,
             is_embedding=model_config.is_embedding,
             embedding_length=model_config.hidden_size,
+            step_bytes=sum(map(len, weights)),
         )
         embedder = Embedder(
             lambda shape: EmbeddingRunner(model, shape, has_dense=model_config.dense_size > 0),
@@ -142,8 +146,6 @@ class Pipeline:
             config=config,
         )
         adapters = AdapterCache(model_config, config.adapter_max_bytes)
-        roles = [role for whole in model_config.tensor_roles.values() for role in whole.pieces if role.is_matrix]
-        weights = [model.packed_tensor(role.role, role.layer) for role in roles]
         return cls(info, plan, tokenizer, template, runner, core, embedder, adapters, config, weights)
 
     @property
@@ -277,6 +279,7 @@ class Pipeline:
             kv_resident_bytes=self._runner.resident_kv_bytes() + self._embedder.resident_kv_bytes(),
             num_steps=stats.num_steps,
             num_preemptions=stats.preemptions,
+            num_evictions=stats.evictions,
             prompt_tokens=stats.prompt_tokens + self._embedder.num_tokens,
             cached_tokens=stats.prefix_hit_tokens,
             generated_tokens=stats.generated_tokens,
@@ -320,3 +323,12 @@ def _releasing(lease: AdapterLease, on_output: OnOutput) -> OnOutput:
         on_output(output)
 
     return deliver
+
+
+def _read_whole(config: ModelConfig) -> list[TensorRole]:
+    """The matrices that a step multiplies by; of tables it takes a row for each token."""
+    tables = {"position_embd", "token_types"}
+    if config.is_embedding or not config.is_tied:
+        tables.add("token_embd")
+    roles = [role for whole in config.tensor_roles.values() for role in whole.pieces]
+    return [role for role in roles if role.is_matrix and role.role not in tables]

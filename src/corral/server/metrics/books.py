@@ -49,6 +49,7 @@ class ModelBook:
     inference_s: Histogram = field(default_factory=partial(Histogram, REQUEST_S))
     load_s: Histogram = field(default_factory=partial(Histogram, LOAD_S))
     request_prompt_tokens: Histogram = field(default_factory=partial(Histogram, REQUEST_TOKENS))
+    computed_prompt_tokens: Histogram = field(default_factory=partial(Histogram, REQUEST_TOKENS))
     request_generated_tokens: Histogram = field(default_factory=partial(Histogram, REQUEST_TOKENS))
     max_generated_tokens: Histogram = field(default_factory=partial(Histogram, REQUEST_TOKENS))
     asked_max_tokens: Histogram = field(default_factory=partial(Histogram, REQUEST_TOKENS))
@@ -73,7 +74,7 @@ class Books:
         self.keys: dict[str, KeyBook] = {}
         self.requests: Counter[tuple[str, str, str]] = Counter()  # by route, method and class of status
         self.durations: dict[tuple[str, str], Histogram] = {}  # by route and method
-        self.refusals: Counter[str] = Counter()  # by cause
+        self.refusals: Counter[tuple[str, str]] = Counter()  # by cause and protocol
 
     def of_model(self, name: str) -> ModelBook:
         book = self.models.get(name)

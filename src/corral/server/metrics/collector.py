@@ -17,13 +17,17 @@ from corral.histogram import Histogram
 from corral.server.metrics.books import Books, ModelBook, cumulated
 from corral.server.metrics.state import ServerState
 from corral.server.served_model import RunningModel
+from corral.worker.death import DeathKind
 
+# Told from the start, since to Prometheus a counter that was not there has not risen.
+_DEATHS = [kind.value for kind in DeathKind if kind is not DeathKind.CLOSED]
 ENGINE = "0"  # vLLM's label for one of several engines; a model has one here
 
 # name, meaning, histogram of a model's book
 _BY_REQUEST = (
     ("vllm:time_to_first_token_seconds", "From a request's first byte to its first token.", "first_token_s"),
     ("vllm:inter_token_latency_seconds", "Between outputs of a stream.", "gap_s"),
+    ("vllm:time_per_output_token_seconds", "The same, by the name that older dashboards ask for.", "gap_s"),
     ("vllm:request_time_per_output_token_seconds", "Mean of each answer's tokens but the first.", "token_s"),
     ("vllm:e2e_request_latency_seconds", "From a request's first byte to its answer's last.", "latency_s"),
     ("vllm:request_queue_time_seconds", "Wait for a turn in the engine.", "queue_s"),
@@ -31,6 +35,7 @@ _BY_REQUEST = (
     ("vllm:request_decode_time_seconds", "From the first token to the last.", "decode_s"),
     ("vllm:request_inference_time_seconds", "From the turn to the last token.", "inference_s"),
     ("vllm:request_prompt_tokens", "Tokens of prompts.", "request_prompt_tokens"),
+    ("vllm:request_prefill_kv_computed_tokens", "Tokens of prompts but the cached ones.", "computed_prompt_tokens"),
     ("vllm:request_generation_tokens", "Tokens of answers.", "request_generated_tokens"),
     ("vllm:request_max_num_generation_tokens", "Tokens of a request's longest answer.", "max_generated_tokens"),
     ("vllm:request_params_max_tokens", "max_tokens, where requests give it.", "asked_max_tokens"),
@@ -68,6 +73,15 @@ class ServerCollector(Collector):
         yield _counter(
             "corral:request_replays", "Requests that went on in another worker.", books, lambda b: b.num_replays
         )
+        sources = CounterMetricFamily(
+            "vllm:prompt_tokens_by_source",
+            "Tokens of prompts, by where their KV is from.",
+            labels=["model_name", "engine", "source"],
+        )
+        for name, book in books:
+            sources.add_metric([name, ENGINE, "local_compute"], book.prompt_tokens - book.cached_tokens)
+            sources.add_metric([name, ENGINE, "local_cache_hit"], book.cached_tokens)
+        yield sources
         ends = CounterMetricFamily(
             "vllm:request_success", "Answers by why they ended.", labels=["model_name", "engine", "finished_reason"]
         )
@@ -75,8 +89,8 @@ class ServerCollector(Collector):
         for name, book in books:
             for reason in sorted({"abort", "error", "length", "stop", *book.ends}):
                 ends.add_metric([name, ENGINE, reason], book.ends[reason])
-            for kind, count in sorted(book.deaths.items()):
-                deaths.add_metric([name, kind], count)
+            for kind in sorted({*_DEATHS, *book.deaths}):
+                deaths.add_metric([name, kind], book.deaths[kind])
         yield ends
         yield deaths
         for metric, meaning, attribute in _BY_REQUEST:
@@ -92,10 +106,10 @@ class ServerCollector(Collector):
         for (route, method), histogram in sorted(self._books.durations.items()):
             durations.add_metric([route, method], buckets=list(cumulated(histogram)), sum_value=histogram.total)
         refusals = CounterMetricFamily(
-            "corral:requests_failed", "Requests that were refused or broke off, by cause.", labels=["cause"]
+            "corral:requests_failed", "Requests that were refused or broke off.", labels=["cause", "protocol"]
         )
-        for cause, count in sorted(self._books.refusals.items()):
-            refusals.add_metric([cause], count)
+        for (cause, protocol), count in sorted(self._books.refusals.items()):
+            refusals.add_metric([cause, protocol], count)
         yield requests
         yield durations
         yield refusals
@@ -141,12 +155,6 @@ def _of_server(state: ServerState) -> Iterator[Metric]:
     yield _gauge("corral:connections", "Open connections.", [([], state.num_connections)], [])
     yield _gauge("corral:draining", "1 from SIGTERM on.", [([], float(state.is_draining))], [])
     yield _gauge("corral:loading", "1 until the first models are loaded.", [([], float(state.is_loading))], [])
-    yield _gauge(
-        "corral:stats_age_seconds",
-        "Since the models' figures were brought up to date.",
-        [([], time.monotonic() - state.looked_at)],
-        [],
-    )
 
 
 def _of_engines(state: ServerState) -> Iterator[Metric]:
@@ -165,6 +173,16 @@ def _of_engines(state: ServerState) -> Iterator[Metric]:
 
     yield gauge("vllm:num_requests_running", "Sequences that are computed.", lambda m: m.stats.num_running)
     yield gauge("vllm:num_requests_waiting", "Sequences that wait for their turn.", lambda m: m.stats.num_waiting)
+    yield _gauge(
+        "vllm:num_requests_waiting_by_reason",
+        "The same by what they wait for: here, it is always a place or blocks.",
+        [
+            ([m.local.name, ENGINE, reason], count)
+            for m in ready
+            for reason, count in (("capacity", m.stats.num_waiting), ("deferred", 0))
+        ],
+        ["model_name", "engine", "reason"],
+    )
     yield gauge(
         "vllm:kv_cache_usage_perc",
         "Share of the KV blocks that requests hold, from 0 to 1.",
@@ -183,13 +201,43 @@ def _of_engines(state: ServerState) -> Iterator[Metric]:
     yield _histogram("corral:step_seconds", "Steps.", [(m.local.name, m.stats.step_seconds) for m in ready])
     yield counter("corral:decode_steps", "Steps without a prompt's tokens.", lambda m: m.stats.num_decode_steps)
     yield counter("corral:decode_step_seconds", "That these took.", lambda m: m.stats.decode_s)
-    yield gauge("corral:weights_bytes", "Packed weights, which every step reads.", lambda m: m.weights_bytes)
+    yield gauge("corral:weights_bytes", "Packed weights.", lambda m: m.weights_bytes)
+    yield gauge("corral:step_weights_bytes", "Of these, what every step reads.", lambda m: m.info.step_bytes)
     yield gauge(
         "corral:cached_blocks", "KV blocks with prefixes that can be shared.", lambda m: m.stats.num_cached_blocks
     )
+    yield counter("corral:cache_evictions", "Of these, given to others.", lambda m: m.stats.num_evictions)
+    yield gauge("corral:stats_age_seconds", "Since the worker has told its figures.", lambda m: m.stats_age_s)
+    yield gauge("corral:quarantined_requests", "Refused, as they have ended workers.", lambda m: m.num_quarantined)
     yield gauge("corral:adapters", "LoRA adapters in memory.", lambda m: m.stats.num_adapters)
+    yield from _of_adapters(ready, state.adapter_max_bytes)
     yield from _of_limit(ready)
     yield from _of_memory(state.models)
+
+
+def _of_adapters(ready: Sequence[RunningModel], max_bytes: int) -> Iterator[Metric]:
+    """What routers read to send a request where its adapter is. They take the newest of several by its value."""
+    now = time.time()
+    samples = [
+        (
+            [
+                m.local.name,
+                ENGINE,
+                str(max_bytes * m.stats.num_adapters // max(1, m.stats.adapter_bytes)),
+                ",".join(m.adapters_in_use),
+                "",
+            ],
+            now,
+        )
+        for m in ready
+        if m.stats.num_adapters
+    ]
+    yield _gauge(
+        "vllm:lora_requests_info",
+        "Seconds since 1970; the labels tell which models with LoRA adapters are in use, and how many have room.",
+        samples,
+        ["model_name", "engine", "max_lora", "running_lora_adapters", "waiting_lora_adapters"],
+    )
 
 
 def _of_limit(ready: Sequence[RunningModel]) -> Iterator[Metric]:
@@ -203,7 +251,7 @@ def _of_limit(ready: Sequence[RunningModel]) -> Iterator[Metric]:
         labels,
     )
     shares = [
-        (m, m.weights_bytes * m.stats.num_decode_steps / m.stats.decode_s / m.stats.read_bandwidth)
+        (m, m.info.step_bytes * m.stats.num_decode_steps / m.stats.decode_s / m.stats.read_bandwidth)
         for m in measured
         if m.stats.decode_s
     ]
@@ -221,6 +269,7 @@ def _of_memory(models: Sequence[RunningModel]) -> Iterator[Metric]:
     for model in models:
         name = model.local.name
         memory.add_metric([name, "resident"], model.memory_bytes)
+        memory.add_metric([name, "private"], model.private_bytes)
         memory.add_metric([name, "kv_used"], model.kv_used_bytes)
         memory.add_metric([name, "kv_limit"], model.kv_limit_bytes)
         memory.add_metric([name, "adapters"], model.stats.adapter_bytes)

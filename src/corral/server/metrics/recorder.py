@@ -10,6 +10,7 @@ from corral.server.exchange import Exchange, Generation
 from corral.server.lifecycle import PROBE_PATHS
 from corral.server.logs.access import cause_of
 from corral.server.metrics.books import Books, ModelBook
+from corral.server.replies import is_messages, is_native
 
 UNKNOWN_ROUTE = "none"  # what no route answers; its paths are the clients' own, so they are not told apart
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -62,7 +63,7 @@ class MetricsRecorder:
         if exchange.is_counted:
             self._books.of_key(exchange.caller.name).requests += 1
         if cause := cause_of(exchange):
-            self._books.refusals[cause] += 1
+            self._books.refusals[cause, _protocol_of(exchange.path)] += 1
         for generation in exchange.generations:
             self._book_end(exchange, generation, now)
 
@@ -72,16 +73,19 @@ class MetricsRecorder:
         request, usage = generation.request, generation.usage
         if not isinstance(request, Request):
             model.request_prompt_tokens.add(usage.prompt_tokens)
+            model.computed_prompt_tokens.add(usage.prompt_tokens)
             model.latency_s.add(now - exchange.started)
             return
         num_answers = request.sampling.n
         reasons = [generation.finish_reasons.get(index) for index in range(num_answers)]
         for reason in reasons:
             model.ends[_word_of(reason, exchange)] += 1
-        if None in reasons:  # it was given up, and its times are those of its client's patience
+        # Where one was given up, the times are those of its client's patience; the worker may have told the end or not.
+        if None in reasons or FinishReason.ABORT in reasons:
             return
         model.latency_s.add(now - exchange.started)
         model.request_prompt_tokens.add(usage.prompt_tokens)
+        model.computed_prompt_tokens.add(usage.prompt_tokens - usage.cached_tokens)
         model.request_generated_tokens.add(usage.completion_tokens)
         model.max_generated_tokens.add(-(-usage.completion_tokens // num_answers))
         model.num_answers.add(num_answers)
@@ -95,6 +99,15 @@ class MetricsRecorder:
             model.inference_s.add(generation.timings.prefill_s + decode_s)
         if usage.completion_tokens > num_answers:
             model.token_s.add(decode_s / (usage.completion_tokens / num_answers - 1))
+
+
+def _protocol_of(path: str) -> str:
+    """Whose API a path belongs to."""
+    if is_native(path):
+        return "ollama"
+    if is_messages(path):
+        return "anthropic"
+    return "openai" if path.startswith("/v1/") else "corral"
 
 
 def _word_of(reason: FinishReason | None, exchange: Exchange) -> str:

@@ -15,13 +15,13 @@ class ServerState:
     Args:
         num_pending: requests that wait for a model to be loaded.
         num_connections: open ones.
-        looked_at: when the models' figures were brought up to date; monotonic seconds.
+        adapter_max_bytes: that the LoRA adapters of one model may take.
     """
 
     models: Sequence[RunningModel]
     num_pending: int
     num_in_flight: int
     num_connections: int
+    adapter_max_bytes: int
     is_draining: bool
     is_loading: bool
-    looked_at: float

@@ -105,7 +105,8 @@ def default_host(help_text: str) -> str:
 
 async def _management(target: Target) -> Finding:
     bare = target.without_key()
-    open_routes, shut = [], []
+    open_routes: list[str] = []
+    shut: list[str] = []
     for method, path, body in management_routes():
         route = Route(method, path, "control", body)
         reply = await bare.ask(method, path, body, timeout_s=target.patience.reply_s)

@@ -81,8 +81,8 @@ def key_probes() -> list[Probe]:
         ),
         Probe(
             "figures and names want the key",
-            "Names of models, settings, metrics and versions help an attacker. Many servers tell some of it on purpose, "
-            "so an open one counts as a part.",
+            "Names of models, settings, metrics and versions help an attacker. Many servers tell some of it on "
+            "purpose, so an open one counts as a part.",
             tells,
             300.0,
         ),

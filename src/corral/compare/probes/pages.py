@@ -22,14 +22,14 @@ def page_probes() -> list[Probe]:
         ),
         Probe(
             "foreign pages send requests",
-            "A page may send plain text anywhere without asking (no preflight): it must not start work or change models.",
+            "A page may send plain text anywhere without asking (no preflight): that must start no work.",
             _plain_post,
             150.0,
         ),
         Probe(
             "foreign Host header (DNS rebinding)",
-            "A site that points its name to 127.0.0.1 has its pages ask this server as their own: an unknown name in Host "
-            "must be refused on loopback, as long as no key is asked for.",
+            "A site that points its name to 127.0.0.1 has its pages ask this server as their own: an unknown name in "
+            "Host must be refused on loopback, as long as no key is asked for.",
             _host,
         ),
     ]

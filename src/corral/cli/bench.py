@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from pathlib import Path
@@ -88,6 +87,8 @@ def bench(url: str, *, save_result: Path | None, save_detailed: bool, as_json: b
     Times count from when a request was due, and the first token is the first text: a chunk with a role alone is none.
     Ctrl-C ends the run and prints what was measured so far.
     """
+    import asyncio
+
     from corral.cli import bench_report, bench_run
 
     asked = _asked(url, flags)

@@ -75,9 +75,8 @@ def run_comparison(asked: Asked) -> int:
     model = _model(asked.model)
     warn(f"reading {model.name}")
     digest, encode = _digest(model), _encoder(model)
-    workloads = profile(
-        asked.profile, Make(lambda text: len(encode(text)), seed=asked.seed, max_tokens=asked.max_tokens)
-    )
+    make = Make(lambda text: len(encode(text)), seed=asked.seed, max_tokens=asked.max_tokens)
+    workloads = profile(asked.profile, make)
     setup = Setup(
         model=model,
         digest=digest,
@@ -93,10 +92,10 @@ def run_comparison(asked: Asked) -> int:
         setups={name: replace(setup, flags=asked.flags.get(name, ())) for name in names},
         workloads=workloads,
         repeats=asked.repeats,
-        count_tokens=lambda text: len(encode(text)),
+        make=make,
         encode=encode,
         folder=folder,
-        seed=asked.seed,
+        slo=slo,
         limit_s=asked.limit_s,
     )
     comparison = _comparison(asked, setup, slo)

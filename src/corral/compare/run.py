@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from corral.compare.agreement import Encode, agree, is_other_work
 from corral.compare.engines.engine import Engine, EngineFailed, EngineMissing, Setup
 from corral.compare.engines.typed import typed
 from corral.compare.process import free_port
+from corral.compare.profiles import Make
 from corral.compare.results import Comparison, EngineRow, LoadCard
 from corral.compare.turn import Entry, Progress, Turn, take_turn
-from corral.compare.workload import CountTokens, Workload
+from corral.compare.workload import Workload
 
 REST_S = 3.0  # between two engines: clocks and caches come to rest
 
@@ -25,6 +26,8 @@ class Order:
     Args:
         setups: of each engine, by its name; they differ in flags alone.
         repeats: turns of each engine.
+        make: what the workloads were made with.
+        slo: limits within which the greatest rate is looked for; none are none.
         limit_s: of each workload in a turn.
         folder: for what engines prepare, and their logs; outlives the run, so that a later one finds weights made.
     """
@@ -33,10 +36,10 @@ class Order:
     setups: dict[str, Setup]
     workloads: Sequence[Workload]
     repeats: int
-    count_tokens: CountTokens
+    make: Make
     encode: Encode
     folder: Path
-    seed: int = 0
+    slo: Mapping[str, float] = field(default_factory=dict)
     limit_s: float | None = None
 
 
@@ -116,9 +119,9 @@ class Run:
                 entry,
                 repeat,
                 self._order.workloads,
-                self._order.count_tokens,
+                self._order.make,
                 log=self._order.folder / f"{entry.port}.log",
-                seed=self._order.seed,
+                slo=self._order.slo,
                 limit_s=self._order.limit_s,
                 asks_agreement=name not in self._answers and not self._has_agreement(name),
                 is_cold=repeat == 0,
@@ -141,6 +144,8 @@ class Run:
         row.steps = [*row.steps[:-1], *(step for step in turn.steps if step not in row.steps), *ask]
         self._comparison.starts.append(turn.start)
         self._comparison.runs += turn.runs
+        if turn.rate is not None:
+            self._comparison.rates.append(turn.rate)
         if turn.answers is not None:
             self._answers[name] = turn.answers
 

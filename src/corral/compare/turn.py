@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,16 @@ from corral.compare.engines.engine import Engine, EngineFailed, Launch, Setup
 from corral.compare.exchange import parse_origin
 from corral.compare.load import Load
 from corral.compare.process import Server
+from corral.compare.profiles import Make
+from corral.compare.rates import find_greatest_rate
 from corral.compare.resources import Sampler
-from corral.compare.results import LoadRun, Start
-from corral.compare.workload import Call, CountTokens, Workload
+from corral.compare.results import GreatestRate, LoadRun, Start
+from corral.compare.workload import Call, Workload
 
 IDLE_S = 2.0  # of rest before the first request, and after the last: what an engine holds when nobody asks
 FIRST = Call(({"role": "user", "content": "Say hello."},), 4, is_exact=False)
 REQUEST_TIMEOUT_S = 300.0
+_FRESH = httpx.Limits(max_keepalive_connections=0)  # a server may close one that it has kept while we begin to use it
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
@@ -68,16 +71,17 @@ class Turn:
     steps: Sequence[str]
     notes: Sequence[str]
     answers: list[str] | None = None
+    rate: GreatestRate | None = None
 
 
 async def take_turn(
     entry: Entry,
     repeat: int,
     workloads: Sequence[Workload],
-    count_tokens: CountTokens,
+    make: Make,
     *,
     log: Path,
-    seed: int = 0,
+    slo: Mapping[str, float] | None = None,
     limit_s: float | None = None,
     asks_agreement: bool = False,
     is_cold: bool = False,
@@ -86,6 +90,8 @@ async def take_turn(
     """Every workload once, on a server of its own.
 
     Args:
+        make: what the workloads were made with.
+        slo: look for the greatest rate within these limits, too; seconds by name.
         limit_s: of each workload; what is not answered by then counts as failed.
         asks_agreement: ask the greedy prompts too.
         is_cold: its files are put out of the page cache before it is started; else they are read in.
@@ -97,7 +103,7 @@ async def take_turn(
     dropped = await asyncio.to_thread(_prepare_cache, launch, is_cold)
     async with (
         Server(launch, entry.port, log) as server,
-        httpx.AsyncClient(base_url=entry.url, timeout=REQUEST_TIMEOUT_S, trust_env=False) as http,
+        httpx.AsyncClient(base_url=entry.url, timeout=REQUEST_TIMEOUT_S, limits=_FRESH, trust_env=False) as http,
     ):
         with Sampler(server.tree, server.began) as sampler:
             ready_s = await server.wait_ready(engine, http, lambda seconds: progress("starts", int(seconds), 0))
@@ -121,7 +127,13 @@ async def take_turn(
             for number, workload in enumerate(workloads):
                 progress(workload.title, number, len(workloads))
                 sampler.phase = "load"
-                runs.append(await _run(entry, workload, repeat, count_tokens, sampler, seed, limit_s))
+                runs.append(await _run(entry, workload, repeat, make, sampler, limit_s))
+            rate = None
+            if slo:
+                rate = await find_greatest_rate(
+                    *(engine.name, repeat, Client(entry.target()).ask, make, slo),
+                    progress=lambda tried: progress(f"{tried:.2g} requests a second", len(workloads), len(workloads)),
+                )
             sampler.phase = "after"
             answers = None
             if asks_agreement:
@@ -131,7 +143,7 @@ async def take_turn(
         start.usage = sampler.usage if is_ours else []
         progress("stops", len(workloads), len(workloads))
         start.stop_s = await server.stop()
-        return Turn(start, runs, server.argv, steps, server.notes, answers)
+        return Turn(start, runs, server.argv, steps, server.notes, answers, rate)
 
 
 def _prepare_cache(launch: Launch, is_cold: bool) -> bool:
@@ -162,16 +174,15 @@ async def _run(
     entry: Entry,
     workload: Workload,
     repeat: int,
-    count_tokens: CountTokens,
+    make: Make,
     sampler: Sampler,
-    seed: int,
     limit_s: float | None,
 ) -> LoadRun:
-    load = Load(workload, repeat, Client(entry.target()).ask, seed=seed, limit_s=limit_s)
+    load = Load(workload, repeat, Client(entry.target()).ask, seed=make.seed, limit_s=limit_s)
     mark = sampler.mark()
     await load.run()
     share = sampler.since(mark)
-    run = load.result(entry.engine.name, count_tokens)
+    run = load.result(entry.engine.name, make.count_tokens)
     run.client_cpu = max(run.client_cpu, share.client_cpu)
     if entry.launch.argv:
         run.foreign_cpu, run.usage = share.foreign_cpu, share.usage

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
+import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +98,20 @@ def read_settings(props: Any, slots: Any, models: Any) -> Settings:
 
 
 def _in_package() -> Path | None:
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or spec.origin is None:
+    try:
+        package = distribution(_PACKAGE.replace("_", "-")).locate_file(_PACKAGE)
+    except PackageNotFoundError:
         return None
-    program = Path(spec.origin).parent / "bin" / _PROGRAM
+    program = Path(str(package)) / "bin" / _PROGRAM
     return program if program.is_file() else None
 
 
 def _complete(program: Path) -> None:
     """The package links its libraries together when it is imported first."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is not None and spec.origin is not None and Path(spec.origin).parent == program.parent.parent:
-        importlib.import_module(_PACKAGE)
-    elif python := python_of(program.parents[5] / "bin" / _PROGRAM):  # <environment>/lib/pythonX/site-packages/...
+    is_ours = program == _in_package()
+    # <environment>/lib/pythonX/site-packages/...
+    python = sys.executable if is_ours else python_of(program.parents[5] / "bin" / _PROGRAM)
+    if python:
         ask([str(python), "-I", "-c", f"import {_PACKAGE}"])
 
 

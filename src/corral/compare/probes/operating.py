@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from corral.compare.engines.replies import at, whole
+from corral.compare.engines.replies import at, text, whole
 from corral.compare.probes import prometheus
 from corral.compare.probes.probe import CannotTry, Finding, Probe, failed, judged, partly, passed
 from corral.compare.probes.target import Target

@@ -17,7 +17,7 @@ from corral.compare.probes.stream import first_text, open_stream
 from corral.compare.probes.target import Target
 from corral.compare.probes.wire import Reply
 
-NUM_AT_ONCE = 256
+NUM_AT_ONCE = 128
 _REFUSALS = {429, 503}
 _FEW_SLOTS, _MANY_SLOTS = 4, 16  # for servers that do not tell, and at most
 _SOON = 3.0  # times what it takes alone, within which an answer came without waiting for others
@@ -45,29 +45,32 @@ def overload_probes() -> list[Probe]:
 
 
 async def _overload(target: Target) -> Finding:
-    alone = await target.answer(target.chat(max_tokens=2))
+    alone = await target.answer(target.chat(max_tokens=1))
     if not alone.is_ok:
         raise CannotTry(f"a chat: {alone.told()}")
     began = time.perf_counter()
-    replies = await asyncio.gather(*(target.answer(target.chat(f"Say {i}.", max_tokens=2)) for i in range(NUM_AT_ONCE)))
+    replies = await asyncio.gather(*(target.answer(target.chat(f"Say {i}.", max_tokens=1)) for i in range(NUM_AT_ONCE)))
     took_s = time.perf_counter() - began
     good = [reply for reply in replies if reply.is_ok and at(reply.json(), "choices", 0) is not None]
     refused = [reply for reply in replies if reply.status in _REFUSALS]
-    other = [reply for reply in replies if reply not in good and reply.status not in _REFUSALS]
+    waiting = [reply for reply in replies if not reply.status and reply.fault.startswith("nothing")]
+    failures = len(replies) - len(good) - len(refused) - len(waiting)
+    kinds = Counter(
+        reply.told(60) for reply in replies if not any(reply in group for group in (good, refused, waiting))
+    )
     unsaid = [reply for reply in refused if "retry-after" not in reply.headers]
-    kinds = Counter(reply.told(60) for reply in other)
-    told = f"{NUM_AT_ONCE} chats of 2 tokens at once: {len(good)} answered in {took_s:.1f} s, {len(refused)} refused"
+    told = f"{NUM_AT_ONCE} chats of a token at once: {len(good)} answered in {took_s:.1f} s, {len(refused)} refused"
     if refused:
-        told += f" ({refused[0].told(80)}, {len(refused) - len(unsaid)} with Retry-After)"
-    else:
-        told += ": if its queue has an end, it lies beyond"
-    if other:
-        return failed(
-            f"{told}; {len(other)} failed: {', '.join(f'{n} times {kind}' for kind, n in kinds.most_common(3))}"
-        )
-    if not good:
-        return failed(told)
-    return judged(["refusals without Retry-After"] if unsaid else [], told, is_partly=True)
+        told += f" ({refused[0].told(80)}; {len(refused) - len(unsaid)} with Retry-After)"
+    elif not waiting:
+        told += " (if its queue has an end, it lies beyond)"
+    if failures:
+        named = ", ".join(f"{count} times {kind}" for kind, count in kinds.most_common(3))
+        return failed(f"{told}; {failures} failed: {named}")
+    faults = ["refusals without Retry-After"] if unsaid else []
+    if waiting:
+        faults.append(f"{len(waiting)} were still without a word after {target.patience.answer_s:g} s")
+    return judged(faults, told, is_partly=bool(good))
 
 
 async def _gone_clients(target: Target) -> Finding:

@@ -64,8 +64,8 @@ def answer_probes() -> list[Probe]:
         ),
         Probe(
             "tool call",
-            "With tool_choice a call of that function, whose arguments are JSON of its schema. A clear refusal, as of a "
-            "model without a template for tools, counts as a part.",
+            "With tool_choice a call of that function, whose arguments are JSON of its schema. A clear refusal, as "
+            "of a model without a template for tools, counts as a part.",
             _tool,
             2 * _LIMIT_S,
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from corral.compare.engines.engine import Settings
@@ -10,7 +12,7 @@ from corral.compare.probes.endings import ending_probes
 from corral.compare.probes.operating import operating_probes
 from corral.compare.probes.overload import overload_probes
 from tests.support.probed_server import CONTEXT, METRICS, ProbedServer
-from tests.support.probing import check, checks_of
+from tests.support.probing import QUICK, check, checks_of
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +63,9 @@ async def test_what_an_operator_misses_is_seen(name: str, faults: list[str], ver
 
 
 async def test_limits_that_are_not_told_are_seen() -> None:
-    names = ("limits can be read",)
     for settings, verdict in ((Settings(), "fail"), (Settings(context=9), "partly"), (None, "unknown")):
-        for name in names:
-            assert (await check(operating_probes(), name, ProbedServer(), settings=settings)).verdict == verdict
+        found = await check(operating_probes(), "limits can be read", ProbedServer(), settings=settings)
+        assert found.verdict == verdict
     assert (
         await check(operating_probes(), "prompt longer than the context", ProbedServer(), settings=None)
     ).verdict == ("unknown")
@@ -86,9 +87,8 @@ async def test_a_full_queue(faults: list[str], verdict: str, words: str) -> None
 
 async def test_work_for_clients_that_are_gone_is_seen() -> None:
     server = ProbedServer("works for nobody", slots=2, gap_s=0.02)
-    found = await check(overload_probes(), "a client that goes away", server)
-    assert found.verdict == "unknown", found  # the next chat waits longer than the check may
-    assert "a chat: no answer" in found.found
+    found = await check(overload_probes(), "a client that goes away", server, patience=replace(QUICK, answer_s=2.0))
+    assert (found.verdict, "the next chat got no answer" in found.found) == ("fail", True), found
 
 
 @pytest.mark.parametrize(

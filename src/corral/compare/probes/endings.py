@@ -98,9 +98,9 @@ async def _drain(target: Target) -> Finding:
         seen.fresh = await target.ask("POST", "/v1/chat/completions", target.chat(max_tokens=1))
         reply = await to_end(conversation, target.patience.answer_s)
         ended_s = time.perf_counter() - began
+        watch.cancel()  # readiness counts while the stream lasts
     code = await _wait_end(process, began + target.patience.drain_s)
     gone_s = time.perf_counter() - began
-    watch.cancel()
     await asyncio.gather(watch, return_exceptions=True)
     stream = read_stream(reply.body)
     if was_over and stream.is_whole:

@@ -198,9 +198,9 @@ async def _overflow(target: Target) -> Finding:
     if not reply.status or reply.status >= 500:
         return failed(told)
     message = error_text(reply)
-    if reply.status in (400, 413, 422) and re.search(r"context|token|length|maximum", message, re.IGNORECASE):
-        return passed(told) if str(context) in message else partly(f"the error does not name the limit; {told}")
-    return partly(told)
+    if reply.status in (400, 413, 422) and str(context) in message:
+        return passed(told)
+    return partly(f"the error does not name the limit; {told}")
 
 
 async def _limits(target: Target) -> Finding:

@@ -90,11 +90,14 @@ async def _gone_clients(target: Target) -> Finding:
         raise CannotTry(f"none of {clients} streams had begun: {_first(statuses)}")
     if over == len(talks):
         raise CannotTry(f"all {clients} streams of {tokens} tokens were over before they could be dropped")
-    after_s = await _chat_s(target)
+    after = await target.answer(target.chat(max_tokens=1))
+    after_s = after.seconds
     told = (
         f"{clients} clients dropped streams of {tokens} tokens after their first text; the next chat took "
         f"{after_s:.1f} s (alone {alone_s:.1f} s)"
     )
+    if not after.is_ok:
+        return failed(f"the next chat got {after.told(80)}; {told}")
     is_soon = after_s <= max(_LEAST_S, _SOON * alone_s)
     if target.process is None:
         return passed(told) if is_soon else failed(told)

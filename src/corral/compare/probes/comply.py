@@ -18,6 +18,7 @@ from corral.compare.process import child_environment
 _ALL_S = 240.0  # for the tests of one format
 _MISSING = "the package llm-comply is not installed; pip install llm-comply (it is in the extra corral[clients])"
 _MOST_LINE = 1 << 20
+_PYTHON = sys.executable
 
 
 def comply_probes() -> list[Probe]:
@@ -42,7 +43,7 @@ def comply_probes() -> list[Probe]:
 
 
 async def _comply(target: Target, form: str, route: str) -> Finding:
-    if importlib.util.find_spec("llm_comply") is None:
+    if not _is_installed():
         raise CannotTry(_MISSING)
     probe = await target.ask("POST", route, {})
     if probe.status in (0, 404, 405, 501):
@@ -70,11 +71,15 @@ async def _comply(target: Target, form: str, route: str) -> Finding:
     return partly(told) if len(good) * 2 >= count else failed(told)
 
 
+def _is_installed() -> bool:
+    return importlib.util.find_spec("llm_comply") is not None
+
+
 async def _run(target: Target, form: str) -> list[dict[str, Any]]:
     """What its process said until it ended, or was ended."""
     arguments = ("-m", "corral.compare.probes.comply_worker", form, f"{target.url}/v1", target.model)
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
+        _PYTHON,
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -154,10 +154,13 @@ async def test_replies_are_read_as_they_come(reply: bytes, status: int, fault: s
 
 
 async def test_a_silent_server_is_waited_for_no_longer_than_said() -> None:
+    left = asyncio.Semaphore(0)
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             await reader.read()
         writer.close()
+        left.release()
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with server:
@@ -166,6 +169,8 @@ async def test_a_silent_server_is_waited_for_no_longer_than_said() -> None:
         async with talk(origin) as conversation:
             await conversation.write(head_of(origin, "GET", "/", {}))
             assert not conversation.is_over
+        await left.acquire()
+        await left.acquire()
     assert (found.status, found.fault) == (0, "nothing more in 0.05 s")
 
 

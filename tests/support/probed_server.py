@@ -142,21 +142,19 @@ class ProbedServer:
         task = asyncio.get_running_loop().create_task(self._connection(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # also where it was cancelled before it began
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with self._connections:
-                with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
-                    try:
-                        await self._answer(await self._read(reader), writer)
-                    except Refusal as refusal:
-                        self._refuse(writer, refusal)
-                    except (ValueError, RecursionError) as error:
-                        status = 500 if "500 on bad JSON" in self.faults else 400
-                        self._refuse(writer, Refusal(status, f"bad JSON: {type(error).__name__}"))
-                    await writer.drain()
-        finally:
-            writer.close()
+        async with self._connections:
+            with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+                try:
+                    await self._answer(await self._read(reader), writer)
+                except Refusal as refusal:
+                    self._refuse(writer, refusal)
+                except (ValueError, RecursionError) as error:
+                    status = 500 if "500 on bad JSON" in self.faults else 400
+                    self._refuse(writer, Refusal(status, f"bad JSON: {type(error).__name__}"))
+                await writer.drain()
 
     async def _read(self, reader: asyncio.StreamReader) -> Request:
         data = b""

@@ -78,7 +78,7 @@ async def _body(target: Target) -> Finding:
 async def _declare(target: Target) -> Reply:
     headers = target.keyed({"Content-Type": "application/json", "Content-Length": str(DECLARED)})
     head = head_of(target.origin, "POST", target.path(_CHAT), headers)
-    return await _pour(target, head, [b'{"model": "'], wait_s=_PROMPT_S)
+    return await _pour(target, head, [b'{"model": "'])
 
 
 def _chunks(start: bytes) -> Iterator[bytes]:
@@ -87,7 +87,7 @@ def _chunks(start: bytes) -> Iterator[bytes]:
         yield b"%x\r\n%b\r\n" % (len(PIECE), PIECE)
 
 
-async def _pour(target: Target, head: bytes, pieces: Iterator[bytes] | list[bytes], wait_s: float = _PROMPT_S) -> Reply:
+async def _pour(target: Target, head: bytes, pieces: Iterator[bytes] | list[bytes]) -> Reply:
     """Sends until something comes; then waits a little for it. The request is never ended, so nothing is computed."""
     try:
         async with talk(target.origin, timeout_s=target.patience.reply_s) as conversation:
@@ -95,7 +95,7 @@ async def _pour(target: Target, head: bytes, pieces: Iterator[bytes] | list[byte
                 async with asyncio.timeout(target.patience.answer_s / 2):
                     await conversation.write(head)
                     await conversation.pour(pieces)
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(_PROMPT_S):
                     await conversation.wait(lambda reply: reply.status > 0)
             except TimeoutError:
                 conversation.reply.fault = "silent"

@@ -23,10 +23,22 @@ _MOST_LINE = 1 << 20
 def comply_probes() -> list[Probe]:
     wanted = "The tests of llm-comply pass, but for those of pictures: schemas, streams, tools, errors."
     return [
-        Probe("OpenAI chat by llm-comply", wanted, lambda target: _comply(target, "openai-chat", "/v1/chat/completions"), _ALL_S + 20),
-        Probe("OpenAI responses by llm-comply", wanted, lambda target: _comply(target, "open-responses", "/v1/responses"), _ALL_S + 20),
-        Probe("Anthropic by llm-comply", wanted, lambda target: _comply(target, "anthropic", "/v1/messages"), _ALL_S + 20),
-    ]  # fmt: skip
+        Probe(
+            "OpenAI chat by llm-comply",
+            wanted,
+            lambda target: _comply(target, "openai-chat", "/v1/chat/completions"),
+            _ALL_S + 20,
+        ),
+        Probe(
+            "OpenAI responses by llm-comply",
+            wanted,
+            lambda target: _comply(target, "open-responses", "/v1/responses"),
+            _ALL_S + 20,
+        ),
+        Probe(
+            "Anthropic by llm-comply", wanted, lambda target: _comply(target, "anthropic", "/v1/messages"), _ALL_S + 20
+        ),
+    ]
 
 
 async def _comply(target: Target, form: str, route: str) -> Finding:

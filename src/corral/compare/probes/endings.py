@@ -55,7 +55,7 @@ def _process_of(target: Target) -> Process:
     return target.process
 
 
-async def long_tokens(target: Target, lasts_s: float = LONG_S) -> int:
+async def long_tokens(target: Target, lasts_s: float) -> int:
     """How many tokens take so long. Raises CannotTry where it does not stream."""
     tokens = min(_MEASURED, _room(target))
     async with open_stream(target, target.chat(_STORY, max_tokens=tokens, min_tokens=tokens)) as conversation:
@@ -83,7 +83,7 @@ class _Draining:
 
 async def _drain(target: Target) -> Finding:
     process = _process_of(target)
-    tokens = await long_tokens(target)
+    tokens = await long_tokens(target, LONG_S)
     ready_route = await _ready_route(target)
     body = target.chat(_STORY, max_tokens=tokens, min_tokens=tokens)
     async with open_stream(target, body) as conversation:
@@ -156,7 +156,7 @@ async def _wait_end(process: Process, until: float) -> int | None:
 
 async def _crash(target: Target) -> Finding:
     process = _process_of(target)
-    tokens = await long_tokens(target)
+    tokens = await long_tokens(target, LONG_S)
     async with open_stream(target, target.chat(_STORY, max_tokens=tokens, min_tokens=tokens)) as conversation:
         if not await first_text(conversation, target.patience.answer_s):
             raise CannotTry(f"no text was streamed: {conversation.snapshot().told()}")

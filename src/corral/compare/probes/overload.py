@@ -20,6 +20,7 @@ from corral.compare.probes.wire import Reply
 NUM_AT_ONCE = 128
 _REFUSALS = {429, 503}
 _FEW_SLOTS, _MANY_SLOTS = 4, 16  # for servers that do not tell, and at most
+LONG_S = 10.0  # of a stream that is dropped
 _SOON = 3.0  # times what it takes alone, within which an answer came without waiting for others
 _LEAST_S = 2.0
 _CPU_S = 1.0  # for which processor time is counted
@@ -76,7 +77,7 @@ async def _overload(target: Target) -> Finding:
 async def _gone_clients(target: Target) -> Finding:
     slots = target.settings.slots if target.settings else None
     clients = min(slots or _FEW_SLOTS, _MANY_SLOTS)
-    tokens = await long_tokens(target, 10.0)
+    tokens = await long_tokens(target, LONG_S)
     alone_s = await _chat_s(target)
     body = target.chat("Tell me a long story about the sea.", max_tokens=tokens, min_tokens=tokens)
     async with AsyncExitStack() as stack:

@@ -19,11 +19,31 @@ _NOT_THERE = {0, 404, 405, 501}
 
 def protocol_probes() -> list[Probe]:
     return [
-        Probe("/v1/completions", "Text, finish_reason and a usage that adds up, for clients of the older protocol.", _completions, _LIMIT_S),
-        Probe("/v1/responses", "A response with output text and usage, and events that end with response.completed.", _responses, _LIMIT_S),
-        Probe("Anthropic's /v1/messages", "A message with content, stop_reason and usage; events in their order.", _messages, _LIMIT_S),
-        Probe("Ollama's /api/chat", "Lines of JSON, the last with done, its reason and counts; tags list the model.", _ollama, _LIMIT_S),
-    ]  # fmt: skip
+        Probe(
+            "/v1/completions",
+            "Text, finish_reason and a usage that adds up, for clients of the older protocol.",
+            _completions,
+            _LIMIT_S,
+        ),
+        Probe(
+            "/v1/responses",
+            "A response with output text and usage, and events that end with response.completed.",
+            _responses,
+            _LIMIT_S,
+        ),
+        Probe(
+            "Anthropic's /v1/messages",
+            "A message with content, stop_reason and usage; events in their order.",
+            _messages,
+            _LIMIT_S,
+        ),
+        Probe(
+            "Ollama's /api/chat",
+            "Lines of JSON, the last with done, its reason and counts; tags list the model.",
+            _ollama,
+            _LIMIT_S,
+        ),
+    ]
 
 
 def _check_there(route: str, reply: Reply) -> None:

@@ -20,10 +20,15 @@ _TIMEOUT_S = 120.0
 
 
 class ServedProcess:
-    """async with ServedProcess(engine, setup, launch, port, log) as process: ..."""
+    """async with ServedProcess(engine, setup, launch, port, log) as process: ...
 
-    def __init__(self, engine: Engine, setup: Setup, launch: Launch, port: int, log: Path) -> None:
+    Args:
+        key: with which `launch` starts it; "" for none.
+    """
+
+    def __init__(self, engine: Engine, setup: Setup, launch: Launch, port: int, log: Path, key: str = "") -> None:
         self._engine, self._setup, self._launch, self._port, self._log = engine, setup, launch, port, log
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._server = Server(launch, port, log)
 
     async def __aenter__(self) -> Self:
@@ -84,7 +89,10 @@ class ServedProcess:
 
     async def _start(self) -> None:
         self._server.start()
-        async with httpx.AsyncClient(base_url=self._server.url, timeout=_TIMEOUT_S, trust_env=False) as client:
+        url = self._server.url
+        async with httpx.AsyncClient(
+            base_url=url, headers=self._headers, timeout=_TIMEOUT_S, trust_env=False
+        ) as client:
             await self._server.wait_ready(self._engine, client)
             try:
                 await self._engine.prepare(client, self._setup)

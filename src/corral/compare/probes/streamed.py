@@ -104,7 +104,10 @@ def _ids(reply: Reply, stream: Stream) -> Finding:
     if not all(whole(chunk.get("created")) for chunk in stream.chunks):
         faults.append("created is no whole number")
     first = stream.chunks[0]
-    return judged(faults, f"id {first.get('id')}, created {first.get('created')}, model {first.get('model')}")
+    is_one = len(values["id"]) == 1 and bool(text(first.get("id")))  # it is by the id that chunks are put together
+    return judged(
+        faults, f"id {first.get('id')}, created {first.get('created')}, model {first.get('model')}", is_partly=is_one
+    )
 
 
 def _finish(reply: Reply, stream: Stream) -> Finding:

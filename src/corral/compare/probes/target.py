@@ -151,7 +151,7 @@ def help_command(argv: Sequence[str]) -> tuple[str, ...]:
         return ()
     command = [argv[0]]
     rest = list(argv[1:])
-    if rest[:1] == ["-m"]:
+    if rest[:1] == ["-m"] and argv[0].rpartition("/")[2].startswith("python"):
         command += rest[:2]
         rest = rest[2:]
     if rest[:1] == ["serve"]:

@@ -13,11 +13,15 @@ import pytest
 
 from corral.config import ServerConfig
 from corral.errors import InvalidConfig
+from corral.request import Request, Timings
+from corral.server.exchange import Exchange, Generation
+from corral.server.tracing.attributes import attributes_of
 from corral.server.tracing.setup import check_tracing, endpoint_of, tracer_of
 from tests.support.live_server import LiveServer, chat_body, live_server
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
+from corral.server.tracing.tracer import phases_of
 from tests.support.collector import collector
 
 CHAT = "/v1/chat/completions"
@@ -93,6 +97,35 @@ def test_a_span_a_request() -> None:
     told = json.dumps([each.attributes for each in collected.spans])
     assert "secret" not in told.lower()
     assert "zebra" not in told
+
+
+def test_what_the_worker_has_measured_is_told() -> None:
+    """Of the answer that began first."""
+    timings = Timings(queue_s=0.5, prefill_s=0.25)
+    early = Generation(Request("r1"), 101.0, 102.0, 104.0, timings=timings)
+    late = Generation(Request("r2"), 101.0, 103.0, 105.0, timings=Timings(9.0, 9.0))
+    exchange = Exchange(started=100.0, load_s=0.75, generations=[late, early])
+    told = attributes_of(exchange, CHAT, "")
+    latency = {
+        name.removeprefix("gen_ai.latency."): value
+        for name, value in told.items()
+        if name.startswith("gen_ai.latency.")
+    }
+    latency.pop("e2e")
+    assert latency == {
+        "time_to_first_token": 2.0,
+        "time_in_queue": 0.5,
+        "time_in_model_prefill": 0.25,
+        "time_in_model_decode": 2.0,
+        "time_in_model_inference": 2.25,
+    }
+    exchange.generations.remove(late)
+    assert list(phases_of(exchange)) == [
+        ("load", 100.25, 101.0),
+        ("queue", 101.0, 101.75),
+        ("prefill", 101.75, 102.0),
+        ("decode", 102.0, 104.0),
+    ]
 
 
 def test_faults_and_replays_are_told() -> None:

@@ -64,6 +64,7 @@ def _pairs(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @option("--seed", type=int, default=0, help="Of texts and arrivals.")
 @option("-o", "--output", default=DEFAULT_OUTPUT, metavar="DIR", help="Folder of the report.")
 @option("--resume", is_flag=True, help="Go on with the comparison in the folder; turns that were taken are kept.")
+@option("--no-probes", is_flag=True, help="Measure speed alone: leave out security, production and conformance.")
 @option("--dry-run", is_flag=True, help="Print what would be started and asked, and end.")
 def run(
     engines: tuple[str, ...],
@@ -83,6 +84,7 @@ def run(
     seed: int,
     output: str,
     resume: bool,
+    no_probes: bool,
     dry_run: bool,
 ) -> None:
     """Start each ENGINE (corral, llama.cpp, vllm, ollama) in turn on the same file, ask all the same, and report.
@@ -118,6 +120,7 @@ def run(
         output=Path(output),
         resume=resume,
         dry_run=dry_run,
+        probes=not no_probes,
         command=shlex.join(["corral", "compare", *_plain(sys.argv[2:])]),
     )
     raise click.exceptions.Exit(run_comparison(asked))

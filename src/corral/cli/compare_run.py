@@ -60,6 +60,7 @@ class Asked:
     output: Path
     resume: bool
     dry_run: bool
+    probes: bool
     command: str
 
 
@@ -114,6 +115,8 @@ def _measure(asked: Asked, order: Order, comparison: Comparison) -> int:
         async def all_of_it() -> None:
             if await run.find():
                 await run.turns()
+                if asked.probes:
+                    await run.probes()
 
         try:
             asyncio.run(all_of_it())

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from corral.cli.serve_options import WARNINGS
 from corral.config import ServerConfig
 from corral.errors import CorralError
 
@@ -34,6 +35,8 @@ def logged(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         ):
             try:
+                for text in context.meta.get(WARNINGS, ()):
+                    warn(text)
                 return function(context, **given)
             except CorralError as error:
                 if not _is_json(context):

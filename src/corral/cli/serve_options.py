@@ -21,6 +21,7 @@ COUNT = click.IntRange(min=0)
 FILE = click.Path(dir_okay=False)
 SECONDS = click.FloatRange(min=0, min_open=True)
 KV_TYPES = {"f16": "f16", "fp16": "f16", "q8_0": "int8"}  # Ollama's words for what we have
+WARNINGS = "corral.warnings"  # of click's Context.meta: what the log is told, once there is one
 NOTHING_SMALLER = "int8"  # what q4_0 and the like become: the smallest we have
 
 _PORTS = {"http": 80, "https": 443}  # of a URL without a port, as Ollama reads it
@@ -111,7 +112,9 @@ class _KvType(click.Choice):  # type: ignore[type-arg,unused-ignore]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         lowered = str(value).lower()
         if re.fullmatch(r"q[45]_[01]|iq4_nl", lowered):
-            click.echo(f"keys and values as {lowered} are not known here; {NOTHING_SMALLER} is taken", err=True)
+            if ctx is not None:
+                told = f"keys and values as {lowered} are not known here; {NOTHING_SMALLER} is taken"
+                ctx.meta.setdefault(WARNINGS, []).append(told)
             return NOTHING_SMALLER
         return super().convert(KV_TYPES.get(lowered, value), param, ctx)
 

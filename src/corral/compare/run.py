@@ -10,6 +10,7 @@ from pathlib import Path
 from corral.compare.agreement import Encode, agree, is_other_work
 from corral.compare.engines.engine import Engine, EngineFailed, EngineMissing, Setup
 from corral.compare.engines.typed import typed
+from corral.compare.probing import probe
 from corral.compare.process import free_port
 from corral.compare.profiles import Make
 from corral.compare.results import Comparison, EngineRow, LoadCard
@@ -111,6 +112,20 @@ class Run:
                 await asyncio.sleep(REST_S)
         self._agree()
         self._save()
+
+    async def probes(self) -> None:
+        """Security, production and conformance, after all that is timed; what has been probed is not probed again."""
+        for entry in self._entries:
+            row = self._row(entry.engine.name)
+            if row.missing or row.checks:
+                continue
+            self._say(f"probing {row.name}")
+
+            def progress(name: str, done: int, total: int, engine: str = row.name) -> None:
+                self._progress(f"{engine}: {name}", done, total)
+
+            row.checks = await probe(entry, self._order.folder / f"{entry.port}.log", self._say, progress)
+            self._save()
 
     async def _turn(self, entry: Entry, repeat: int) -> None:
         name = entry.engine.name

@@ -103,7 +103,15 @@ def _of_times(exchange: Exchange, generations: list[Generation]) -> dict[str, Va
         return {}
     first = min(begun, key=lambda each: each.first_token or 0.0)
     first_token, last_token = first.first_token or 0.0, first.last_token or 0.0
-    return {
+    decode_s = last_token - first_token
+    told: dict[str, Value] = {
         "gen_ai.latency.time_to_first_token": first_token - exchange.started,
-        "gen_ai.latency.time_in_model_decode": last_token - first_token,
+        "gen_ai.latency.time_in_model_decode": decode_s,
     }
+    if first.timings is not None:
+        told |= {
+            "gen_ai.latency.time_in_queue": first.timings.queue_s,
+            "gen_ai.latency.time_in_model_prefill": first.timings.prefill_s,
+            "gen_ai.latency.time_in_model_inference": first.timings.prefill_s + decode_s,
+        }
+    return told

@@ -1,0 +1,115 @@
+"""The probes of one engine: started with a key where it takes one, then as it comes, and ended and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+
+from corral.compare.engines.engine import EngineFailed, Settings
+from corral.compare.probes.conformance import probe_conformance
+from corral.compare.probes.probe import Progress
+from corral.compare.probes.production import probe_production
+from corral.compare.probes.security import probe_with_key, probe_without_key
+from corral.compare.probes.target import Target, help_text, key_flags
+from corral.compare.process import Server, child_environment
+from corral.compare.results import Check
+from corral.compare.turn import Entry
+
+_TIMEOUT_S = 60.0
+
+
+class Restartable:
+    """An engine that probes may end, and start again at the same address; see probes.target.Process."""
+
+    def __init__(self, entry: Entry, log: Path) -> None:
+        self._entry = entry
+        self._log = log
+        self._server = Server(entry.launch, entry.port, log)
+
+    @property
+    def url(self) -> str:
+        return self._entry.url
+
+    def tree(self) -> Sequence[int]:
+        return self._server.tree()
+
+    def code(self) -> int | None:
+        return self._server.code()
+
+    def terminate(self) -> None:
+        self._server.terminate()
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def kill_child(self) -> int | None:
+        """The youngest of its children, as that computes where one does."""
+        children = [pid for pid in self._server.tree() if pid != self._server.pid]
+        if not children:
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(children[-1], signal.SIGKILL)
+        return children[-1]
+
+    async def restart(self) -> None:
+        self._server.close()
+        self._server = Server(self._entry.launch, self._entry.port, self._log)
+        await self.start()
+
+    async def start(self) -> Settings:
+        """What it says of itself when it is ready. Raises EngineFailed."""
+        self._server.start()
+        async with httpx.AsyncClient(base_url=self.url, timeout=_TIMEOUT_S, trust_env=False) as http:
+            await self._server.wait_ready(self._entry.engine, http)
+            await self._entry.engine.prepare(http, self._entry.setup)
+            return await self._entry.engine.settings(http, self._entry.setup)
+
+    def close(self) -> None:
+        self._server.close()
+
+
+async def probe(
+    entry: Entry,
+    log: Path,
+    say: Callable[[str], None],
+    progress: Progress = lambda name, done, total: None,
+) -> list[Check]:
+    """All checks of an engine. What could not be started is told by `say`, and its checks are not there."""
+    launch = entry.launch
+    target = Target(entry.engine.name, entry.url, entry.setup.name, shape=entry.engine.body, argv=tuple(launch.argv))
+    if not launch.argv:  # it is not ours: nothing of it is ended, and nobody knows its key
+        return [*await probe_without_key(target, progress), *await probe_conformance(target, progress)]
+    text = await help_text(launch.argv, child_environment(launch.environment))
+    target = replace(target, help_text=text)
+    key = f"key-{secrets.token_hex(16)}"
+    checks: list[Check] = []
+    flags = key_flags(text, key)
+    with_key = replace(launch, argv=(*launch.argv, *(flags or ())), spare_argv=())
+    try:
+        async with _running(replace(entry, launch=with_key), log) as (running, settings):
+            asked = replace(target, key=key if flags else "", settings=settings, process=running)
+            checks += await probe_with_key(asked, progress)
+        async with _running(entry, log) as (running, settings):
+            asked = replace(target, settings=settings, process=running)
+            checks += await probe_without_key(asked, progress)
+            checks += await probe_conformance(asked, progress)
+            checks += await probe_production(asked, progress)
+    except EngineFailed as error:
+        say(f"the probes of {entry.engine.name} end here: {error}")
+    return checks
+
+
+@contextlib.asynccontextmanager
+async def _running(entry: Entry, log: Path) -> AsyncIterator[tuple[Restartable, Settings]]:
+    running = Restartable(entry, log)
+    try:
+        yield running, await running.start()
+    finally:
+        running.close()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from corral.compare.engines.engine import EngineMissing, Setup
 from corral.compare.engines.registry import engines
-from corral.compare.probes.engine import probe_engine
+from corral.compare.probing import probe
+from corral.compare.process import free_port
 from corral.compare.results import Check
+from corral.compare.turn import Entry
 from tests.support.models import model_path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -27,9 +30,11 @@ async def checks_of(name: str, folder: Path) -> dict[str, Check]:
     setup = Setup(model, hashlib.sha256(model.read_bytes()).hexdigest(), "model", 2048, 4, 2)
     said: list[str] = []
     try:
-        checks = await probe_engine(engine, setup, folder, say=said.append)
+        port = free_port()
+        entry = Entry(engine, setup, engine.launch(engine.find(), setup, port, folder), port)
     except EngineMissing as missing:
         pytest.skip(str(missing))
+    checks = await probe(entry, folder / "log", said.append)
     assert not said
     found = {check.name: check for check in checks}
     assert len(found) == len(checks)
@@ -38,7 +43,7 @@ async def checks_of(name: str, folder: Path) -> dict[str, Check]:
         assert check.wanted
         assert "the check itself failed" not in check.found, check
         assert "given up" not in check.found, check
-        assert "sk-probe-" not in check.found, check
+        assert not re.search(r"key-[0-9a-f]{32}", check.found), check
     return found
 
 

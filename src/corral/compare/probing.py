@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import psutil
 
 from corral.compare.engines.engine import EngineFailed, Settings
 from corral.compare.probes.conformance import probe_conformance
@@ -50,13 +51,17 @@ class Restartable:
         self._server.kill()
 
     def kill_child(self) -> int | None:
-        """The youngest of its children, as that computes where one does."""
-        children = [pid for pid in self._server.tree() if pid != self._server.pid]
-        if not children:
+        """The one with most memory, as that has the weights; None where the first process has more than it."""
+        sizes = {}
+        for pid in self._server.tree():
+            with contextlib.suppress(psutil.Error):
+                sizes[pid] = psutil.Process(pid).memory_info().rss
+        child = max(sizes, key=lambda pid: sizes[pid], default=None)
+        if child is None or child == self._server.pid:
             return None
         with contextlib.suppress(ProcessLookupError):
-            os.kill(children[-1], signal.SIGKILL)
-        return children[-1]
+            os.kill(child, signal.SIGKILL)
+        return child
 
     async def restart(self) -> None:
         self._server.close()
@@ -84,26 +89,34 @@ async def probe(
     """All checks of an engine. What could not be started is told by `say`, and its checks are not there."""
     launch = entry.launch
     target = Target(entry.engine.name, entry.url, entry.setup.name, shape=entry.engine.body, argv=tuple(launch.argv))
-    if not launch.argv:  # it is not ours: nothing of it is ended, and nobody knows its key
-        return [*await probe_without_key(target, progress), *await probe_conformance(target, progress)]
+    if not launch.argv:  # it is not ours: nothing of it is ended, which those checks say, and nobody knows its key
+        async with httpx.AsyncClient(base_url=target.url, timeout=_TIMEOUT_S, trust_env=False) as http:
+            target = replace(target, settings=await entry.engine.settings(http, entry.setup))
+        return await _plain(target, progress)
     text = await help_text(launch.argv, child_environment(launch.environment))
     target = replace(target, help_text=text)
     key = f"key-{secrets.token_hex(16)}"
     checks: list[Check] = []
-    flags = key_flags(text, key)
-    with_key = replace(launch, argv=(*launch.argv, *(flags or ())), spare_argv=())
+    flags = key_flags(text, key) or ()
+    spare = (*launch.spare_argv, *flags) if launch.spare_argv else ()
+    with_key = replace(launch, argv=(*launch.argv, *flags), spare_argv=spare)
     try:
         async with _running(replace(entry, launch=with_key), log) as (running, settings):
             asked = replace(target, key=key if flags else "", settings=settings, process=running)
             checks += await probe_with_key(asked, progress)
         async with _running(entry, log) as (running, settings):
             asked = replace(target, settings=settings, process=running)
-            checks += await probe_without_key(asked, progress)
-            checks += await probe_conformance(asked, progress)
-            checks += await probe_production(asked, progress)
+            checks += await _plain(asked, progress)
     except EngineFailed as error:
         say(f"the probes of {entry.engine.name} end here: {error}")
     return checks
+
+
+async def _plain(target: Target, progress: Progress) -> list[Check]:
+    """Those of a server as it comes; what may end it comes last."""
+    security = await probe_without_key(target, progress)
+    conformance = await probe_conformance(target, progress)
+    return [*security, *conformance, *await probe_production(target, progress)]
 
 
 @contextlib.asynccontextmanager

@@ -195,7 +195,6 @@ print(json.dumps({"id": "c", "status": "passed", "errors": []}))
         ("failed", False, "partly", "2 of 3 passed; b: no id"),
         ("skipped", False, "pass", "2 of 2 passed; 1 not for this model"),
         ("passed", True, "partly", "1 were not run in 1 s"),
-        ("failed", True, "partly", "1 of 2 passed"),
     ],
 )
 async def test_what_the_tester_says_is_told(

@@ -17,7 +17,7 @@ from tests.support.probing import QUICK, check, checks_of
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endings, "LONG_S", 0.3)
+    monkeypatch.setattr(endings, "LONG_S", 0.2)
     monkeypatch.setattr(endings, "_AFTER_S", 0.02)
     monkeypatch.setattr(overload, "LONG_S", 2.0)
     monkeypatch.setattr(overload, "_CPU_S", 0.1)
@@ -86,7 +86,7 @@ async def test_a_full_queue(faults: list[str], verdict: str, words: str) -> None
 
 async def test_work_for_clients_that_are_gone_is_seen() -> None:
     server = ProbedServer("works for nobody", slots=2, gap_s=0.02)
-    found = await check(overload_probes(), "a client that goes away", server, patience=replace(QUICK, answer_s=2.0))
+    found = await check(overload_probes(), "a client that goes away", server, patience=replace(QUICK, answer_s=1.0))
     assert (found.verdict, "the next chat got no answer" in found.found) == ("fail", True), found
 
 

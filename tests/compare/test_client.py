@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -13,12 +12,11 @@ import pytest
 
 from corral.compare.answer import Answer
 from corral.compare.chunks import Reading
-from corral.compare.client import template_tokens
 from corral.compare.engines.simulated_server import Behaviour
 from corral.compare.events import EventParser
 from corral.compare.exchange import check_header, parse_origin
 from corral.errors import InvalidConfig
-from tests.support.simulated_engine import CALL, QUICK, ask, client_of, count_words, simulated
+from tests.support.simulated_engine import CALL, QUICK, ask, client_of, simulated
 
 STREAM = b': hello\r\n\r\nevent: x\r\ndata: {"a":\r\ndata: 1}\r\n\r\nid: 3\ndata:two\n\ndata: three\r\rdata: [DONE]\n\n'
 EVENTS = [b'{"a":\n1}', b"two", b"three", b"[DONE]"]
@@ -175,14 +173,6 @@ async def test_no_server_and_no_http() -> None:
     server.close()
     await server.wait_closed()
     assert "no connection" in (await ask(client_of(url))).error
-
-
-async def test_template_tokens_are_read_off_the_usage() -> None:
-    """Measuring bug 3 needs them: how far the chat template pushes a prompt."""
-    async with simulated() as (_, url):
-        assert await template_tokens(client_of(url), count_words, time.perf_counter) == 8
-    async with simulated(replace(QUICK, has_usage=False)) as (_, url):
-        assert await template_tokens(client_of(url), count_words, time.perf_counter) is None
 
 
 @pytest.mark.parametrize(

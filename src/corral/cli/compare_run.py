@@ -75,8 +75,10 @@ def run_comparison(asked: Asked) -> int:
         )
     model = _model(asked.model)
     warn(f"reading {model.name}")
-    digest, encode = _digest(model), _encoder(model)
-    make = Make(lambda text: len(encode(text)), seed=asked.seed, max_tokens=asked.max_tokens)
+    digest, (encode, template_tokens) = _digest(model), _words(model)
+    make = Make(
+        lambda text: len(encode(text)), seed=asked.seed, template_tokens=template_tokens, max_tokens=asked.max_tokens
+    )
     workloads = profile(asked.profile, make)
     setup = Setup(
         model=model,
@@ -214,14 +216,27 @@ def _digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def _encoder(path: Path) -> Callable[[str], list[int]]:
-    """A text's tokens by the model's own tokenizer, no special ones."""
+def _words(path: Path) -> tuple[Callable[[str], list[int]], int]:
+    """A text's tokens by the model's own tokenizer, no special ones; and how many its template puts around a text.
+
+    Raises:
+        CorralError: the file, its vocabulary or its template cannot be read.
+    """
     from corral.model.gguf import open_gguf
+    from corral.text.templates import template_for
     from corral.text.tokenizer import Tokenizer
 
     with open_gguf(path) as gguf:
         tokenizer = Tokenizer.from_metadata(gguf.metadata)
-    return lambda text: list(tokenizer.encode(text, add_special=False, parse_special=False))
+        source = gguf.metadata.get("tokenizer.chat_template")
+        template = template_for(tokenizer, source if isinstance(source, str) else None)
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special=False, parse_special=False))
+
+    text = "Hello"
+    rendered = template.render_chat([{"role": "user", "content": text}])
+    return encode, len(tokenizer.encode_chat(rendered.text, rendered.guard)) - len(encode(text))
 
 
 @contextmanager

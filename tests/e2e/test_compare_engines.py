@@ -13,15 +13,14 @@ from corral.compare.engines.engine import Engine, EngineMissing, Settings, Setup
 from corral.compare.engines.registry import engines
 from corral.compare.process import Server, free_port
 from corral.compare.resources import Sampler
+from tests.support.llama_server import find_llama_server
 from tests.support.models import model_path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CONTEXT, SLOTS, TOKENS = 1024, 2, 12
 
-# Read before tests/conftest.py takes them away: programs, or the environments that have them.
-_VARIABLES = {"llama.cpp": "CORRAL_COMPARE_LLAMA_SERVER", "vllm": "CORRAL_COMPARE_VLLM"}
-PATHS = {name: Path(value) for name, variable in _VARIABLES.items() if (value := os.environ.get(variable))}
+VLLM = os.environ.get("CORRAL_COMPARE_VLLM")  # read before tests/conftest.py takes it away
 
 
 async def turn(engine: Engine, folder: Path) -> Settings:
@@ -58,14 +57,15 @@ async def turn(engine: Engine, folder: Path) -> Settings:
 
 @pytest.mark.parametrize("name", ["corral", "llama.cpp"])
 async def test_it_runs_as_it_was_asked_to(name: str, tmp_path: Path) -> None:
-    (engine,) = engines([name], {name: PATHS[name]} if name in PATHS else {}, {})
+    program = find_llama_server(tmp_path) if name == "llama.cpp" else None
+    (engine,) = engines([name], {name: program} if program else {}, {})
     settings = await turn(engine, tmp_path)
     assert (settings.model, settings.context, settings.slots) == ("model", CONTEXT, SLOTS)
 
 
 @pytest.mark.timeout(1200)  # it compiles for minutes at each start
 async def test_vllm_runs_on_weights_of_the_same_file(tmp_path: Path) -> None:
-    (engine,) = engines(["vllm"], {"vllm": PATHS["vllm"]} if "vllm" in PATHS else {}, {})
+    (engine,) = engines(["vllm"], {"vllm": Path(VLLM)} if VLLM else {}, {})
     settings = await turn(engine, tmp_path)
     assert (settings.model, settings.context, settings.kv_type) == ("model", CONTEXT, "bf16")
     assert settings.kv_reserved_bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
@@ -15,16 +14,15 @@ from corral.compare.probing import probe
 from corral.compare.process import free_port
 from corral.compare.results import Check
 from corral.compare.turn import Entry
+from tests.support.llama_server import find_llama_server
 from tests.support.models import model_path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# Read before tests/conftest.py takes it away: the program, or an environment that has it.
-LLAMA_SERVER = os.environ.get("CORRAL_COMPARE_LLAMA_SERVER")
-
 
 async def checks_of(name: str, folder: Path) -> dict[str, Check]:
-    paths = {name: Path(LLAMA_SERVER)} if name == "llama.cpp" and LLAMA_SERVER else {}
+    program = find_llama_server(folder) if name == "llama.cpp" else None
+    paths = {name: program} if program else {}
     (engine,) = engines([name], paths, {})
     model = model_path("smollm2-135m")
     setup = Setup(model, hashlib.sha256(model.read_bytes()).hexdigest(), "model", 2048, 4, 2)

@@ -79,10 +79,6 @@ docs-fresh:
 bench model *flags:
     python -m benchmarks.compare_engines --model {{model}} {{flags}}
 
-# `corral serve` beside llama-server and vLLM on a GGUF file; flags of benchmarks.compare_servers follow
-bench-servers model *flags:
-    python -m benchmarks.compare_servers --model {{model}} {{flags}}
-
 # The matmul kernels alone, every packed type, as shares of what the machine can do
 kernel-bench dir="build/native":
     cmake -S . -B {{dir}} -G Ninja -DCMAKE_BUILD_TYPE=Release -DCORRAL_NATIVE_TESTS=ON

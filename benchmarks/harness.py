@@ -1,4 +1,4 @@
-"""What both comparisons do alike: options, messages, result files, an orderly end."""
+"""What programs do alike that run for long: options, messages, result files, an orderly end."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +217,8 @@ def run(options: argparse.Namespace) -> None:
     )
     stem = f"soak-{options.model.stem.lower()}-{now:%Y-%m-%d}"
     with tempfile.TemporaryDirectory() as folder:
-        server = replace(corral(options.model.resolve(), (), machine.commit()), environment={"CORRAL_HOME": folder})
-        with RunningServer(server, Path(folder) / "log") as running, ThreadPoolExecutor(32) as pool:
+        server = RunningServer(corral(options.model.resolve()), Path(folder) / "log", {"CORRAL_HOME": folder})
+        with server as running, ThreadPoolExecutor(32) as pool:
             running.wait_ready()
             traffic = Traffic(running.url, seed=1)
             arrivals = random.Random(2)

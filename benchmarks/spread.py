@@ -1,24 +1,12 @@
-"""Medians, percentiles and how far repeats scatter: every page says them alike."""
+"""Medians and how far repeats scatter: every page says them alike."""
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 MAX_SPREAD = 0.15  # repeats that scatter more than this are marked: read them with care
 FEW_REPEATS = 5  # fewer than this are named
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: the smallest value that at least `percent` of them do not exceed.
-
-    Raises:
-        ValueError: there are no values, or percent is not in (0, 100].
-    """
-    if not values or not 0 < percent <= 100:
-        raise ValueError(f"percentile {percent} of {len(values)} values; needs some values and 0 < percent <= 100")
-    return sorted(values)[math.ceil(percent / 100 * len(values)) - 1]
 
 
 def with_range(values: Sequence[float], digits: int = 1) -> str:

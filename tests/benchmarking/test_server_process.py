@@ -1,4 +1,4 @@
-"""Servers of the benchmark as processes: a small one of Python's own stands for them."""
+"""A benchmark's server as a process: a small one of Python's own stands for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from benchmarks.server_process import PORT, RunningServer, Server, ServerError
+from benchmarks.server_process import PORT, RunningServer, ServerError
 
 # Says 503 to the first question, as a server does that still loads; has a child process.
 CODE = """
@@ -25,19 +25,17 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def python(code: str, **environment: str) -> Server:
-    return Server("small", (sys.executable, "-c", code, PORT), "1", environment)
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code, PORT)
 
 
 def test_a_server_is_ready_when_its_health_says_so_and_ends_with_its_children(tmp_path: Path) -> None:
-    with RunningServer(python(CODE, GREETING="hello"), tmp_path / "log") as running:
+    with RunningServer(python(CODE), tmp_path / "log", {"GREETING": "hello"}) as running:
         assert running.wait_ready() > 0
         assert httpx.get(running.url, trust_env=False).headers["X-Greeting"] == "hello"
         tree = [process for process in psutil.process_iter() if _has(process, running.url.rsplit(":", 1)[1])]
         tree += [child for process in tree for child in process.children()]
         assert len(tree) == 2
-        assert running.resident_bytes() > tree[0].memory_info().rss / 2
-        assert running.cpu_seconds() > 0
     assert not any(process.is_running() for process in tree)
 
 
@@ -63,8 +61,8 @@ def test_a_server_that_ends_before_it_is_ready_says_why(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_a_server_error(tmp_path: Path) -> None:
-    server = Server("absent", (str(tmp_path / "absent"),), "1")
-    with pytest.raises(ServerError, match="absent cannot be started"), RunningServer(server, tmp_path / "log"):
+    server = RunningServer((str(tmp_path / "absent"),), tmp_path / "log")
+    with pytest.raises(ServerError, match="absent cannot be started"), server:
         pass
 
 

@@ -1,24 +1,8 @@
-"""Percentiles, medians with their range, ratios."""
+"""Medians with their range, ratios."""
 
 from __future__ import annotations
 
-import pytest
-from benchmarks.spread import percentile, ratio, with_range
-
-
-@pytest.mark.parametrize(("percent", "value"), [(1, 1), (20, 1), (21, 2), (50, 3), (95, 5), (100, 5)])
-def test_percentile_is_the_nearest_rank(percent: float, value: float) -> None:
-    assert percentile([5, 1, 4, 2, 3], percent) == value
-
-
-def test_percentile_of_one_value_is_that_value() -> None:
-    assert percentile([7.5], 50) == percentile([7.5], 95) == 7.5
-
-
-@pytest.mark.parametrize(("values", "percent"), [([], 50), ([1.0], 0), ([1.0], 101)])
-def test_percentile_refuses_what_has_none(values: list[float], percent: float) -> None:
-    with pytest.raises(ValueError, match="percentile"):
-        percentile(values, percent)
+from benchmarks.spread import ratio, with_range
 
 
 def test_range_marks_scatter_and_few_repeats() -> None:

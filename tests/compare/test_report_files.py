@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import math
@@ -12,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from corral.compare.report import json_file
 from corral.compare.report.exports import benchstat, csv_table, vllm_keys
 from corral.compare.report.files import write_report
 from corral.compare.report.html import html_page
@@ -31,6 +33,20 @@ def test_json_and_back(tmp_path: Path) -> None:
     assert again.runs[0].answers[0].content_times == pytest.approx(made.runs[0].answers[0].content_times, abs=1e-6)
     assert html_page(again) == html_page(read_comparison(tmp_path / "c.json"))
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+
+
+def test_a_packed_file_is_read_but_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_comparison(comparison(), tmp_path / "c.json")
+    packed = tmp_path / "c.json.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "c.json").read_bytes()))
+    assert read_comparison(packed) == read_comparison(tmp_path / "c.json")
+    packed.write_bytes(gzip.compress(b" " * 1000)[:-12])
+    with pytest.raises(InvalidComparison, match=r"c\.json\.gz"):
+        read_comparison(packed)
+    monkeypatch.setattr(json_file, "MAX_BYTES", 1000)
+    packed.write_bytes(gzip.compress(b" " * 1001))
+    with pytest.raises(InvalidComparison, match="over 1,000 bytes"):
+        read_comparison(packed)
 
 
 def test_numbers_that_json_lacks_survive(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def order_of(folder: Path, *engines: Any, repeats: int = 2) -> Order:
     make = Make(lambda text: len(encode(text)))
     workloads = [*repaired_story(make, (1, 3), answer=8), unique(make, clients=2, num_calls=4, prompt=6, answer=4)]
     setups = {engine.name: SETUP for engine in engines}
-    return Order(engines, setups, workloads, repeats, make, encode, folder)
+    return Order(engines, setups, workloads, repeats, make, encode, folder, folder / "logs")
 
 
 def empty() -> Comparison:

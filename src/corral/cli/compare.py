@@ -150,7 +150,7 @@ def _without_folder(text: str) -> str:
 @click.argument("after", type=click.Path(exists=True, path_type=Path))
 @option("--all", "is_whole", is_flag=True, help="Print what has not changed, too.")
 def diff(before: Path, after: Path, *, is_whole: bool) -> None:
-    """Compare the results BEFORE and AFTER (folders, or their comparison.json).
+    """Compare the results BEFORE and AFTER (folders, or their comparison.json, also packed by gzip).
 
     Exits with 1 if a figure is worse beyond its interval, and with 2 if the two cannot be compared.
     """
@@ -171,7 +171,7 @@ def diff(before: Path, after: Path, *, is_whole: bool) -> None:
 @click.argument("result", type=click.Path(exists=True, path_type=Path))
 @option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the report; by default that of the result.")
 def report(result: Path, *, output: Path | None) -> None:
-    """Draw the report of RESULT (a folder, or its comparison.json) again, as this version does."""
+    """Draw the report of RESULT (a folder, or its comparison.json, also packed by gzip) again, as this version does."""
     from corral.compare.report.files import write_report
     from corral.compare.report.json_file import read_comparison
 
@@ -185,7 +185,8 @@ def _json_of(path: Path) -> Path:
     """The result in a folder, or the file itself."""
     if not path.is_dir():
         return path
-    found = path / "comparison.json"
-    if not found.exists():
+    names = ("comparison.json", "comparison.json.gz")
+    found = next((path / name for name in names if (path / name).exists()), None)
+    if found is None:
         raise InvalidConfig(f"{path} holds no comparison.json; give the folder that `corral compare -o` wrote")
     return found

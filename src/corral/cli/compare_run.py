@@ -32,6 +32,7 @@ from corral.compare.workload import Workload
 from corral.config import cache_home
 from corral.errors import InvalidConfig
 
+LOGS_NAME = "logs"
 NAME = "model"  # what clients call the model, with every engine
 USUAL_CONTEXT = 4096
 EXIT_FAILED = 1  # no engine could be measured
@@ -98,6 +99,7 @@ def run_comparison(asked: Asked) -> int:
         make=make,
         encode=encode,
         folder=folder,
+        logs=asked.output / LOGS_NAME,
         slo=slo,
         limit_s=asked.limit_s,
     )

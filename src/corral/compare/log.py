@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import IO
@@ -60,3 +61,8 @@ class Log:
         if self._left_out:
             self._file.write(b"\n... %d bytes left out; its end:\n" % self._left_out + self._end)
         self._file.close()
+
+
+def file_name(engine: str) -> str:
+    """An engine's name as a file's: an attached one may be called anything."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", engine).lstrip(".")[:80] or "_"

@@ -10,6 +10,7 @@ from pathlib import Path
 from corral.compare.agreement import Encode, agree, is_other_work
 from corral.compare.engines.engine import Engine, EngineFailed, EngineMissing, Setup
 from corral.compare.engines.typed import typed
+from corral.compare.log import file_name
 from corral.compare.probing import probe
 from corral.compare.process import free_port
 from corral.compare.profiles import Make
@@ -30,7 +31,8 @@ class Order:
         make: what the workloads were made with.
         slo: limits within which the greatest rate is looked for; none are none.
         limit_s: of each workload in a turn.
-        folder: for what engines prepare, and their logs; outlives the run, so that a later one finds weights made.
+        folder: for what engines prepare; outlives the run, so that a later one finds weights made.
+        logs: folder for what each engine prints in its last turn.
     """
 
     engines: Sequence[Engine]
@@ -40,6 +42,7 @@ class Order:
     make: Make
     encode: Encode
     folder: Path
+    logs: Path
     slo: Mapping[str, float] = field(default_factory=dict)
     limit_s: float | None = None
 
@@ -124,7 +127,7 @@ class Run:
             def progress(name: str, done: int, total: int, engine: str = row.name) -> None:
                 self._progress(f"{engine}: {name}", done, total)
 
-            row.checks = await probe(entry, self._order.folder / f"{entry.port}.log", self._say, progress)
+            row.checks = await probe(entry, self._log(entry), self._say, progress)
             self._save()
 
     async def _turn(self, entry: Entry, repeat: int) -> None:
@@ -135,7 +138,7 @@ class Run:
                 repeat,
                 self._order.workloads,
                 self._order.make,
-                log=self._order.folder / f"{entry.port}.log",
+                log=self._log(entry),
                 slo=self._order.slo,
                 limit_s=self._order.limit_s,
                 asks_agreement=name not in self._answers and not self._has_agreement(name),
@@ -178,6 +181,10 @@ class Run:
                     f"{name} says something else than {reference} from the first words on: template, weights or "
                     "tokenizer differ, and speeds compare different work"
                 )
+
+    def _log(self, entry: Entry) -> Path:
+        self._order.logs.mkdir(parents=True, exist_ok=True)
+        return self._order.logs / f"{file_name(entry.engine.name)}.log"
 
     def _row(self, name: str) -> EngineRow:
         return next(row for row in self._comparison.engines if row.name == name)

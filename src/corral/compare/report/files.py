@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from corral.compare.log import file_name
 from corral.compare.report.exports import benchstat, csv_table, vllm_keys
 from corral.compare.report.figures import Figures
 from corral.compare.report.html import html_page
@@ -28,15 +28,10 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
         "vllm-bench.json": vllm_keys(comparison),
     }
     for engine in Figures(comparison).engines:
-        name = _file_name(engine)
+        name = file_name(engine)
         while f"{name}.bench" in texts:
             name += "_"
         texts[f"{name}.bench"] = benchstat(comparison, engine)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", errors="replace")  # half characters of an answer
     return [folder / JSON_NAME, *(folder / name for name in texts)]
-
-
-def _file_name(engine: str) -> str:
-    """An engine's name as a file's: an attached one may be called anything."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", engine).lstrip(".")[:80] or "_"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from corral.errors import CorralError
 
 MAX_BYTES = 1 << 30  # of a file that is read; a full run of four engines takes some tens of megabytes
 MAX_ENGINES = 32  # each is compared with each other
+_GZIP = b"\x1f\x8b"  # its first bytes
 _DIGITS = 6  # after the point: times to the microsecond
 
 
@@ -28,16 +31,21 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 
 def read_comparison(path: Path) -> Comparison:
-    """
+    """What was written, or the same compressed by gzip, as a result is kept in a repository.
+
     Raises:
         InvalidComparison: it cannot be read, is too long, or holds something else; the text names the field.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InvalidComparison(f"{path}: {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
-        return decode_comparison(path.read_bytes(), str(path))
-    except OSError as error:
-        raise InvalidComparison(f"{path}: {error.strerror or error}") from None
+        with path.open("rb") as file:
+            is_packed = file.read(len(_GZIP)) == _GZIP
+            file.seek(0)
+            data = (gzip.GzipFile(fileobj=file) if is_packed else file).read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidComparison(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > MAX_BYTES:
+        raise InvalidComparison(f"{path}: over {MAX_BYTES:,} bytes; no more are read")
+    return decode_comparison(data, str(path))
 
 
 def decode_comparison(data: bytes, origin: str) -> Comparison:

@@ -75,7 +75,11 @@ def test_a_result_is_gone_on_with_drawn_again_and_compared(tmp_path: Path) -> No
     corral("diff", str(folder), str(tmp_path / "drawn"), code=2)
 
 
-def test_whoever_breaks_it_off_leaves_no_engine_behind_and_keeps_the_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_breaks_it_off_leaves_no_engine_behind_and_keeps_the_report(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGTERM ends it too where SIGINT is ignored, as in what a script starts behind it."""
     model, folder = str(model_path("smollm2-135m")), tmp_path / "result"
     command = [
         sys.executable,
@@ -90,13 +94,16 @@ def test_whoever_breaks_it_off_leaves_no_engine_behind_and_keeps_the_report(tmp_
         "--repeat",
         "9",
     ]
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN) if number is signal.SIGTERM else None  # children inherit it
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    if ignored is not None:
+        signal.signal(signal.SIGINT, ignored)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("repeat 2 of 9"):
             break
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert "--resume goes on" in process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert not [child for child in children if child.is_running()]

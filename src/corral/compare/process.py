@@ -220,7 +220,13 @@ class Server:
 
 def unwind_on_sigterm() -> None:
     """SIGTERM unwinds this process as Ctrl-C does, so that no engine outlives it. Call it in the main thread."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def unwind(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what a shell's script starts behind it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, unwind)
 
 
 def free_port() -> int:

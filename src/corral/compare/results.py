@@ -79,7 +79,7 @@ class Start:
 
     Args:
         ready_s: from the start of its process until it says that it is ready.
-        first_token_s: until the first token of the first request, sent when it was ready.
+        first_token_s: from then to the first token of its first request, with what has to be prepared for it.
         is_cold: the file was not in the page cache.
         idle: the last sample before the first request.
         settings: read back.

@@ -111,7 +111,8 @@ async def take_turn(
             sampler.phase = "idle"
             await asyncio.sleep(IDLE_S)
             idle, rested = sampler.sample(), time.perf_counter()
-            first_s = await _first_token(entry, server, rested - IDLE_S)
+            prepared_s = rested - IDLE_S - server.began
+            first_s = prepared_s - ready_s + await _first_token(entry, server)
             settings = await engine.settings(http, setup)
             is_ours = bool(launch.argv)
             start = Start(
@@ -154,8 +155,8 @@ def _prepare_cache(launch: Launch, is_cold: bool) -> bool:
     return False
 
 
-async def _first_token(entry: Entry, server: Server, rested_until: float) -> float:
-    """Seconds from the start of its process until the first text of its first answer, without our own rest before it.
+async def _first_token(entry: Entry, server: Server) -> float:
+    """Seconds until the first text of its first answer.
 
     Raises:
         EngineFailed: the answer failed.
@@ -167,7 +168,7 @@ async def _first_token(entry: Entry, server: Server, rested_until: float) -> flo
         raise EngineFailed(
             f"{entry.engine.name} failed its first request: {answer.error or 'no text'}; {server.last_words()}"
         )
-    return rested_until - server.began + answer.first_token_s
+    return answer.first_token_s
 
 
 async def _run(

@@ -113,17 +113,11 @@ async def test_engines_take_turns_and_everything_is_booked(tmp_path: Path) -> No
     assert comparison.faults == []
 
 
-async def test_the_first_token_counts_from_when_the_engine_was_ready(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def half_a_second(*_: object) -> float:
-        return 0.5
-
-    monkeypatch.setattr(turn_module, "_first_token", half_a_second)
+async def test_the_first_token_counts_from_when_the_engine_was_ready(tmp_path: Path) -> None:
     comparison, _ = await compared(order_of(tmp_path, Simulated("a"), repeats=1))
     [start] = comparison.starts
-    # What is prepared in between takes no time here; a process takes some to be ready.
-    assert 0.5 <= start.first_token_s < 0.5 + start.ready_s
+    # 10 ms after a start that takes Python hundreds; counted from the start it would be more than those.
+    assert 0.01 <= start.first_token_s < start.ready_s
 
 
 async def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import httpx
 from corral.compare.answer import Answer
 from corral.compare.client import Client, Now, Target
 from corral.compare.engines.engine import Engine, Setup
+from corral.compare.engines.simulated import Simulated
 from corral.compare.exchange import parse_origin
 from corral.compare.load import Load
 from corral.compare.process import Server, free_port
@@ -18,7 +19,6 @@ from corral.compare.profiles import Make, unique
 from corral.compare.rates import find_greatest_rate
 from corral.compare.statistics import summarize
 from corral.compare.workload import Call, Message
-from tests.support.simulated_adapter import Simulated
 from tests.support.simulated_engine import count_words
 
 

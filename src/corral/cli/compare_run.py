@@ -18,6 +18,7 @@ from corral.cli.progress import show_status
 from corral.cli.terminal import is_dumb, is_terminal, warn
 from corral.compare.engines.engine import Setup
 from corral.compare.engines.registry import engines as make_engines
+from corral.compare.engines.simulated import Simulated
 from corral.compare.engines.typed import typed
 from corral.compare.machine_card import machine_card
 from corral.compare.process import unwind_on_sigterm
@@ -104,6 +105,7 @@ def run_comparison(asked: Asked) -> int:
         limit_s=asked.limit_s,
     )
     comparison = _comparison(asked, setup, slo)
+    comparison.is_simulated = any(isinstance(engine, Simulated) for engine in engines)
     if asked.dry_run:
         return asyncio.run(_show(order, comparison))
     return _measure(asked, order, comparison)

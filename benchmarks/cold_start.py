@@ -15,7 +15,6 @@ import http.client
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,8 @@ from benchmarks import machine
 from benchmarks.cold_start_report import Run, markdown
 
 from corral import _native
+from corral.compare import page_cache
+from corral.compare.process import free_port
 from corral.config import cache_home
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,7 +37,6 @@ TIMEOUT_S = 300.0
 POLL_S = 0.002
 PROMPT = "hi"
 MAX_TOKENS = 4
-_READ_BYTES = 8 << 20
 
 Turn = Callable[[], dict[str, float]]  # stage -> seconds since the process was started
 
@@ -87,7 +87,7 @@ class ColdStart:
     def _counted_turn(self, name: str, turn: Turn) -> None:
         attempts: list[tuple[float, dict[str, float]]] = []
         while not attempts or (attempts[-1][0] > machine.MAX_FOREIGN and len(attempts) < MAX_ATTEMPTS):
-            _read_ahead(self._model)
+            page_cache.warm((self._model, *(cache_home() / "packed").glob("*.packed")))
             try:
                 with machine.ForeignLoad() as foreign:
                     stages = turn()
@@ -123,7 +123,7 @@ def one_shot_turn(command: list[str]) -> dict[str, float]:
 
 def server_turn(command: list[str]) -> dict[str, float]:
     """Starts a server; seconds until /health says 200, and until the first token of an answer over HTTP."""
-    port = _free_port()
+    port = free_port()
     started = time.perf_counter()
     with _running([*command, "--port", str(port)]) as process:
         _wait_until_healthy(process, port)
@@ -202,21 +202,6 @@ def _as_typed(command: list[str], model: Path) -> str:
     """Without the folders of this machine."""
     program = "python" if command[0] == sys.executable else Path(command[0]).name
     return " ".join([program, *command[1:]]).replace(str(model), model.name)
-
-
-def _read_ahead(model: Path) -> None:
-    """Reads the model file and all packed weights, so that each turn finds them in the page cache."""
-    for path in (model, *(cache_home() / "packed").glob("*.packed")):
-        with path.open("rb", buffering=0) as file:
-            while file.read(_READ_BYTES):
-                continue
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port
 
 
 def _version(binary: Path) -> str:

@@ -11,15 +11,19 @@ benchmarks/results/<machine>-soak-<model>-<date>.json and .md after every minute
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime
 import os
 import random
 import statistics
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +32,13 @@ import httpx
 import psutil
 from benchmarks import machine
 from benchmarks.harness import RESULTS, say, unwind_on_sigterm, write_result
-from benchmarks.server_process import MODEL_NAME, RunningServer, corral
 
 from corral import _native
+from corral.compare.engines.corral import Corral
+from corral.compare.engines.engine import HOST, Launch
+from corral.compare.process import Server, free_port
 
+MODEL_NAME = "bench"  # what clients call the model
 SAMPLE_S = 10.0
 WARM_UP = 1 / 6  # share of the run before growth counts: caches fill, threads and pools come to be
 SHARED = "You are a patient teacher. " * 40
@@ -205,6 +212,26 @@ def page(soak: Soak) -> str:
     return "\n".join(lines) + "\n"
 
 
+@contextmanager
+def serving(model: Path, folder: Path) -> Iterator[Server]:
+    """`corral serve` by this interpreter, ready, settings as they come; its home and its log are in `folder`."""
+    port = free_port()
+    command = (sys.executable, "-m", "corral", "serve", str(model), "--host", HOST, "--port", str(port))
+    launch = Launch((*command, "--served-model-name", MODEL_NAME), {"CORRAL_HOME": str(folder)})
+    server = Server(launch, port, folder / "log")
+    try:
+        server.start()
+        asyncio.run(wait_ready(server))
+        yield server
+    finally:
+        asyncio.run(server.stop())
+
+
+async def wait_ready(server: Server) -> None:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        await server.wait_ready(Corral(), client)
+
+
 def run(options: argparse.Namespace) -> None:
     now = datetime.datetime.now(datetime.UTC)
     soak = Soak(
@@ -216,26 +243,28 @@ def run(options: argparse.Namespace) -> None:
         command="corral serve MODEL",
     )
     stem = f"soak-{options.model.stem.lower()}-{now:%Y-%m-%d}"
-    with tempfile.TemporaryDirectory() as folder:
-        server = RunningServer(corral(options.model.resolve()), Path(folder) / "log", {"CORRAL_HOME": folder})
-        with server as running, ThreadPoolExecutor(32) as pool:
-            running.wait_ready()
-            traffic = Traffic(running.url, seed=1)
-            arrivals = random.Random(2)
-            started = time.monotonic()
-            next_ask = next_sample = started
-            while (at := time.monotonic()) < started + 60 * options.minutes:
-                if at >= next_ask:
-                    pool.submit(traffic.next_ask())
-                    next_ask += arrivals.expovariate(options.rate)
-                if at >= next_sample:
-                    soak.samples.append(sample(running.url, running.front(), started))
-                    soak.outcomes = dict(traffic.outcomes)
-                    next_sample = max(next_sample + SAMPLE_S, time.monotonic())
-                    if len(soak.samples) % 6 == 0:
-                        write_result(options.output, stem, soak, page(soak))
-                        say(f"{(at - started) / 60:.0f} of {options.minutes:g} minutes: {soak.samples[-1]}")
-                time.sleep(max(0.0, min(next_ask, next_sample) - time.monotonic()))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(options.model.resolve(), Path(folder)) as server,
+        ThreadPoolExecutor(32) as pool,
+    ):
+        front = psutil.Process(server.pid)
+        traffic = Traffic(server.url, seed=1)
+        arrivals = random.Random(2)
+        started = time.monotonic()
+        next_ask = next_sample = started
+        while (at := time.monotonic()) < started + 60 * options.minutes:
+            if at >= next_ask:
+                pool.submit(traffic.next_ask())
+                next_ask += arrivals.expovariate(options.rate)
+            if at >= next_sample:
+                soak.samples.append(sample(server.url, front, started))
+                soak.outcomes = dict(traffic.outcomes)
+                next_sample = max(next_sample + SAMPLE_S, time.monotonic())
+                if len(soak.samples) % 6 == 0:
+                    write_result(options.output, stem, soak, page(soak))
+                    say(f"{(at - started) / 60:.0f} of {options.minutes:g} minutes: {soak.samples[-1]}")
+            time.sleep(max(0.0, min(next_ask, next_sample) - time.monotonic()))
     write_result(options.output, stem, soak, page(soak))
     print(page(soak))
 

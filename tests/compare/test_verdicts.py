@@ -151,6 +151,18 @@ def test_who_fails_its_requests_is_no_rival() -> None:
     assert "the first word has to come soon" not in {reason.wish for reason in third.reasons}
 
 
+def test_the_smallest_installation_is_a_reason_and_a_larger_one_a_loss() -> None:
+    made = comparison()
+    for engine, size in zip(made.engines, (215_000_000, 35_000_000, None), strict=False):
+        engine.install_bytes = size
+    figures = Figures(made)
+    ours, plain, unknown = choices(figures, verdicts(figures))
+    told = ("disk space is scarce", "Disk space of the installation: 35.0 MB against 215 MB of corral.")
+    assert told in plain.reasons
+    assert "disk space is scarce" in {reason.wish for reason in ours.losses}
+    assert "disk space is scarce" not in {reason.wish for reason in unknown.reasons + unknown.losses}
+
+
 def test_an_engine_that_only_fails_has_no_rate() -> None:
     figures = Figures(failing(50))
     assert not [v for v in verdicts(figures) if v.criterion == "output_rate"]

@@ -64,7 +64,9 @@ def choices(figures: Figures, verdicts: Sequence[Verdict]) -> list[Choice]:
         choice = Choice(engine)
         choice.reasons = _reasons(figures, _wins(figures, verdicts, engine), engine)
         choice.losses = _reasons(figures, _losses(verdicts, engine), engine)
-        choice.losses += _failures(figures, engine) + _lost_checks(figures, engine)
+        less, more = _disk(figures, engine)
+        choice.reasons += less
+        choice.losses += more + _failures(figures, engine) + _lost_checks(figures, engine)
         choice.warnings = doubtful.get(engine, [])
         found.append(choice)
     return found
@@ -151,6 +153,24 @@ def median_text(figures: Figures, verdict: Verdict, engine: str) -> str:
         if start_criterion.key == verdict.criterion:
             return start_criterion.form(units.median(figures.start_values(engine, start_criterion.of).values()))
     return criteria.GREATEST_RATE.form(units.median(greatest_rates(figures)[engine].values()))
+
+
+def _disk(figures: Figures, engine: str) -> tuple[list[Reason], list[Reason]]:
+    """For and against it by the size of its installation, which no repeat changes."""
+    sizes = {name: size for name in figures.engines if (size := figures.rows[name].install_bytes)}
+    if engine not in sizes or len(sizes) < 2:
+        return [], []
+    own = sizes.pop(engine)
+    least = min(sizes, key=lambda name: sizes[name])
+    told = [
+        Reason(
+            "disk space is scarce",
+            f"Disk space of the installation: {units.size(own)} against {units.size(sizes[least])} of {least}.",
+        )
+    ]
+    if own * LEAST_RATIO <= sizes[least]:
+        return told, []
+    return [], told if own >= sizes[least] * LEAST_RATIO else []
 
 
 def _failures(figures: Figures, engine: str) -> list[Reason]:

@@ -103,6 +103,7 @@ async def _run(target: Target, form: str) -> list[dict[str, Any]]:
                     with contextlib.suppress(ValueError, RecursionError):
                         if isinstance(parsed := json.loads(line), dict):
                             lines.append(parsed)
+                await process.wait()  # to kill what has ended by itself would take its exit status from asyncio
         return lines
     finally:
         if process.returncode is None:

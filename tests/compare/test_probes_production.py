@@ -12,7 +12,7 @@ from corral.compare.probes.endings import ending_probes
 from corral.compare.probes.operating import operating_probes
 from corral.compare.probes.overload import overload_probes
 from tests.support.probed_server import CONTEXT, METRICS, ProbedServer
-from tests.support.probing import QUICK, check, checks_of
+from tests.support.probing import PATIENT, QUICK, check, checks_of
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ async def test_a_good_server_passes_all_that_let_it_run() -> None:
 
 
 async def test_a_good_server_passes_all_that_end_it() -> None:
-    for found in await checks_of(ending_probes(), ProbedServer(gap_s=0.005)):
+    for found in await checks_of(ending_probes(), ProbedServer(gap_s=0.005), patience=PATIENT):
         assert found.verdict == "pass", found
 
 
@@ -101,7 +101,7 @@ async def test_work_for_clients_that_are_gone_is_seen() -> None:
     ],
 )
 async def test_a_drain_that_loses_something_is_seen(faults: list[str], verdict: str, words: str) -> None:
-    patience = QUICK if "never ends" in faults else replace(QUICK, drain_s=30.0)  # a busy machine ends late
+    patience = QUICK if "never ends" in faults else PATIENT
     found = await check(ending_probes(), "drain", ProbedServer(*faults, gap_s=0.01), patience=patience)
     assert (found.verdict, words in found.found) == (verdict, True), found
 
@@ -117,7 +117,8 @@ async def test_a_drain_that_loses_something_is_seen(faults: list[str], verdict: 
     ],
 )
 async def test_a_crash_that_is_not_healed_is_seen(faults: list[str], verdict: str, words: str) -> None:
-    found = await check(ending_probes(), "crash of what computes", ProbedServer(*faults, gap_s=0.01))
+    patience = PATIENT if {"cut after a crash"}.issuperset(faults) else QUICK  # what never comes is not waited for
+    found = await check(ending_probes(), "crash of what computes", ProbedServer(*faults, gap_s=0.01), patience=patience)
     assert (found.verdict, words in found.found) == (verdict, True), found
 
 

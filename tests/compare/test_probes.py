@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,9 @@ from corral.compare.exchange import parse_origin
 from corral.compare.probes.probe import CannotTry, Finding, Probe, passed, run_probes
 from corral.compare.probes.target import Target, help_text
 from corral.compare.probes.wire import head_of, line_of, request_of, send, talk
+from corral.compare.probing import without_home
 from corral.compare.process import child_environment, free_port
+from corral.compare.results import Check
 from tests.support.probed_answers import MODEL
 from tests.support.probed_server import ProbedServer
 from tests.support.probing import QUICK, checks_of
@@ -184,3 +187,8 @@ async def test_a_programs_help_is_asked_for() -> None:
     assert await help_text((), {}) == ""
     assert await help_text(("/nonexistent/program",), {}) == ""
     assert "Usage" in await help_text(("/bin/cat",), child_environment({}))
+
+
+def test_what_is_found_names_no_home_folder() -> None:
+    check = Check("security", "names", "fail", f'{{"root":"{Path.home()}/models/m.gguf"}}', "none")
+    assert without_home(check).found == '{"root":"~/models/m.gguf"}'

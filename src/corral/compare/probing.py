@@ -109,7 +109,12 @@ async def probe(
             checks += await _plain(asked, progress)
     except EngineFailed as error:
         say(f"the probes of {entry.engine.name} end here: {error}")
-    return checks
+    return [without_home(check) for check in checks]
+
+
+def without_home(check: Check) -> Check:
+    """A report is passed on, and servers tell where their files are."""
+    return replace(check, found=check.found.replace(f"{Path.home()}/", "~/"))
 
 
 async def _plain(target: Target, progress: Progress) -> list[Check]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from corral.compare import run as run_module
 from corral.compare import turn as turn_module
+from corral.compare.engines import simulated
 from corral.compare.engines.engine import EngineMissing, Found, Launch, Settings, Setup
 from corral.compare.profiles import Make, repaired_story, unique
 from corral.compare.report.json_file import read_comparison, write_comparison
@@ -23,39 +23,33 @@ from corral.compare.workload import Plan, Workload
 SETUP = Setup(Path("m.gguf"), "0" * 64, "simulated", 2048, 4, 2)
 
 
-class Simulated:
-    """An engine whose answers come from the simulated server.
+class Simulated(simulated.Simulated):
+    """As a real engine books what it is and does.
 
     Args:
-        flags: of that server.
+        flags: of its server.
         missing: why it is not here.
     """
 
     def __init__(self, name: str, *flags: str, missing: str = "") -> None:
-        self.name = name
+        super().__init__(name, ttft_s=0.01, gap_s=0.001)
         self._flags = flags
         self._missing = missing
 
     def find(self) -> Found:
         if self._missing:
             raise EngineMissing(self._missing)
-        return Found(Path(sys.executable), "1.0", 1000)
+        return replace(super().find(), version="1.0", install_bytes=1000)
 
     def launch(self, found: Found, setup: Setup, port: int, folder: Path) -> Launch:
-        command = [sys.executable, "-m", "corral.compare.engines.simulated_server", "--port", str(port)]
-        return Launch((*command, "--ttft", "0.01", "--gap", "0.001", *self._flags), steps=("install it", "ask it"))
-
-    async def is_ready(self, client: httpx.AsyncClient) -> bool:
-        return (await client.get("/health")).is_success
+        launch = super().launch(found, replace(setup, flags=self._flags), port, folder)
+        return replace(launch, steps=("install it", "ask it"), notes=())
 
     async def prepare(self, client: httpx.AsyncClient, setup: Setup) -> Sequence[str]:
         return ("make the model",)
 
     async def settings(self, client: httpx.AsyncClient, setup: Setup) -> Settings:
         return Settings(context=setup.context)
-
-    def body(self, fields: dict[str, Any], *, min_tokens: int | None) -> dict[str, Any]:
-        return fields
 
 
 @pytest.fixture(autouse=True)
